@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from dom0.plan.desired import InjectedFile, Sharing, Slot
+from dom0.plan.desired import InjectedFile, Rollout, Sharing, Slot
 from dom0.plan.differences import HIDDEN, LONGEST, Difference, compare
 from dom0.testing.builders import asking, desired, network_spec, slot
 
@@ -65,10 +65,27 @@ def test_labels_of_ours_follow_from_the_rest_and_long_values_are_cut() -> None:
     assert told((slot("web"),), (other,)) == [("service web", "Labels.mine", "", "x" * LONGEST)]
 
 
+def test_where_only_contents_of_files_differ_that_is_told_by_the_hash() -> None:
+    assert told((slot("web", hash="h1"),), (slot("web", hash="h2"),)) == [("service web", "hash", "h1", "h2")]
+    assert [key for _, key, _, _ in told((slot("web"),), (asking(slot("web", hash="h2"), user="me"),))] == ["User"]
+
+
+def test_what_is_asked_of_the_machine_is_told_too() -> None:
+    before = desired(slot("web"), rollout=Rollout(monitor=1.0))
+    after = replace(before, rollout=Rollout(monitor=2.0), sharing=Sharing(peers=("a:1",)))
+    assert [(one.subject, one.key, one.before, one.after) for one in compare(before, after)] == [
+        ("pull", "peers", "", '["a:1"]'),
+        ("rollout", "monitor", "1.0", "2.0"),
+    ]
+
+
 def test_networks_are_told_by_their_names_in_the_project() -> None:
     before = desired(slot("web"))
     after = replace(before, networks=(*before.networks, replace(network_spec(), key="back")))
     assert [(one.subject, one.after) for one in compare(before, after)] == [("network back", "there")]
+    inside = replace(network_spec("n2"), create=replace(network_spec("n2").create, internal=True))
+    changed = compare(before, replace(before, networks=(inside,)))
+    assert [(one.subject, one.key) for one in changed] == [("network default", "create.Internal")]
 
 
 def test_where_images_are_given_is_told() -> None:

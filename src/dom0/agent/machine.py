@@ -59,6 +59,7 @@ from dom0.health import Problem
 from dom0.images import names
 from dom0.names import ROOT, short_id
 from dom0.plan.actual import Actual
+from dom0.plan.adoption import carry_over
 from dom0.plan.desired import Sharing
 from dom0.plan.differences import Difference, compare
 from dom0.plan.hooks import has_post_start
@@ -269,8 +270,10 @@ class Machine:
         actual = self._loop.actual
         if actual is None:
             raise Busy("dom0: has not seen yet what there is", hint="ask again in a moment: dom0 status")
+        current = self._current.generation
+        desired = carry_over(target.desired, current.desired if current else None)
         memory = msgspec.structs.replace(cleared(self._loop.memory), pending=not target.is_good, last_good={})
-        changes = preview(target.desired, actual, memory, self._clock.now())
+        changes = preview(desired, actual, memory, self._clock.now())
         if target.dom0_image in ("", self._own.image):
             return changes
         return [*changes, Change(action="replace", kind="container", name=ROOT, reason="its image changes")]

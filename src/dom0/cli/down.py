@@ -11,7 +11,7 @@ import click
 from dom0 import terminal
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.engine_client import on_engine
-from dom0.cli.places import forget_agent_socket, is_here
+from dom0.cli.places import forget_agent_sockets, is_here
 from dom0.errors import NotFound, UsageError
 from dom0.names import HANDOVER, ROOT, state_directory
 from dom0.plan import labels
@@ -184,7 +184,7 @@ def _forget_machine() -> None:
     for name in ("current", "memory.json"):
         with contextlib.suppress(OSError):  # without permission, or on another host, it is only remembered longer
             (state_directory() / name).unlink()
-    forget_agent_socket()
+    forget_agent_sockets()
 
 
 def _note_down() -> None:

@@ -69,13 +69,14 @@ def view_socket() -> Path:
     return run_directory() / "view.sock"
 
 
-def forget_agent_socket() -> None:
-    """Remove the socket of an agent that is gone, if nobody listens on it and we may."""
+def forget_agent_sockets() -> None:
+    """Remove the sockets of an agent that is gone, where nobody listens on them and we may."""
     from dom0.http import blocking
 
-    with contextlib.suppress(OSError):
-        try:
-            blocking.connect(str(agent_socket())).close()
-        except ConnectionRefusedError:
-            if is_here():
-                agent_socket().unlink()
+    for socket in (agent_socket(), view_socket()):
+        with contextlib.suppress(OSError):
+            try:
+                blocking.connect(str(socket)).close()
+            except ConnectionRefusedError:
+                if is_here():
+                    socket.unlink()

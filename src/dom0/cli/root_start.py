@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from dom0.agent.contract import root_document
 from dom0.cli import quick_engine
-from dom0.cli.places import agent_socket, forget_agent_socket, is_here
+from dom0.cli.places import agent_socket, forget_agent_sockets, is_here
 from dom0.cli.unchanged import Images, is_current, tagged_images
 from dom0.errors import Dom0Error, EngineError
 from dom0.http import blocking
@@ -87,7 +87,7 @@ class RootStart:
             quick_engine.ask(f"{self._path}?force=1", "DELETE")
         self._id = ""
         with contextlib.suppress(Dom0Error):
-            forget_agent_socket()
+            forget_agent_sockets()
 
     def _await_start(self) -> None:
         connection, self._answer = self._answer, None

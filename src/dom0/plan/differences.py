@@ -15,10 +15,11 @@ from dom0.names import short_id
 from dom0.plan.desired import Desired, InjectedFile, Slot
 
 HIDDEN = "(not shown)"
+HASH = "hash"  # of all that makes another container necessary; told where no other value says it: contents of files
 LONGEST = 300  # characters of a value
-_OF_OURS = ("dom0.", "com.docker.compose.")  # labels that follow from the others
+_OF_OURS = ("Labels.dom0.", "Labels.com.docker.compose.")  # follow from the others
 _SECRET = ("Env.", "file ", "post_start")
-_FOLLOWS = {"name", "number", "hash", "image_id", "create", "files", "post_start", "resources", "health"}
+_FOLLOWS = {"name", "number", "image_id", "create", "files", "post_start", "resources", "health"}
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,10 +45,11 @@ def _changes(old: Mapping[str, str] | None, new: Mapping[str, str] | None) -> It
     if old is None or new is None:
         yield "", "" if old is None else "there", "" if new is None else "there"
         return
-    for key in sorted(old.keys() | new.keys()):
-        was, will = old.get(key, ""), new.get(key, "")
-        if was != will:
-            yield key, _told(key, was), _told(key, will)
+    differing = (key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key))
+    keys = [key for key in differing if not any(ours in key for ours in _OF_OURS)]
+    for key in keys:
+        if key != HASH or keys == [HASH]:
+            yield key, _told(key, old.get(key, "")), _told(key, new.get(key, ""))
 
 
 def _told(key: str, value: str) -> str:
@@ -61,7 +63,7 @@ def _subjects(desired: Desired) -> dict[str, dict[str, str]]:
         values["replicas"] = str(int(values.get("replicas", "0")) + 1)
     for kind, specs in (("network", desired.networks), ("volume", desired.volumes)):
         for spec in specs:
-            found[f"{kind} {spec.key}"] = _flat(msgspec.to_builtins(spec), "", _FOLLOWS - {"create", "name"})
+            found[f"{kind} {spec.key}"] = _flat(msgspec.to_builtins(spec), "", set())
     found["rollout"] = _flat(msgspec.to_builtins(desired.rollout), "", set())
     found["pull"] = _flat(msgspec.to_builtins(desired.sharing), "", set())
     return found
@@ -69,13 +71,11 @@ def _subjects(desired: Desired) -> dict[str, dict[str, str]]:
 
 def _of_slot(slot: Slot) -> dict[str, str]:
     body = msgspec.to_builtins(slot.create)
-    labels = {key: value for key, value in body.pop("Labels", {}).items() if not key.startswith(_OF_OURS)}
     env = dict(variable.partition("=")[::2] for variable in body.pop("Env", ()))
     body.pop("Image", None)
     return {
         **_flat(msgspec.to_builtins(slot), "", _FOLLOWS),
         **_flat(body, "", set()),
-        **{f"Labels.{key}": value for key, value in labels.items()},
         **{f"Env.{key}": value or '""' for key, value in env.items()},
         **{f"file {file.path}": _digest(file) for file in slot.files},
         **({"post_start": _digest(slot.post_start)} if slot.post_start else {}),
