@@ -136,7 +136,7 @@ def test_the_first_view_says_what_runs_and_why(page: Browser) -> None:
     assert page.run("document.title") == "box: Everything is as desired"
     assert page.run("location.hash") == "#/"
     if path := os.environ.get("DOM0_TEST_PICTURE"):
-        page.look(1200, 760)
+        page.look(1100, 480)
         page.picture(Path(path))
         page.look(1440, 900)
 

@@ -57,6 +57,7 @@ function patchChildren(parent, fresh) {
   for (const one of fresh) {
     const known = key(one) && keyed.get(key(one));
     if (known && known.nodeName === one.nodeName) {
+      keyed.delete(key(one)); // a second one of the same key is another one
       if (known === at) at = at.nextSibling;
       else parent.insertBefore(known, at);
       patch(known, one);

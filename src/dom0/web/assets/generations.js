@@ -20,7 +20,7 @@ function value(key, text) {
 function differences(found) {
   if (!found) return h("p.mute", null, "reading…");
   if (found.error) return h("p.mute", null, found.error);
-  if (!found.list.length) return h("p.mute", null, "Asks for the same as the one before it.");
+  if (!found.list.length) return h("p.mute", null, "Its containers are asked for as by the one before it.");
   const subjects = Map.groupBy(found.list, (one) => one.subject);
   return h("div.difference", null, [...subjects].map(([subject, list]) =>
     h("div", { "data-key": subject }, h("h4", null, subject), list.map((one) => h("div.change", null,

@@ -1,10 +1,12 @@
-// What a container prints. Lines come faster than anybody reads: they are put into the page once a frame, and few stay.
+// What a container prints. Lines come faster than anybody reads: they are put into the page some times a second, and few stay.
 
 import { h, visible, withoutColours } from "/dom.js";
 import { card, cmd } from "/parts.js";
 import { follow } from "/wire.js";
+import { clock } from "/words.js";
 
 const MOST = 2000; // lines in the page
+const PAUSE = 150; // milliseconds between two times that lines are put there
 const TAIL = 500; // of what was there before
 
 export class Log {
@@ -35,21 +37,21 @@ export class Log {
     this.count += fresh.length;
     this.waiting.push(...fresh);
     if (this.waiting.length > MOST) this.waiting.splice(0, this.waiting.length - MOST);
-    this.frame ??= requestAnimationFrame(() => this.put());
+    this.due ??= setTimeout(() => this.put(), PAUSE);
   }
 
   put() {
-    this.frame = undefined;
+    this.due = undefined;
     const rows = document.createDocumentFragment();
     for (const line of this.waiting) {
       const text = withoutColours(line.text);
-      const row = h("div.row", { hidden: !this.matches(text) }, h("time", { datetime: line.time }, new Date(line.time).toLocaleTimeString([], { hour12: false })));
+      const row = h("div.row", { hidden: !this.matches(text) }, h("time", { datetime: line.time }, clock(Date.parse(line.time) / 1000)));
       row.append(h("span", null, visible(text)));
       rows.append(row);
     }
+    for (let over = this.pane.childElementCount + this.waiting.length - MOST; over > 0; over -= 1) this.pane.firstElementChild?.remove();
     this.waiting = [];
     this.pane.append(rows);
-    for (let over = this.pane.childElementCount - MOST; over > 0; over -= 1) this.pane.firstElementChild.remove();
     if (this.follows) this.pane.scrollTop = this.pane.scrollHeight;
     this.changed();
   }

@@ -1,7 +1,7 @@
 // What several views are made of.
 
 import { h } from "/dom.js";
-import { age, moment, OUTCOMES, PHASES, sortOf } from "/words.js";
+import { age, clock, moment, OUTCOMES, PHASES, sortOf } from "/words.js";
 import { command } from "/wire.js";
 
 /** A command of the terminal that shows or does the same; a click copies it. */
@@ -44,10 +44,10 @@ export function time(seconds, now) {
 
 export function problems(status, now) {
   if (!status.problems.length) return null;
-  return card("What is wrong", { right: cmd("status") },
+  return card(status.problems.some((one) => one.severity === "error") ? "What is wrong" : "Worth knowing", { key: "problems", right: cmd("status") },
     h("ul.problems", null, status.problems.map((one) =>
-      h(`li.${one.severity === "error" ? "bad" : "warn"}`, { "data-key": `${one.code} ${one.subject}` },
-        h("div", null, h("b", null, state(one.severity === "error" ? ["✕", "bad"] : ["△", "warn"], one.severity), ` ${one.subject}`), one.since ? h("span.mute", null, ` for ${age(now - one.since)}`) : null),
+      h("li", { "data-key": `${one.code} ${one.subject}` },
+        h("div", null, h("b", null, state(one.severity === "error" ? ["✕", "bad"] : ["△", "warn"], one.severity), h("span", null, one.subject)), one.since ? h("span.mute", null, ` for ${age(now - one.since)}`) : null),
         h("p", null, one.title),
         one.hint && h("p.mute", null, one.hint)))));
 }
@@ -58,7 +58,7 @@ export function eventRow(event, { withDay = false } = {}) {
   const kind = sort.trouble ? "bad" : sort.sign === "✓" ? "ok" : sort.person ? "person" : "quiet";
   const actor = event.actor && event.actor !== "dom0" ? `by ${event.actor}` : "";
   return h("li", { "data-key": event.seq },
-    h("time", { datetime: at.toISOString(), title: at.toLocaleString() }, withDay ? at.toLocaleString([], { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hour12: false }) : at.toLocaleTimeString([], { hour12: false })),
+    h("time", { datetime: at.toISOString(), title: at.toLocaleString() }, withDay ? at.toLocaleString([], { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hour12: false }) : clock(event.time)),
     h(`i.${kind}`, { "aria-hidden": "true" }, sort.sign),
     h("div", null, h("span", null, event.text, (event.count ?? 1) > 1 && h("span.mute", null, ` ×${event.count}`)),
       (event.reason || actor) && h("small", null, [event.reason, actor].filter(Boolean).join(" · "))));

@@ -9,8 +9,10 @@ export function age(seconds) {
   return `${Math.floor(whole / 86400)} days`;
 }
 
+const CLOCK = new Intl.DateTimeFormat([], { timeStyle: "medium", hour12: false }); // a new one for each time is slow
+
 export function clock(seconds) {
-  return new Date(seconds * 1000).toLocaleTimeString([], { hour12: false });
+  return CLOCK.format(seconds * 1000);
 }
 
 export function day(seconds) {
@@ -42,6 +44,8 @@ export const PHASES = {
   "crash-loop": ["✕", "bad"],
 };
 
+const WELL = ["ready", "completed", "scheduled", "data"];
+
 export const OUTCOMES = {
   pending: ["◐", "busy"],
   trial: ["◷", "busy"],
@@ -72,9 +76,10 @@ export function headline(status, now) {
   const errors = status.problems.filter((problem) => problem.severity === "error");
   const since = `Generation ${generation.number} (${generation.outcome}), ${generation.cause}, ${age(now - generation.created)} ago.`;
   const back = generation.back_at ? ` The machine came back to it ${age(now - generation.back_at)} ago: ${generation.back_because}.` : "";
-  const well = status.services.filter((one) => ["ok", "quiet"].includes(PHASES[one.phase]?.[1])).length;
+  const well = status.services.filter((one) => WELL.includes(one.phase)).length;
   const all = status.services.length;
   const containers = well === all ? `All ${all} containers are well.` : `${well} of ${all} containers are well.`;
+  const warnings = status.problems.length - errors.length;
   const rest = `${since}${back} ${containers}`;
   if (blind) return { is: "bad", title: "The Docker Engine cannot be asked", rest: `${blind.title}. Below is what was seen last.` };
   if (generation.trial_until) {
@@ -85,5 +90,6 @@ export function headline(status, now) {
   if (generation.watched_until) {
     return { is: "ok", title: "Ready, and watched", rest: `It is good at ${clock(generation.watched_until)} if all stays well. ${rest}` };
   }
+  if (warnings) return { is: "busy", title: `As desired, with ${warnings === 1 ? "one warning" : `${warnings} warnings`}`, rest };
   return { is: "ok", title: "Everything is as desired", rest };
 }
