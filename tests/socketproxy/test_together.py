@@ -100,6 +100,16 @@ def test_a_directory_without_a_file_changes_nothing(together: scopes.Together, t
     assert _may_use(together.socket("team"))
 
 
+@pytest.mark.parametrize("name", [".", "..", "Guest", ""])
+def test_a_file_whose_name_is_none_for_a_scope_is_left_out(together: scopes.Together, name: str) -> None:
+    together.write(name, USES)
+    together.write("third", USES)
+    together.reload()
+    together.await_served("third")
+    made = {path.relative_to(together.run) for path in together.run.rglob("docker.sock")}
+    assert made == {Path("scopes", scope, "docker.sock") for scope in ("guest", "team", "third")}
+
+
 def test_one_that_cannot_be_served_is_served_once_it_can(engine_host: Host, tmp_path: Path) -> None:
     with scopes.Together(engine_host, tmp_path, {"guest": USES, "team": USES}) as together:
         taken = together.socket("team")

@@ -17,6 +17,7 @@ from dom0.errors import Dom0Error, UsageError
 from dom0.socketproxy import grants, hold, registrations
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.kept import held
+from dom0.socketproxy.scope import Scope
 
 AGAIN = 2.0  # seconds until one that could not be served is tried again
 
@@ -50,7 +51,12 @@ class Together:
 
     def follow(self) -> None:
         """Serve what the files say now."""
-        files = {file.stem: file for file in sorted(self._directory.glob("*.yaml"))}
+        files = {}
+        for file in sorted(self._directory.glob("*.yaml")):
+            try:
+                files[Scope(file.stem).name] = file
+            except UsageError as error:  # it would be part of a path
+                log.error("%s: %s", file, error)  # noqa: TRY400 -- no bug: the trace says nothing
         if not files:
             log.error("%s: has no file NAME.yaml: nothing changes", self._directory)
             return
