@@ -17,6 +17,7 @@ An error is `{"message": …, "hint": …}` with status 400 (asked wrongly), 403
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Annotated
 
@@ -151,7 +152,7 @@ class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class WatchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The parameters of `GET /v1/watch`."""
 
-    repeat: Annotated[float, msgspec.Meta(ge=1.0, le=3600.0)] = 3600.0  # seconds; the same status comes again then
+    repeat: Annotated[float, msgspec.Meta(ge=1.0, le=3600.0)] = math.inf  # seconds; the same status comes again then
 
 
 class LogsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
