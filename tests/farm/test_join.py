@@ -204,6 +204,12 @@ async def test_what_the_boot_contract_names_is_asked_until_it_answers(farm: Farm
 
 async def test_a_boot_contract_of_another_farm_or_of_none_changes_nothing(farm: FarmDirectory, state: Path) -> None:
     before = join.prepare(state, Pin("127.0.0.1", 1, "0" * 64), leave=False)
-    for named in ("nonsense", str(Pin("127.0.0.1", 1, "1" * 64))):
+    for named in ("nonsense", f"a..b:7701:{'0' * 64}", str(Pin("127.0.0.1", 1, "1" * 64))):
         await join.follow(state, named)
     assert join.read(state) == before
+
+
+async def test_a_disk_that_cannot_be_read_does_not_end_what_follows(farm: FarmDirectory, state: Path) -> None:
+    """The agent would end with it, at each start."""
+    (state / "farm.json").mkdir(parents=True)
+    await join.follow(state, str(Pin("127.0.0.1", 1, "0" * 64)))

@@ -33,6 +33,10 @@ def test_it_is_read_as_it_is_written_and_fits_into_a_boot_contract(host: str) ->
         f"[fd00::2]:7701:{HASH}",
         f"-oProxyCommand=x y:7701:{HASH}",
         f"a/b:7701:{HASH}",
+        f"a..b:7701:{HASH}",
+        f".a:7701:{HASH}",
+        f"{'a' * 64}.example:7701:{HASH}",
+        f"{'a.' * 127}a:7701:{HASH}",
         f"\x1b[31m:7701:{HASH}",
     ],
 )

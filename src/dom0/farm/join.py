@@ -122,8 +122,8 @@ async def follow(state: Path, named: str) -> None:
         server = pin.parse(named)
         membership = prepare(state, server, leave=False)
         standing = await join(state, server, membership, log.info, patient=True)
-    except Dom0Error as error:
-        log.warning("the farm of the boot contract: %s", error.message)
+    except (Dom0Error, OSError) as error:  # the machine runs without it
+        log.warning("the farm of the boot contract: %s", error)
     else:
         log.info("%s: a node of the farm %s, with the role %s", standing.name, standing.farm, standing.role)
 

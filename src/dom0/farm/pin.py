@@ -22,7 +22,8 @@ from dom0.wording import excerpt
 
 CONNECT_WITHIN = 20.0  # seconds
 _BEGIN = "-----BEGIN CERTIFICATE-----"
-_ADDRESS = re.compile(r"(?P<host>[A-Za-z0-9.-]{1,253}|[0-9a-f:.]{2,45}):(?P<port>[0-9]{1,5}):(?P<hash>[0-9a-f]{64})")
+_NAME = r"(?=[^:]{1,253}:)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*"
+_ADDRESS = re.compile(rf"(?P<host>{_NAME}|[0-9a-f:]{{2,39}}):(?P<port>[0-9]{{1,5}}):(?P<hash>[0-9a-f]{{64}})")
 
 
 class NotTheServer(Dom0Error):
