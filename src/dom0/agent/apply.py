@@ -64,6 +64,7 @@ class Applier:
         self._generation = generation
         self._all_endpoints = all_endpoints
         self._named: dict[str, tuple[str, float]] = {}  # name of an image -> its ID, and when that expires
+        self._naming = asyncio.Lock()  # one asks, for all that are created at once
 
     async def apply(self, step: AnyStep) -> frozenset[str]:  # noqa: C901 -- a flat match of all steps
         """Do it; returns the IDs of the containers it touched. Raises EngineError."""
@@ -150,13 +151,14 @@ class Applier:
 
     async def _image_reference(self, slot: Slot) -> str:
         """The name as written while it still means the pinned image, so that `docker ps` shows it; else the ID."""
-        image_id, expires = self._named.get(slot.image, ("", 0.0))
-        if time.monotonic() > expires:
-            try:
-                image_id = (await self._engine.image(slot.image)).id
-            except EngineError:
-                return slot.image_id
-            self._named[slot.image] = image_id, time.monotonic() + IMAGE_NAME_TTL
+        async with self._naming:
+            image_id, expires = self._named.get(slot.image, ("", 0.0))
+            if time.monotonic() > expires:
+                try:
+                    image_id = (await self._engine.image(slot.image)).id
+                except EngineError:
+                    return slot.image_id
+                self._named[slot.image] = image_id, time.monotonic() + IMAGE_NAME_TTL
         return slot.image if image_id == slot.image_id else slot.image_id
 
     async def _end_vanished(self, step: RestartContainer) -> None:
