@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from dom0.agent.generations import Generations
 from dom0.agent.machine import UP_WITHIN
 from dom0.agent.readiness import Readiness
 from dom0.agent.source import Handed
@@ -31,6 +32,15 @@ async def test_the_first_start_makes_the_first_generation(rig: Rig) -> None:
     assert status.generation is not None
     assert (status.generation.cause, status.last_good, status.converged) == ("first start", 1, True)
     assert rig.placed() == "one"
+
+
+async def test_a_generation_knows_whose_agent_made_it_current(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.project = desired(slot("db"))
+        assert (await rig.up(image=NEW)).outcome is Outcome.GOOD
+    generations = Generations(rig.path / "state")
+    assert [generations.read(number).agent_image for number in (1, 2)] == [OLD, OLD]
 
 
 async def test_one_that_dom0_up_has_started_waits_for_its_word(rig: Rig) -> None:

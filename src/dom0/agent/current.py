@@ -180,7 +180,7 @@ class Current:
             generation = self._add(candidate, "dom0 try" if trial else cause, trial)
             self._leave(current)
             self._board.say(f"generation {generation.number}: {generation.cause}")
-            self._switch_to(generation, recreate=recreate)
+            self._switch_to(generation, recreate=recreate, is_new=True)
             self._note(generation, Kind.GENERATION_BEGUN, "begun", generation.cause)
         self.state_files.forget_trial()
         self._problems.clear()
@@ -235,6 +235,7 @@ class Current:
             before=self._good_now(),
             trial=trial,
             inputs=candidate.inputs,
+            agent_image=self._own_image,
         )
         self.verdict, self._adopted_from = None, 0
         return self.generations.add(generation, candidate.files)
@@ -252,12 +253,15 @@ class Current:
             self.generations.update(rollout.ended(current, Outcome.REPLACED))
             self._note(current, Kind.GENERATION_REPLACED, "replaced before it was good")
 
-    def _switch_to(self, generation: Generation, *, recreate: tuple[str, ...] | None = None) -> None:
+    def _switch_to(
+        self, generation: Generation, *, recreate: tuple[str, ...] | None = None, is_new: bool = False
+    ) -> None:
         self.files.place(self.generations.files(generation.number))
         for problem in self.files.problems:
             self._board.say(f"{problem.subject}: {problem.title}")
             self._journal.note(Kind.FILE_CONFLICT, problem.subject, f"{problem.subject}: {problem.title}")
-        generation = self.generations.update(replace(generation, agent_image=self._own_image))
+        if not is_new:  # else it was written a moment ago, and each write waits for the disk
+            generation = self.generations.update(replace(generation, agent_image=self._own_image))
         self.generations.make_current(generation.number)
         self._is_left = False
         self._aim_at(generation, recreate=recreate)
