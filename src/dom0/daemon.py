@@ -52,7 +52,8 @@ async def run() -> None:
 
 
 async def _serve(engine: Engine) -> None:
-    info, own = await asyncio.gather(engine.info(), source.find_own(engine))
+    info, own, traces = await asyncio.gather(engine.info(), source.find_own(engine), handover.has_traces(engine))
+    may_be_handed_over = traces and not own.is_guest
     api_version = tuple(int(part) for part in info.api_version.split("."))
     changed, readiness = Changes(), Readiness()
     ambassadors, scopes = Ambassadors(engine, readiness, changed), Scopes()
@@ -63,7 +64,7 @@ async def _serve(engine: Engine) -> None:
         own=own,
         resolve=lambda image, audience, handed: source.resolve(engine, ETC, STATE, own, audience, image, handed),
         hand_over=lambda image: handover.hand_over(engine, image, log.info),
-        handing_over=not own.is_guest,  # perhaps; until we know
+        handing_over=may_be_handed_over,  # until we know
         limits=Limits(steps=STEPS_PER_CORE * info.cpus, all_endpoints=api_version >= ALL_ENDPOINTS),
         changed=changed,
         readiness=readiness,
@@ -81,7 +82,7 @@ async def _serve(engine: Engine) -> None:
     )
     image_server = ImageServer(changed, lambda: machine.sharing, mirrors=info.mirrors, is_guest=own.is_guest)
     with contextlib.suppress(Dom0Error):
-        if not own.is_guest and await handover.is_at_work(engine):
+        if may_be_handed_over and await handover.is_at_work(engine):
             machine.begin_handover()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, machine.close)
@@ -90,7 +91,9 @@ async def _serve(engine: Engine) -> None:
         log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
         watches = [_end_when_cut_off(machine), _end_when_ended(engine, machine, own), image_server.run()]
         if not own.is_guest:
-            watches += [_mend_handover(engine, machine), _join_farm()]
+            watches.append(_join_farm())
+        if may_be_handed_over:
+            watches.append(_mend_handover(engine, machine))
         beside = [tasks.create_task(watch) for watch in watches]
         tasks.create_task(ambassadors.run())
         await machine.run()

@@ -213,6 +213,26 @@ async def test_nothing_begins_while_a_helper_is_at_work() -> None:
         await handover.recover(engine, silent)
 
 
+@pytest.mark.parametrize("name", [HANDOVER, FAILED, "dom0-next", "dom0-previous", "dom0-aside-0123456789ab"])
+async def test_what_a_change_makes_or_leaves_is_seen_by_one_question(name: str) -> None:
+    place = Place("answers")
+    await place.run_old()
+    engine = FakeEngine(place.docker)
+    await engine.create_container("dom0-others", root_body(place.old))
+    calls: list[str] = []
+    engine.before = lambda call: calls.append(call.name)
+    assert not await handover.has_traces(engine)
+    assert calls == ["containers"]
+    await engine.create_container(name, root_body(place.old))
+    assert await handover.has_traces(engine)
+
+
+async def test_what_the_engine_does_not_say_may_be_there() -> None:
+    place = Place("answers")
+    place.docker.stop_engine()
+    assert await handover.has_traces(FakeEngine(place.docker))
+
+
 async def test_a_helper_that_does_not_start_changes_nothing() -> None:
     place = Place("answers")
     await place.run_old()

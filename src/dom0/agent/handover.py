@@ -45,6 +45,7 @@ PAUSE, LONGEST_PAUSE = 0.1, 1.0  # seconds between questions, growing: each one 
 RESTARTS = 3  # of a new root container by the Engine before it counts as failed
 STOP_GRACE = 20.0  # seconds for the old agent to end
 CHECK = ("dom0", "agent", "--check")
+TRACES = {HANDOVER, *NAMES} - {ROOT}
 
 Say = Callable[[str], None]
 Ask = Callable[[Engine, Container], Awaitable[bool]]
@@ -232,6 +233,18 @@ async def _judge(engine: Engine, step: Start | Verify, say: Say, ask: Ask) -> Ch
     except TimeoutError:
         reason = f"{_say(container)} did not answer within {PATIENCE:g} s"
         return CheckResult(container.id, good=False, reason=reason)
+
+
+async def has_traces(engine: Engine) -> bool:
+    """Whether there is what a change of the root container makes or leaves, or the Engine does not say.
+
+    Where there is nothing, which is nearly always, one question is all that this costs.
+    """
+    try:
+        rows = await engine.containers()
+    except EngineError:
+        return True
+    return any(row.name in TRACES or row.name.startswith(ASIDE) for row in rows)
 
 
 async def is_at_work(engine: Engine) -> bool:

@@ -217,12 +217,13 @@ async def _take_up(
 
     An agent that gives way to the image of the generation before does not answer: its successor is asked.
     """
-    from dom0.agent.handover import forget_failure, is_at_work
+    from dom0.agent.handover import forget_failure, has_traces, is_at_work
     from dom0.images import names
 
     while True:
-        await succession.let_end(engine, report.say)
-        await forget_failure(engine)
+        if await has_traces(engine):
+            await succession.let_end(engine, report.say)
+            await forget_failure(engine)
         try:
             with watching("the start of dom0"):
                 await place_of(engine, built.image, project, adopts=wanted.adopt)
@@ -315,7 +316,9 @@ async def _become(
                 start.begin()
                 await _prepare(engine)
                 read = await _refuse_beforehand(engine, built, project, report, adopts=adopts, beside=True)
-                start.accept()
+                has_started = start.accept()
+            if has_started and await _answers_here(image.id):
+                return read, False
         except _ToPull:
             is_beside = False
     if not is_beside:
@@ -372,7 +375,7 @@ async def _refuse_beforehand(
                     desired = await resolve_beforehand(engine, image, found, pull, report.say)
         if adopts:
             desired = adopt(desired, await find_adoptable(engine, desired))
-        await refuse(engine, desired, what_runs())
+        await refuse(engine, desired, what_runs(asks=not beside))
     except Dom0Error:
         await names.unmark(engine, image.id)
         raise
@@ -393,10 +396,10 @@ def private_roots(project: Path | None, image: Image) -> list[Path]:
         return []
 
 
-def what_runs() -> Running:
+def what_runs(*, asks: bool = True) -> Running:
     """What the machine is now. Without the right to read its files, and of another machine, only its project is known.
 
-    Raises Dom0Error.
+    `asks`: there may be an agent that says it. Raises Dom0Error.
     """
     from dom0.agent.foresee import Running, read_running
 
@@ -404,7 +407,7 @@ def what_runs() -> Running:
         found = read_running(state_directory(), None if is_login() else Path("/")) if is_here() else Running()
     except PermissionError:
         found = Running()
-    if found.generation is not None:
+    if found.generation is not None or not asks:
         return found
     try:
         return replace(found, project=Agent().status().project)
@@ -414,15 +417,20 @@ def what_runs() -> Running:
 
 async def _ask_here(engine: Engine, root: Container) -> bool:
     """Asks on this machine's socket first: a process in the container takes processor time from the agent's start."""
-    import asyncio
-
     from dom0.agent.handover import ask_inside
+
+    return await _answers_here(root.image_id) or await ask_inside(engine, root)
+
+
+async def _answers_here(image_id: str) -> bool:
+    """Whether the agent of that dom0 image does on this machine's socket, in a moment."""
+    import asyncio
 
     deadline = time.monotonic() + (ASK_HERE if is_here() else 0.0)
     while time.monotonic() < deadline:
         with contextlib.suppress(Dom0Error, OSError):
             blocking.connect(str(agent_socket())).close()  # to say why it fails, `Agent` would ask the Engine
-            if Agent(patient=False).status().dom0_image == root.image_id:
+            if Agent(patient=False).status().dom0_image == image_id:
                 return True
         await asyncio.sleep(PAUSE_HERE)
-    return await ask_inside(engine, root)
+    return False

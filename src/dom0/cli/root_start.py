@@ -70,10 +70,11 @@ class RootStart:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def accept(self) -> None:
-        """It stays, started if the Engine can."""
-        self._await_start()
+    def accept(self) -> bool:
+        """It stays. Returns whether the Engine has started it."""
+        has_started = self._await_start()
         self._id = ""
+        return has_started
 
     def __enter__(self) -> RootStart:
         return self
@@ -89,11 +90,14 @@ class RootStart:
         with contextlib.suppress(Dom0Error):
             forget_agent_sockets()
 
-    def _await_start(self) -> None:
+    def _await_start(self) -> bool:
         connection, self._answer = self._answer, None
-        if connection is not None:
-            with contextlib.suppress(EngineError):
-                quick_engine.read(connection, f"{self._path}/start")
+        if connection is None:
+            return False
+        try:
+            return quick_engine.read(connection, f"{self._path}/start") is not None
+        except EngineError:
+            return False
 
     @property
     def _path(self) -> str:
