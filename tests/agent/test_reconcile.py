@@ -9,11 +9,13 @@ from msgspec.structs import replace
 
 from dom0.agent.reconcile import PROCESSES_EVERY
 from dom0.engine.bodies import ContainerBody, HealthConfig, Mount, UpdateBody
-from dom0.engine.values import State
+from dom0.engine.values import EngineInfo, State
 from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, Order, Slot
+from dom0.plan.memory import Refusal
 from dom0.plan.phase import Phase
 from dom0.testing.box import Box
 from dom0.testing.builders import as_sent, asking, desired, slot
+from dom0.testing.fake_engine import FakeEngine
 
 RUNNING, EXITED = State.RUNNING, State.EXITED
 
@@ -27,6 +29,55 @@ async def test_everything_asked_for_comes_up() -> None:
     async with box.running():
         await box.at_rest()
     assert box.names() == {"box-db-1": RUNNING, "box-web-1": RUNNING}
+
+
+class ScopedEngine(FakeEngine):
+    """As the socket of a scope: no container is created whose network is not there."""
+
+    async def info(self) -> EngineInfo:
+        return replace(await super().info(), labels=("dom0.scope=/guest",))
+
+    async def create_container(self, name: str, body: ContainerBody, *, platform: str = "") -> str:
+        assert body.networking_config is not None
+        for network in body.networking_config.endpoints_config:
+            self.docker.networks.find(network)
+        return await super().create_container(name, body, platform=platform)
+
+
+async def test_in_a_scope_no_container_is_asked_for_before_its_network() -> None:
+    box = Box(desired(slot("web")))
+    box.engine = ScopedEngine(box.docker)
+    box.engine.latency = lambda call: 1.0 if call.name == "create_network" else 0.0
+    refused: list[dict[str, Refusal]] = []
+
+    def is_up() -> bool:
+        refused.append(box.loop.memory.refused)
+        return box.names() == {"box-web-1": RUNNING}
+
+    async with box.running():
+        await box.until(is_up)
+    assert not any(refused)
+
+
+async def test_a_container_is_created_while_its_network_is() -> None:
+    box = Box(desired(slot("web")))
+    box.engine.latency = lambda call: 1.0 if call.name == "create_network" else 0.0
+    async with box.running():
+        await box.until(lambda: box.names() == {"box-web-1": State.CREATED})
+        assert "box_default" not in {network.name for network in await box.person.networks()}
+        await box.at_rest()
+    assert box.names() == {"box-web-1": RUNNING}
+
+
+async def test_what_an_image_is_called_now_is_asked_once_for_all_that_are_created_at_once() -> None:
+    box = Box(desired(*(slot(name) for name in ("a", "b", "c", "d"))))
+    asked: list[str] = []
+    box.engine.before = lambda call: asked.append(call.what) if call.name == "image" else None
+    box.engine.latency = lambda call: 0.1 if call.name == "image" else 0.0
+    async with box.running():
+        await box.at_rest()
+    assert len(box.names()) == 4
+    assert asked == ["app"]
 
 
 async def test_a_removed_container_is_made_again() -> None:

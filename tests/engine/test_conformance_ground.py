@@ -86,6 +86,20 @@ async def test_endpoints_have_their_aliases_at_once_and_an_address_while_running
     assert (stopped.network_id, stopped.ip_address) == (network_id, "")
 
 
+async def test_a_container_is_created_before_its_networks_and_connected_when_it_starts(bench: Bench) -> None:
+    asked = {"EndpointsConfig": {"net1": {"Aliases": ["alias"]}, "net2": {"Aliases": ["alias"]}}}
+    await bench.create("one", *IGNORES_TERM, host={"NetworkMode": "net1"}, NetworkingConfig=asked)
+    assert {endpoint.network_id for endpoint in (await endpoints(bench, "one")).values()} == {""}
+    with pytest.raises(NotFound):
+        await bench.engine.start_container("one")
+    ids = {name: await bench.engine.create_network(name, NetworkBody()) for name in ("net1", "net2")}
+    await bench.engine.start_container("one")
+    found = await endpoints(bench, "one")
+    assert {name: endpoint.network_id for name, endpoint in found.items()} == ids
+    assert {endpoint.aliases for endpoint in found.values()} == {("alias",)}
+    assert all(endpoint.ip_address for endpoint in found.values())
+
+
 async def test_without_a_network_asked_for_it_is_the_bridge(bench: Bench) -> None:
     await bench.create("one", "true")
     await bench.create("two", "true", host={"NetworkMode": "none"})

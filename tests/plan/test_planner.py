@@ -55,11 +55,33 @@ def only(made: Plan) -> AnyStep:
 # from nothing
 
 
-def test_networks_and_volumes_come_before_containers() -> None:
+def test_volumes_come_before_containers() -> None:
     want = desired(slot("web", volumes=("box_data",)), volumes=(VolumeSpec(key="data", name="box_data"),))
     made = plan(want, actual(networks=()))
     assert sorted(said(made)) == ["create network box_default", "create volume box_data"]
-    assert made.slots[0].reason == "waits for network box_default, volume box_data"
+    assert made.slots[0].reason == "waits for volume box_data"
+
+
+def test_a_container_is_created_beside_its_network_and_started_after_it() -> None:
+    web = slot("web")
+    assert said(plan(desired(web), actual(networks=()))) == ["create network box_default", "create box-web-1"]
+    unconnected = (Endpoint(network=NETWORK, network_id=""),)
+    created = container(web, state=State.CREATED, endpoints=unconnected)
+    made = plan(desired(web), actual(created, networks=()))
+    assert said(made) == ["create network box_default"]
+    assert made.slots[0].reason == "waits for network box_default"
+    assert said(plan(desired(web), actual(created))) == ["start box-web-1"]
+
+
+def test_a_container_is_created_after_a_network_that_is_replaced() -> None:
+    want = replace(desired(slot("web")), networks=(network_spec("n2"),))
+    assert said(plan(want, actual())) == ["replace network box_default"]
+
+
+def test_in_a_scope_a_container_is_created_after_its_network() -> None:
+    made = plan(desired(slot("web")), actual(networks=(), in_scope=True))
+    assert said(made) == ["create network box_default"]
+    assert made.slots[0].reason == "waits for network box_default"
 
 
 def test_a_missing_container_is_created_then_started() -> None:

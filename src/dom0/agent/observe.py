@@ -19,7 +19,7 @@ from dom0.errors import EngineError, EngineUnreachable, NotFound
 from dom0.plan import labels
 from dom0.plan.actual import Actual, slot_key, slot_key_in
 from dom0.plan.desired import Desired
-from dom0.socketproxy.scope import LABEL, is_made_inside
+from dom0.socketproxy.scope import LABEL, is_in_one, is_made_inside
 
 OF_CONTAINERS = ("connect", "disconnect", "mount", "unmount")  # events that leave networks and volumes as they are
 OF_OTHERS = ("create", "rename", "destroy", "start", "die")  # events of containers of others that concern us
@@ -39,6 +39,7 @@ class Observer:
         self._labels: dict[str, dict[str, str]] = {}  # of what says it is ours, by ID, as lists and events tell them
         self._strangers: set[str] = set()  # IDs of what says so, and is not
         self._cpus = 0
+        self._in_scope = False
         self._others: tuple[ContainerSummary, ...] = ()
         self._others_dirty = False
         self._unreadable: dict[str, str] = {}  # container ID -> the Engine's words
@@ -52,7 +53,8 @@ class Observer:
         """List everything. `thorough` inspects all of our containers, else only those whose row has changed."""
         # before the questions: events go on marking meanwhile
         self._dirty, self.ground_is_dirty, self._others_dirty = set(), False, False
-        self._cpus = (await self._engine.info()).cpus
+        info = await self._engine.info()
+        self._cpus, self._in_scope = info.cpus, is_in_one(info.labels)
         self._networks = await self._engine.networks()
         self._volumes = await self._engine.volumes()
         rows = await self._engine.containers()
@@ -141,6 +143,7 @@ class Observer:
             others=tuple(row for row in self._others if row.id not in self._containers),
             names=dict(self._names),
             cpus=self._cpus,
+            in_scope=self._in_scope,
             unreadable={
                 slot_key_in(self._labels[id_]): words
                 for id_, words in self._unreadable.items()

@@ -20,6 +20,7 @@ class Actual(msgspec.Struct, frozen=True, kw_only=True):
     others: tuple[ContainerSummary, ...] = ()  # containers that are not ours
     names: Mapping[str, str] = {}  # every container's name on this Engine -> its ID, foreign ones too
     cpus: int = 0  # of the host; 0: not known
+    in_scope: bool = False  # the Engine's socket is a scope's: it makes no container whose network is not there
     unreadable: Mapping[str, str] = {}  # Slot.key -> the Engine's words: it has a container, and cannot describe it
     vanished: frozenset[str] = frozenset()  # container IDs: the Engine calls them running, their process is gone
     cut_off: frozenset[str] = frozenset()  # container IDs: they have an Engine's socket bound that nobody can come to

@@ -6,6 +6,7 @@ they are put right by rule, never trusted as state, so a replacement that was ki
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import chain, count
 
 import msgspec
@@ -122,7 +123,7 @@ class ContainerPlanner:
             return self._tidy(None, Phase.COMPLETED, "ran for this configuration before; its container is gone")
         if not self.slot.create.image:
             return self._result(Phase.FAILED, "Docker Compose made it, and it is gone")
-        if waiting := self._lacks_ground():
+        if waiting := self._lacks_ground(self.snapshot.made_meanwhile):
             return waiting
         # its own name, or Compose's `<12hex>_<name>` with the ID of who has that; a number where that is taken too
         reason, names, own = self._creation_reason(), self.snapshot.actual.names, self.slot.name
@@ -336,9 +337,13 @@ class ContainerPlanner:
         found = (self.snapshot.current(slot) for slot in self.snapshot.slots_of.get(service, ()))
         return tuple(container for container in found if container is not None)
 
-    def _lacks_ground(self) -> SlotPlan | None:
-        """Networks, volumes, the parents' containers, and the socket that an orchestrator binds, come first."""
-        networks = [a.network for a in self.slot.attachments if a.network not in self.snapshot.network_ids]
+    def _lacks_ground(self, later: Collection[str] = ()) -> SlotPlan | None:
+        """Networks, volumes, the parents' containers, and the socket that an orchestrator binds, come first.
+
+        Networks in `later` need not be there yet.
+        """
+        lacking = (a.network for a in self.slot.attachments if a.network not in self.snapshot.network_ids)
+        networks = [network for network in lacking if network not in later]
         volumes = [name for name in self.slot.volumes if name not in self.snapshot.volume_names]
         parents = [name for name in self.slot.parents if name not in self.snapshot.parent_ids(self.slot)]
         needed = (slot for one in self.slot.depends_on for slot in self.snapshot.slots_of.get(one.service, ()))

@@ -62,6 +62,13 @@ class Snapshot:
     def networks(self) -> Mapping[str, Network]:
         return {network.name: network for network in self.actual.networks}
 
+    @cached_property
+    def made_meanwhile(self) -> frozenset[str]:
+        """Networks that are about to be made: the Engine looks for them when a container starts, not at its create."""
+        if self.actual.in_scope:
+            return frozenset()
+        return frozenset(spec.name for spec in self.desired.networks if not spec.external) - self.networks.keys()
+
     def is_outdated(self, spec: NetworkSpec) -> bool:
         """A network of that name that dom0 did not make is used as it is, as Compose does."""
         found = self.networks.get(spec.name)
