@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dom0.names import MIRROR
 from dom0.testing import data_disk, vm
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(2400)]
@@ -24,6 +25,8 @@ def test_a_machine_boots_to_dom0_and_its_services_and_keeps_the_record(virtual_m
             machine.wait_for_services()
             assert machine.ssh("dom0 exec redis redis-cli ping").stdout.strip() == "PONG"
             assert "swap" not in machine.ssh("cat /proc/swaps").stdout
+            assert MIRROR in machine.ssh("docker info --format '{{.RegistryConfig.Mirrors}}'").stdout
+            assert json.loads(machine.ssh("dom0 status --json").stdout)["sharing"]["mirror"] == MIRROR
             first = _boot_with_all_stages(machine)
             machine.ssh("until grep -q healthy /run/dom0/boot/0001.record; do sleep 1; done")
             machine.type("")  # wakes the shell of the console
