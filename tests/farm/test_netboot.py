@@ -177,6 +177,17 @@ HOSTILE = (
     "/state/server.pem",
     "/os//server.pem",
 )
+OUTSIDE = (
+    "..%2f..%2fserver.pem",
+    "..%2f1.0%2flinux",
+    "%2fetc%2flinux",
+    "x%00%2flinux",
+    "linux%2flinux",
+    "linux%00",
+    "%ff",
+    "boot.ipxe",
+    "",
+)
 
 
 async def test_what_is_injected_is_refused_and_not_noted(served: FarmDirectory, wires: Wires) -> None:
@@ -185,8 +196,10 @@ async def test_what_is_injected_is_refused_and_not_noted(served: FarmDirectory, 
         assert status in (400, 403, 404), (path, text)
     assert served.nodes() == nodes.Nodes()
     word = paths((await ask(wires, await approved(served, wires)))[1])[0].split("/")[2]
-    for path in (f"/os/{word}/..%2f..%2fserver.pem", f"/os/{word}/boot.ipxe", f"/os/{word}/", f"/os/{word}/linux%00"):
-        assert (await ask(wires, path))[0] == 404, path
+    (served.path / "linux").write_bytes(b"of somebody else")
+    elsewhere = (served.path / "linux").as_posix().replace("/", "%2f")
+    for file in (elsewhere, *OUTSIDE):
+        assert (await ask(wires, f"/os/{word}/{file}"))[0] == 404, file
     for method in ("POST", "DELETE"):
         assert (await ask(wires, "/boot.ipxe", method=method))[0] == 405
 

@@ -171,12 +171,10 @@ class _Boot:
         return Response(loader.archive({TICKET: ticket.encode()}), content_type="application/octet-stream")
 
     async def file(self, request: Request) -> Response:
-        path = self._tree.files / request.captured["file"]
-        if (
-            not secrets.compare_digest(request.captured["word"].encode(), self._word.encode())
-            or path.name not in _FILES
-        ):
+        name, word = request.captured["file"], request.captured["word"]
+        if name not in _FILES or not secrets.compare_digest(word.encode(), self._word.encode()):
             raise HttpError(404, "Not Found")
+        path = self._tree.files / name
         try:
             size = path.stat().st_size
         except FileNotFoundError:
