@@ -130,7 +130,16 @@ def test_a_refused_change_writes_nothing(farm: FarmDirectory) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b'{"nodes": [{}]}', b'{"nodes": [], "more": 1}', b"\xff\xfe", b'{"nodes": [' + b"[" * 100_000],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"nodes": [{}]}',
+        b'{"nodes": [], "more": 1}',
+        b"\xff\xfe",
+        b'{"nodes": [{"key": "\xff"}]}',
+        b'{"nodes": [' + b"[" * 100_000,
+    ],
 )
 def test_a_damaged_list_lets_nobody_in_and_is_not_overwritten(farm: FarmDirectory, content: bytes) -> None:
     (farm.state / "nodes.json").write_bytes(content)

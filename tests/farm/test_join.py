@@ -167,6 +167,8 @@ async def test_a_secret_is_for_one_server_alone(farm: FarmDirectory, state: Path
         (b"<html>", "is not one of a farm's server"),
         (b'{"farm": "attic", "state": "king"}', "is not one of a farm's server"),
         (b'{"farm": "attic"}', "is not one of a farm's server"),
+        (b'{"farm": "\xff"}', "is not one of a farm's server"),
+        (b'{"more": ' + b"[" * 50_000, "is not one of a farm's server"),
         (b" " * 100_000, "is too long"),
     ],
 )
@@ -178,12 +180,16 @@ async def test_an_answer_that_is_none_is_refused(farm: FarmDirectory, state: Pat
             await join.join(state, server, join.prepare(state, server, leave=False), print)
 
 
-def test_a_damaged_file_is_named_and_kept(farm: FarmDirectory, state: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [b'{"fingerprint": "x", "secret": "short"}', b'{"farm": "short\xff"}', b'{"short": ' + b"[" * 50_000],
+)
+def test_a_damaged_file_is_named_and_kept(state: Path, content: bytes) -> None:
     state.mkdir()
-    (state / "farm.json").write_bytes(b'{"fingerprint": "x", "secret": "short"}')
+    (state / "farm.json").write_bytes(content)
     with pytest.raises(Dom0Error, match=r"farm\.json: is damaged"):
         join.prepare(state, Pin("127.0.0.1", 1, "0" * 64), leave=False)
-    assert b"short" in (state / "farm.json").read_bytes()
+    assert (state / "farm.json").read_bytes() == content
 
 
 async def test_what_the_boot_contract_names_is_asked_until_it_answers(farm: FarmDirectory, state: Path) -> None:

@@ -174,6 +174,8 @@ NONSENSE: tuple[object, ...] = (
     b"[]",
     b"null",
     b"\xff",
+    b'{"hostname": "\xff"}',
+    b'{"\xff": 1}',
     b"[" * 4000,
     {"hostname": "${net0/mac}"},
     {"hostname": "a\nb"},

@@ -68,7 +68,7 @@ class FarmDirectory:
             return msgspec.json.decode(self._nodes.read_bytes(), type=Nodes)
         except FileNotFoundError:
             return Nodes()
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             hint = "put a copy of it in its place; without one each machine has to be approved again"
             raise Dom0Error(f"{self._nodes}: is damaged: {error}", hint=hint) from error
 

@@ -55,7 +55,7 @@ def read(state: Path) -> Membership | None:
         return msgspec.json.decode((state / FILE).read_bytes(), type=Membership)
     except FileNotFoundError:
         return None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Dom0Error(
             f"{state / FILE}: is damaged: {error}", hint="remove it: the machine waits then, and is approved again"
         ) from error
@@ -159,7 +159,7 @@ async def _ask(client: Client, secret: str, body: bytes) -> Standing:
         if status == 200:
             return msgspec.json.decode(said, type=Standing)
         message = msgspec.json.decode(said, type=dict[str, str])["message"]
-    except (msgspec.DecodeError, KeyError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError) as error:
         raise ConnectionError("the answer is not one of a farm's server") from error
     if status == 429 or status >= 500:
         raise ConnectionError(f"it says: {excerpt(message)}")

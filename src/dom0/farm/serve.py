@@ -75,7 +75,7 @@ class _Control:
             raise HttpError(401, "a machine's secret is missing: 64 hexadecimal digits as a bearer token")
         try:
             hello = msgspec.json.decode(await request.read(MOST_BYTES), type=Hello)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise HttpError(400, str(error)) from error
         key, address, now = key_of(secret[1]), request.address, time.time()
         try:
