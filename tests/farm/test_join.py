@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dom0.errors import Dom0Error
 from dom0.farm import join, nodes, pin, serve
 from dom0.farm.directory import FarmDirectory
+from dom0.farm.join import Membership
 from dom0.farm.nodes import NodeState, key_of
 from dom0.farm.pin import Pin
 from dom0.testing.wires import eventually
@@ -41,7 +46,9 @@ async def serving(farm: FarmDirectory, port: int = 0) -> AsyncIterator[Pin]:
 
 
 @asynccontextmanager
-async def impostor(pem: Path, answer: bytes = b"") -> AsyncIterator[tuple[int, list[bytes]]]:
+async def impostor(
+    pem: Path, answer: bytes = b"", first: Callable[[], None] = lambda: None
+) -> AsyncIterator[tuple[int, list[bytes]]]:
     """A TLS server with the certificate `pem`, and what was said to it."""
     said: list[bytes] = []
 
@@ -49,6 +56,7 @@ async def impostor(pem: Path, answer: bytes = b"") -> AsyncIterator[tuple[int, l
         while (part := await reader.read(65536)) and not part.endswith(b"}"):
             said.append(part)
         said.append(part)
+        first()
         writer.write(answer)
         writer.close()
 
@@ -158,6 +166,69 @@ async def test_a_secret_is_for_one_server_alone(farm: FarmDirectory, state: Path
         await asyncio.wait([asking])
     assert [node.key for node in other.nodes().nodes] == [key_of(second.secret)]
     assert [node.key for node in farm.nodes().nodes] == [key_of(first.secret)]
+
+
+async def test_an_older_farm_that_is_still_waited_for_is_given_up_and_changes_nothing(
+    farm: FarmDirectory, state: Path
+) -> None:
+    """As the agent follows the boot contract's farm, while a person joins another one."""
+    told: list[str] = []
+    async with serving(farm) as older:
+        first = join.prepare(state, older, leave=False)
+        waiting = asyncio.create_task(join.join(state, older, first, told.append))
+        await until(lambda: told)
+        second = join.prepare(state, Pin("127.0.0.1", 1, "1" * 64), leave=True)
+        farm.change(lambda before: nodes.approve(before, code_in(told), "nas", "web"))
+        with pytest.raises(Dom0Error, match="join or leave a farm meanwhile"):
+            await waiting
+    assert join.read(state) == second
+
+
+async def test_an_answer_of_a_farm_that_was_left_since_it_was_asked_is_not_kept(
+    farm: FarmDirectory, state: Path
+) -> None:
+    left: list[Membership] = []
+
+    def leave() -> None:
+        left.append(join.prepare(state, Pin("127.0.0.1", 1, "1" * 64), leave=True))
+
+    body = msgspec.json.encode(nodes.Standing(farm="attic", state=NodeState.ENROLLED, name="nas", role="web"))
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    async with impostor(farm.server_pem, answer, leave) as (port, _):
+        older = Pin("127.0.0.1", port, pin.fingerprint(farm.server_pem))
+        with pytest.raises(Dom0Error, match="join or leave a farm meanwhile"):
+            await join.join(state, older, join.prepare(state, older, leave=False), print)
+    assert [join.read(state)] == left
+
+
+def test_of_many_that_make_a_machine_a_member_at_once_one_does(state: Path) -> None:
+    """Each in a process of its own: the secret that was told to a server has to be the one that is kept."""
+    script = f"""
+import sys
+from pathlib import Path
+from dom0.errors import Dom0Error
+from dom0.farm import join
+from dom0.farm.pin import Pin
+print("ready", flush=True)
+sys.stdin.read()
+try:
+    print(join.prepare(Path(sys.argv[1]), Pin("127.0.0.1", 1, "{"1" * 64}"), leave=False).secret)
+except Dom0Error:
+    pass
+"""
+    argv = [sys.executable, "-c", script, str(state)]
+    pipe = subprocess.PIPE
+    with contextlib.ExitStack() as stack:
+        many = [stack.enter_context(subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True)) for _ in range(4)]
+        ready = [one.stdout.readline() for one in many if one.stdout]
+        for one in many:
+            if one.stdin:
+                one.stdin.close()
+        said = {one.stdout.read().strip() for one in many if one.stdout}
+    assert ready == ["ready\n"] * 4
+    kept = join.read(state)
+    assert kept is not None
+    assert said - {""} == {kept.secret}
 
 
 @pytest.mark.parametrize(

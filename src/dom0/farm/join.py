@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
+from dom0 import flock
 from dom0.durable import write_atomic
 from dom0.errors import Dom0Error
 from dom0.farm import pin
@@ -69,7 +70,7 @@ def known_server(state: Path) -> str:
 
 def prepare(state: Path, server: Pin, *, leave: bool) -> Membership:
     """What this machine is for `server`. `leave`: not for another one any more. Raises Dom0Error, OSError."""
-    found = read(state)
+    before = found = read(state)
     if found is not None and found.fingerprint != server.fingerprint:
         if not leave:
             raise Dom0Error(
@@ -79,7 +80,7 @@ def prepare(state: Path, server: Pin, *, leave: bool) -> Membership:
         found = None
     if found is None:
         found = Membership(fingerprint=server.fingerprint, secret=secrets.token_hex(32))
-    return _keep(state, found, replace(found, address=f"{server.host}:{server.port}"))
+    return _keep(state, before, replace(found, address=f"{server.host}:{server.port}"))
 
 
 async def join(
@@ -93,6 +94,7 @@ async def join(
     body, last, pause = msgspec.json.encode({**msgspec.structs.asdict(describe()), "ticket": _ticket()}), None, AGAIN
     try:
         while True:
+            _check_kept(state, membership)
             try:
                 standing = await _ask(client, membership.secret, body)
             except (OSError, Malformed) as error:
@@ -166,7 +168,23 @@ async def _ask(client: Client, secret: str, body: bytes) -> Standing:
     raise Dom0Error(f"the farm's server refuses: {excerpt(message)}", hint="on the server: dom0 farm nodes")
 
 
-def _keep(state: Path, before: Membership, after: Membership) -> Membership:
+def _keep(state: Path, before: Membership | None, after: Membership) -> Membership:
+    """Raises Dom0Error where another process has put another secret there since `before` was read, OSError."""
     if after != before:
-        write_atomic(state / FILE, msgspec.json.encode(after))
+        lock = state / ".farm.lock"  # of its own: the agent has that of the directory
+        lock.mkdir(mode=0o700, parents=True, exist_ok=True)
+        locked = flock.open_locked(lock)
+        try:
+            _check_kept(state, before)
+            write_atomic(state / FILE, msgspec.json.encode(after))
+        finally:
+            os.close(locked)
     return after
+
+
+def _check_kept(state: Path, before: Membership | None) -> None:
+    kept = read(state)
+    if (kept and kept.secret) != (before and before.secret):
+        raise Dom0Error(
+            "another process has made this machine join or leave a farm meanwhile", hint="where it is: dom0 farm join"
+        )
