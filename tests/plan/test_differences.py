@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from dom0.plan.desired import InjectedFile, Rollout, Sharing, Slot
+from dom0.engine.bodies import EndpointSettings, LogConfig, VolumeBody
+from dom0.plan.desired import (
+    Attachment,
+    Desired,
+    Hook,
+    InjectedFile,
+    Rollout,
+    Sharing,
+    Slot,
+    VolumeSpec,
+)
 from dom0.plan.differences import HIDDEN, LONGEST, Difference, compare
 from dom0.testing.builders import asking, desired, network_spec, slot
 
@@ -55,6 +65,34 @@ def test_what_may_be_secret_is_not_told() -> None:
         ("file /k", HIDDEN, HIDDEN),
     ]
     assert "secret" not in str(found)
+
+
+def test_what_may_be_secret_is_told_nowhere() -> None:
+    def asked(word: str) -> Desired:
+        web = asking(slot("web"), env=(f"A={word}",), host={"log_config": LogConfig(type="splunk", config={"t": word})})
+        endpoint = EndpointSettings(driver_opts={"key": word})
+        web = replace(
+            web,
+            files=(InjectedFile(path="/k", content=word.encode()),),
+            post_start=(Hook(argv=("login", word)),),
+            attachments=(Attachment(network="box_default", endpoint=endpoint),),
+        )
+        create = VolumeBody(driver="local", driver_opts={"o": f"username=u,password={word}"})
+        network = replace(network_spec(), create=replace(network_spec().create, options={"key": word}))
+        volume = VolumeSpec(key="share", name="box_share", create=create)
+        return replace(desired(web), networks=(network,), volumes=(volume,))
+
+    found = compare(asked("hunter2"), asked("hunter3"))
+    assert {one.key for one in found} == {
+        "Env.A",
+        "HostConfig.LogConfig.Config.t",
+        "attachments",
+        "create.DriverOpts.o",
+        "create.Options.key",
+        "file /k",
+        "post_start",
+    }
+    assert {(one.before, one.after) for one in found} == {(HIDDEN, HIDDEN)}
 
 
 def test_labels_of_ours_follow_from_the_rest_and_long_values_are_cut() -> None:

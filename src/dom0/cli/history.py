@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def command(generation: int | None, as_json: bool) -> None:
     """List the generations of this machine: when, why, and how each one ended.
 
-    With GENERATION, what that one asks for and the one made before it did not. Of variables and of contents of files
-    only that they differ is shown.
+    With GENERATION, what that one asks for and the one made before it did not. Of variables, contents of files and
+    options of drivers only that they differ is shown.
 
     $ dom0 history
     $ dom0 history 3   # what it changed

@@ -1,6 +1,6 @@
 """What one generation asks for and another one does not, for people: in the Engine's words, value by value. Pure.
 
-Values that may be secret are not told, only that they differ: variables, and contents of files.
+Values that may be secret are not told, only that they differ: variables, contents of files, options of drivers.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ HASH = "hash"  # of all that makes another container necessary; told where no ot
 LONGEST = 300  # characters of a value
 _OF_OURS = ("Labels.dom0.", "Labels.com.docker.compose.")  # follow from the others
 _SECRET = ("Env.", "file ", "post_start")
+_OPTIONS = (
+    "DriverOpts.",
+    "create.Options.",
+    "LogConfig.Config.",
+)  # of drivers: passwords of shares, tokens of log hosts
 _FOLLOWS = {"name", "number", "image_id", "create", "files", "post_start", "resources", "health"}
 
 
@@ -53,7 +58,8 @@ def _changes(old: Mapping[str, str] | None, new: Mapping[str, str] | None) -> It
 
 
 def _told(key: str, value: str) -> str:
-    return HIDDEN if value and key.startswith(_SECRET) else value[:LONGEST]
+    is_secret = key.startswith(_SECRET) or any(options in key for options in _OPTIONS) or '"DriverOpts":' in value
+    return HIDDEN if value and is_secret else value[:LONGEST]
 
 
 def _subjects(desired: Desired) -> dict[str, dict[str, str]]:
