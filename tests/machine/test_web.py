@@ -196,6 +196,22 @@ def test_a_log_is_followed_and_nothing_in_it_is_markup(page: Browser) -> None:
     assert page.problems == []
 
 
+def test_what_ends_at_once_is_asked_for_less_and_less_often(page: Browser) -> None:
+    """As the log of a container that has ended."""
+    pause = page.run("""(async () => {
+        const { follow } = await import("/wire.js");
+        const begun = [];
+        await new Promise((done) => {
+            const stream = follow(() => {
+                if (begun.push(performance.now()) === 4) { stream.stop(); done(); }
+                return "/v1/events";
+            }, () => {}, () => {});
+        });
+        return begun[3] - begun[2];
+    })()""")
+    assert pause >= 1000
+
+
 def test_every_view_fits_and_can_be_read_on_every_screen(page: Browser) -> None:
     for view, width, dark in itertools.product(VIEW_NAMES, (390, 768, 1440), (False, True)):
         page.look(width, 900, dark=dark)

@@ -5,6 +5,7 @@ const COMMAND = "dom0.command";
 const REPEAT = 5; // seconds between two statuses when nothing changes
 const SILENCE = 13_000; // milliseconds without any: nobody answers
 const PAUSES = [200, 500, 1000, 2000, 4000]; // milliseconds between attempts
+const STEADY = 5000; // milliseconds: only what ends sooner is asked for less and less often
 
 export class Refused extends Error {
   constructor(status, said) {
@@ -75,8 +76,8 @@ export function follow(path, take, told, { silence = 0 } = {}) {
     while (!stopped) {
       controller = new AbortController();
       let watchdog = 0;
+      const asked = Date.now();
       const alive = () => {
-        failures = 0;
         clearTimeout(watchdog);
         if (silence) watchdog = setTimeout(() => controller.abort(), silence);
         told("live");
@@ -98,6 +99,7 @@ export function follow(path, take, told, { silence = 0 } = {}) {
         told("lost", error);
       } finally {
         clearTimeout(watchdog);
+        if (Date.now() - asked > STEADY) failures = 0;
       }
       if (!stopped) await new Promise((resume) => setTimeout(resume, PAUSES[Math.min(failures++, PAUSES.length - 1)]));
     }
