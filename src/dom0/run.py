@@ -210,6 +210,11 @@ def dial(argv: Sequence[str], *, stderr: bool = True) -> socket.socket:
 
     `stderr`: what it says there goes to ours. Raises CommandFailed if it cannot start.
     """
+    return dial_process(argv, stderr=stderr)[0]
+
+
+def dial_process(argv: Sequence[str], *, stderr: bool) -> tuple[socket.socket, int]:
+    """The same, and the program's process ID, for who outlives it: one that hangs does not see that it is to end."""
     import socket
 
     ours, theirs = socket.socketpair()
@@ -222,11 +227,11 @@ def dial(argv: Sequence[str], *, stderr: bool = True) -> socket.socket:
             actions.append((os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0))
         try:
             with _installed(argv):
-                os.posix_spawnp(argv[0], list(argv), os.environ, file_actions=actions)
+                process = os.posix_spawnp(argv[0], list(argv), os.environ, file_actions=actions)
         except BaseException:
             ours.close()
             raise
-    return ours
+    return ours, process
 
 
 def become(argv: Sequence[str]) -> NoReturn:

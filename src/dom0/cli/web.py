@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
+import signal
 import socket
 import webbrowser
-from contextlib import suppress
 
 import click
 
@@ -18,7 +18,7 @@ from dom0.errors import Dom0Error, UsageError
 from dom0.http import server
 from dom0.http.channel import Streams
 from dom0.http.client import Client
-from dom0.run import dial
+from dom0.run import dial_process
 from dom0.web import page
 from dom0.web.session import Sessions
 
@@ -42,7 +42,8 @@ def command(port: int, no_browser: bool) -> None:
 
 
 async def _serve(port: int, *, opens: bool) -> None:
-    sessions, agent = Sessions(), Client(_connect_here if is_here() else _connect_elsewhere, "dom0")
+    elsewhere = Elsewhere()
+    sessions, agent = Sessions(), Client(_connect_here if is_here() else elsewhere.connect, "dom0")
     with _listen(port) as listening:
         address = f"http://{HERE}:{listening.getsockname()[1]}/#"
 
@@ -64,6 +65,7 @@ async def _serve(port: int, *, opens: bool) -> None:
             raise Dom0Error(f"web: the running dom0 cannot be looked at: {error}", hint=hint) from error
         finally:
             await agent.close()
+            elsewhere.forget_closed()
 
 
 def _listen(port: int) -> socket.socket:
@@ -78,16 +80,27 @@ async def _connect_here() -> Streams:
     return await asyncio.open_unix_connection(view_socket())
 
 
-async def _connect_elsewhere() -> Streams:
-    _forget_ended()
-    return await asyncio.open_unix_connection(sock=dial((*THROUGH_ENGINE, "--view"), stderr=False))
+class Elsewhere:
+    """Connections to the agent of another machine, each through a program of its own: docker, and ssh below it."""
 
+    def __init__(self) -> None:
+        self._programs: dict[int, socket.socket] = {}  # by process ID
 
-def _forget_ended() -> None:
-    """Programs of connections that are over, so that none stays a zombie for as long as the page is open."""
-    with suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+    async def connect(self) -> Streams:
+        self.forget_closed()
+        connection, program = dial_process((*THROUGH_ENGINE, "--view"), stderr=False)
+        self._programs[program] = connection
+        return await asyncio.open_unix_connection(sock=connection)
+
+    def forget_closed(self) -> None:
+        """End the programs of connections that are closed: one that waits for a silent Engine does not notice. None
+        stays a zombie for as long as the page is open.
+        """
+        for program, connection in list(self._programs.items()):
+            if connection.fileno() == -1:
+                os.kill(program, signal.SIGTERM)
+            if os.waitpid(program, os.WNOHANG)[0]:
+                del self._programs[program]
 
 
 def _command() -> str:

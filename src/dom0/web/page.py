@@ -6,6 +6,7 @@ answers is passed on as it is, so all in it is data to the page, never markup.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -27,6 +28,7 @@ ASSETS = Path(__file__).with_name("assets")
 INDEX = "index.html"
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 LARGEST_BODY = 1024  # bytes
+ANSWER_WITHIN = 30.0  # seconds for the agent to begin
 PASSED_ON = ("application/json", "application/x-ndjson")  # types of answers
 SECURITY = (
     (
@@ -117,7 +119,10 @@ class _Page:
         target = f"{path}?{urlencode(request.query)}" if request.query else path
         asking = AsyncExitStack()
         try:
-            answer = await asking.enter_async_context(self._agent.ask("GET", target))
+            async with asyncio.timeout(ANSWER_WITHIN):
+                answer = await asking.enter_async_context(self._agent.ask("GET", target))
+        except TimeoutError:
+            return server.refusal(502, f"dom0 does not answer within {ANSWER_WITHIN:g} s", "dom0 status")
         except (OSError, Malformed, Dom0Error) as error:
             return server.refusal(502, f"dom0 does not answer: {error}", "dom0 status")
         type_ = answer.headers.get("Content-Type")
