@@ -32,7 +32,8 @@ COMPOSE = """
     services:
       web:
         image: busybox:test
-        command: ["sh", "-c", "printf '{hostile}\\\\n'; while :; do date +%s; sleep 1; done"]
+        command: ["sh", "-c", "head -c 3000000 /dev/zero | tr '\\\\0' x; printf '\\\\n{hostile}\\\\n';
+          while :; do date +%s; sleep 1; done"]
         init: true
         environment: {{PASSWORD: "{password}"}}
         mem_limit: {memory}
@@ -186,6 +187,8 @@ def test_a_log_is_followed_and_nothing_in_it_is_markup(page: Browser) -> None:
     assert "red" in said
     assert "[31m" not in said
     assert "\\u202egnp" in said
+    assert "x… and " in said  # of a line of 3 MB, which comes in parts
+    assert all(page.run("[...document.querySelectorAll('.row time')].map((one) => !!Date.parse(one.dateTime))"))
     last = page.run("document.querySelector('.log').lastChild.textContent")
     page.until(f"document.querySelector('.log').lastChild.textContent !== {json.dumps(last)}")
     page.run("document.querySelector('#find-line').focus()")

@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 import msgspec
 
-LONGEST_LINE = 1 << 20  # bytes; longer ones come in parts
+LONGEST_LINE = 1 << 20  # bytes; longer ones come in parts, each with the time of the line
 
 
 class Line(msgspec.Struct, frozen=True, order=True):
@@ -22,7 +22,7 @@ async def read_lines(pieces: AsyncGenerator[bytes]) -> AsyncGenerator[list[Line]
         async for piece in pieces:
             *whole, rest = (rest + piece).split(b"\n")
             if len(rest) > LONGEST_LINE:
-                whole, rest = [*whole, rest], b""
+                whole, rest = [*whole, rest], rest.partition(b" ")[0] + b" "
             if whole:
                 yield [Line(*line.split(b" ", 1)) for line in whole]
         if rest:

@@ -8,6 +8,7 @@ import { clock } from "/words.js";
 const MOST = 2000; // lines in the page
 const PAUSE = 150; // milliseconds between two times that lines are put there
 const TAIL = 500; // of what was there before
+const LONGEST = 10_000; // characters of a line in the page
 
 export class Log {
   constructor(container, changed) {
@@ -44,7 +45,8 @@ export class Log {
     this.due = undefined;
     const rows = document.createDocumentFragment();
     for (const line of this.waiting) {
-      const text = withoutColours(line.text);
+      const over = line.text.length - LONGEST;
+      const text = withoutColours(over > 0 ? `${line.text.slice(0, LONGEST)}… and ${over} characters more` : line.text);
       const row = h("div.row", { hidden: !this.matches(text) }, h("time", { datetime: line.time }, clock(Date.parse(line.time) / 1000)));
       row.append(h("span", null, visible(text)));
       rows.append(row);

@@ -12,7 +12,7 @@ export function age(seconds) {
 const CLOCK = new Intl.DateTimeFormat([], { timeStyle: "medium", hour12: false }); // a new one for each time is slow
 
 export function clock(seconds) {
-  return CLOCK.format(seconds * 1000);
+  return Number.isNaN(seconds) ? "?" : CLOCK.format(seconds * 1000); // it throws at what is no time
 }
 
 export function day(seconds) {
