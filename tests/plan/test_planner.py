@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from dom0.engine.bodies import RestartPolicy, UpdateBody
+from dom0.engine.bodies import EndpointIpamConfig, EndpointSettings, RestartPolicy, UpdateBody
 from dom0.engine.values import (
     Container,
     ContainerSummary,
@@ -21,7 +21,17 @@ from dom0.engine.values import (
 )
 from dom0.plan import labels
 from dom0.plan.actual import Actual
-from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, Order, Role, Slot, VolumeSpec
+from dom0.plan.desired import (
+    Attachment,
+    Condition,
+    Dependency,
+    Desired,
+    HealthTest,
+    Order,
+    Role,
+    Slot,
+    VolumeSpec,
+)
 from dom0.plan.memory import CRASH_BUDGET, CRASH_BUDGET_NEW, Memory, Refusal, Version
 from dom0.plan.phase import Phase
 from dom0.plan.planner import Plan, make_plan
@@ -76,6 +86,23 @@ def test_a_container_is_created_beside_its_network_and_started_after_it() -> Non
 def test_a_container_is_created_after_a_network_that_is_replaced() -> None:
     want = replace(desired(slot("web")), networks=(network_spec("n2"),))
     assert said(plan(want, actual())) == ["replace network box_default"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "steps"),
+    [
+        (EndpointIpamConfig(), ["create network box_default", "create box-web-1"]),
+        (EndpointIpamConfig(ipv4_address="10.9.0.9"), ["create network box_default"]),
+        (EndpointIpamConfig(ipv6_address="fd00::9"), ["create network box_default"]),
+        (EndpointIpamConfig(link_local_ips=("169.254.8.8",)), ["create network box_default"]),
+    ],
+)
+def test_a_container_with_a_fixed_address_is_created_after_its_network(
+    asked: EndpointIpamConfig, steps: list[str]
+) -> None:
+    fixed = Attachment(network=NETWORK, endpoint=EndpointSettings(ipam_config=asked))
+    made = plan(desired(slot("web", attachments=(fixed,))), actual(networks=()))
+    assert said(made) == steps
 
 
 def test_in_a_scope_a_container_is_created_after_its_network() -> None:

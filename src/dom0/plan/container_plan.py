@@ -11,7 +11,7 @@ from itertools import chain, count
 
 import msgspec
 
-from dom0.engine.bodies import UpdateBody
+from dom0.engine.bodies import EndpointIpamConfig, UpdateBody
 from dom0.engine.resources import UNLIMITED
 from dom0.engine.values import Container, Health, State
 from dom0.health import Problem, Severity
@@ -340,10 +340,12 @@ class ContainerPlanner:
     def _lacks_ground(self, later: Collection[str] = ()) -> SlotPlan | None:
         """Networks, volumes, the parents' containers, and the socket that an orchestrator binds, come first.
 
-        Networks in `later` need not be there yet.
+        Networks in `later` need not be there yet, except for a fixed address. One that does not fit is refused at the
+        create (Engine 25 and later) if the network is there, else at the start: by then the predecessor is stopped.
         """
-        lacking = (a.network for a in self.slot.attachments if a.network not in self.snapshot.network_ids)
-        networks = [network for network in lacking if network not in later]
+        lacking = (a for a in self.slot.attachments if a.network not in self.snapshot.network_ids)
+        anywhere = (None, EndpointIpamConfig())
+        networks = [a.network for a in lacking if a.network not in later or a.endpoint.ipam_config not in anywhere]
         volumes = [name for name in self.slot.volumes if name not in self.snapshot.volume_names]
         parents = [name for name in self.slot.parents if name not in self.snapshot.parent_ids(self.slot)]
         needed = (slot for one in self.slot.depends_on for slot in self.snapshot.slots_of.get(one.service, ()))

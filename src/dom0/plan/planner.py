@@ -1,7 +1,7 @@
 """From desired, actual and memory to the next wave of steps. Pure: the same values always give the same plan.
 
 Order of things: networks and volumes, then containers along their dependencies, then what the project no longer has.
-Containers are created while their networks are made, which takes about as long, and started afterwards.
+Containers without fixed addresses are created while their networks are made, which takes about as long.
 A plan is made for one look; after any of its steps the agent looks and plans again, so nothing here is a script.
 """
 
