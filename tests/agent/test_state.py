@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from dom0.agent.generations import Generation
 from dom0.agent.machine import Machine
 from dom0.agent.status import Outcome, UpRequest
-from dom0.agent.store import exclusive_lock
+from dom0.agent.store import Unreadable, exclusive_lock
 from dom0.errors import Busy
 from dom0.plan.desired import Rollout
 from dom0.plan.memory import Memory, Version
@@ -244,6 +244,18 @@ async def test_old_generations_go_and_those_to_go_back_to_stay(rig: Rig) -> None
         numbers = [g.number for g in machine.history()]
     assert numbers[:2] == [15, 14]
     assert 10 <= len(numbers) <= 13
+
+
+async def test_no_agent_starts_with_a_new_key_while_the_old_one_cannot_be_read(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+    seal = rig.path / "state" / "ownership.json"
+    seal.unlink()
+    seal.symlink_to("/proc/self/mem")  # nothing can be read at its beginning, as of a broken disk
+    with pytest.raises(Unreadable, match=r"ownership\.json: cannot be read: Input/output error"):
+        async with rig.running() as machine:
+            await rig.box.until(lambda: machine.status().converged)
+    assert seal.is_symlink()
 
 
 def test_two_agents_never_work_in_one_state_directory(tmp_path: Path) -> None:

@@ -35,12 +35,13 @@ def test_a_file_that_cannot_be_read_just_now_is_not_said_to_be_damaged(tmp_path:
         read_json(tmp_path / "current", int)
 
 
-def test_a_memory_that_cannot_be_read_just_now_is_not_set_aside(tmp_path: Path) -> None:
-    (tmp_path / "memory.json").write_text("{}")
+def test_a_memory_that_cannot_be_read_just_now_is_set_aside_before_an_empty_one_is_written(tmp_path: Path) -> None:
+    (tmp_path / "memory.json").write_text('{"crashes": {}}')
     with no_descriptor_left():
-        _, error = StateFiles(tmp_path).load_memory()
+        memory, error = StateFiles(tmp_path).load_memory()
+    StateFiles(tmp_path).save_memory(memory)
     assert isinstance(error, Unreadable)
-    assert [path.name for path in tmp_path.iterdir()] == ["memory.json"]
+    assert (tmp_path / "memory.json.unread").read_text() == '{"crashes": {}}'
 
 
 def test_a_damaged_memory_is_set_aside(tmp_path: Path) -> None:

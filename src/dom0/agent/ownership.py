@@ -26,11 +26,11 @@ FILE = "ownership.json"  # in the state directory
 
 
 def read_seal(state: Path) -> Seal:
-    """An empty one where there is none, or where we may not read it."""
+    """An empty one where there is none, or a damaged one. Raises Unreadable: a new key is not to be written over it."""
     try:
         return read_json(state / FILE, Seal) or Seal()
     except Unreadable:
-        return Seal()
+        raise
     except Damaged as error:
         log.warning("%s", error.message)
         return Seal()

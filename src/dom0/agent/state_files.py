@@ -33,14 +33,13 @@ class StateFiles:
         return read_json(self._memory, Memory) or Memory()
 
     def load_memory(self) -> tuple[Memory, Damaged | None]:
-        """A damaged one is set aside, as a machine that runs is worth more; one that cannot be read just now stays."""
+        """One that is damaged, or cannot be read just now, is set aside, as a machine that runs is worth more."""
         try:
             return self.read_memory(), None
-        except Unreadable as error:
-            return Memory(), error
         except Damaged as error:
+            aside = "unread" if isinstance(error, Unreadable) else "damaged"
             with contextlib.suppress(OSError):
-                self._memory.replace(f"{self._memory}.damaged")
+                self._memory.replace(f"{self._memory}.{aside}")
             return Memory(), error
 
     def save_memory(self, memory: Memory) -> None:

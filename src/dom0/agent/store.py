@@ -24,7 +24,11 @@ class Damaged(Dom0Error):
 
 
 class Unreadable(Damaged):
-    """None but root gets into the state directory; or the system cannot read it just now."""
+    """The system cannot read it just now: it may be as we wrote it."""
+
+
+class Forbidden(Unreadable):
+    """None but root gets into the state directory."""
 
 
 @contextlib.contextmanager
@@ -52,13 +56,13 @@ def exclusive_lock(directory: Path, *, patience: float = 0.0) -> Iterator[None]:
 
 
 def read_json(path: Path, type_: type[T]) -> T | None:
-    """None when there is no such file. Raises Damaged when it is not what we wrote, Unreadable."""
+    """None when there is no such file. Raises Damaged when it is not what we wrote, Unreadable, Forbidden."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=type_)
     except FileNotFoundError:
         return None
     except PermissionError as error:
-        raise Unreadable(f"{path}: permission denied", hint="run it as root") from error
+        raise Forbidden(f"{path}: permission denied", hint="run it as root") from error
     except OSError as error:
         raise Unreadable(f"{path}: cannot be read: {error.strerror}", hint="if it is the disk: dmesg") from error
     except msgspec.DecodeError as error:

@@ -107,12 +107,18 @@ async def _bring_down(engine: Engine, name: str | None, doomed: Sequence[str], t
     if project is not None:
         from dom0.agent.ownership import read_seal
         from dom0.agent.reconcile import take_down
+        from dom0.agent.store import Forbidden
         from dom0.agent.take_over import adopted_before
         from dom0.plan.desired import Desired
+        from dom0.plan.ownership import Seal
 
+        try:
+            seal = read_seal(state_directory())
+        except Forbidden:
+            seal = Seal()  # the labels decide
         limit = STEPS_PER_CORE * (await engine.info()).cpus
         desired = Desired(project=project, adopted=adopted_before(state_directory(), project))
-        await take_down(engine, desired, told, limit=limit, seal=read_seal(state_directory()))
+        await take_down(engine, desired, told, limit=limit, seal=seal)
     _forget_machine()
     for volume in doomed:
         await engine.remove_volume(volume)

@@ -24,7 +24,7 @@ async def place_of(engine: Engine, image: Image, directory: Path | None, *, adop
     Raises InUse where they are meant for another directory than `directory`, the project's; Damaged.
     """
     from dom0.agent.in_place import find_places
-    from dom0.agent.store import Unreadable
+    from dom0.agent.store import Forbidden
 
     project = image.labels.get(labels.PROJECT, "")
     if adopts and directory is not None:
@@ -41,7 +41,7 @@ async def place_of(engine: Engine, image: Image, directory: Path | None, *, adop
             return directory
     try:
         place = find_places(state_directory()).get(project) if is_here() else None
-    except Unreadable:
+    except Forbidden:
         return PLACED  # the agent knows better
     if place and directory is not None and not _is_same(str(place), directory):
         raise InUse(
