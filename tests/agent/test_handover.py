@@ -195,6 +195,7 @@ async def test_a_foreign_container_with_our_name_is_not_touched() -> None:
     foreign = place.docker.images.add("other", entrypoint=AGENT)
     engine = FakeEngine(place.docker)
     await engine.create_container(ROOT, ContainerBody(image=foreign))
+    assert await handover.has_traces(engine)
     with pytest.raises(Conflict, match="none of dom0's"):
         await handover.start_root(engine, place.new, silent)
     assert next(iter(place.docker.containers.values())).image_id == foreign

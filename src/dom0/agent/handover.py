@@ -236,7 +236,7 @@ async def _judge(engine: Engine, step: Start | Verify, say: Say, ask: Ask) -> Ch
 
 
 async def has_traces(engine: Engine) -> bool:
-    """Whether there is what a change of the root container makes or leaves, or the Engine does not say.
+    """Whether there is what a change of the root container makes, leaves or refuses, or the Engine does not say.
 
     Where there is nothing, which is nearly always, one question is all that this costs.
     """
@@ -244,7 +244,8 @@ async def has_traces(engine: Engine) -> bool:
         rows = await engine.containers()
     except EngineError:
         return True
-    return any(row.name in TRACES or row.name.startswith(ASIDE) for row in rows)
+    foreign = any(row.name == ROOT and row.labels.get(ROLE) != Role.ROOT for row in rows)
+    return foreign or any(row.name in TRACES or row.name.startswith(ASIDE) for row in rows)
 
 
 async def is_at_work(engine: Engine) -> bool:
