@@ -399,15 +399,16 @@ def private_roots(project: Path | None, image: Image) -> list[Path]:
 def what_runs(*, asks: bool = True) -> Running:
     """What the machine is now. Without the right to read its files, and of another machine, only its project is known.
 
-    `asks`: there may be an agent that says it. Raises Dom0Error.
+    `asks`: where its files were read and name none, there may be an agent that does. Raises Dom0Error.
     """
     from dom0.agent.foresee import Running, read_running
+    from dom0.agent.store import Forbidden
 
     try:
         found = read_running(state_directory(), None if is_login() else Path("/")) if is_here() else Running()
-    except PermissionError:
+    except (PermissionError, Forbidden):
         found = Running()
-    if found.generation is not None or not asks:
+    if found.generation is not None or (found.state is not None and not asks):
         return found
     try:
         return replace(found, project=Agent().status().project)
