@@ -271,6 +271,29 @@ def test_a_machine_that_does_not_answer_is_said_and_it_comes_back_by_itself(page
     page.problems.clear()  # the browser says what it could not load
 
 
+def test_a_tab_that_is_seen_again_does_not_pass_what_it_knew_for_news(page: Browser) -> None:
+    show(page, "")
+    said = page.run("""(async () => {
+        const see = (hidden) => {
+            Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        };
+        const { fetch } = window;
+        see(true);
+        await new Promise((done) => setTimeout(done, 2000));
+        window.fetch = () => new Promise(() => {});
+        see(false);
+        await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+        const said = document.querySelector("#line").innerText;
+        see(true);
+        window.fetch = fetch;
+        see(false);
+        return said;
+    })()""")
+    assert "Not connected since" in said
+    page.until("!document.querySelector('#line').innerText")
+
+
 def test_a_used_address_opens_nothing(web: Web) -> None:
     require(browser.missing(), "tests of the page")
     used = web.address

@@ -133,8 +133,9 @@ async function readHistory() {
 async function load(what) {
   const [kind, number] = what.split(" ");
   if (state.details.has(what) && kind === "differences") return;
+  const at = now();
   try {
-    state.details.set(what, { list: await get(`/v1/generations/${number}/${kind}`) });
+    state.details.set(what, { at, list: await get(`/v1/generations/${number}/${kind}`) });
   } catch (error) {
     state.details.set(what, { error: error.message });
     if (kind === "differences") setTimeout(() => state.details.delete(what), 5000);
@@ -163,6 +164,8 @@ function leave() {
   streams = [];
   state.log?.stream.stop();
   state.log = null;
+  state.live = false;
+  if (state.heard && !state.lost) state.lost = state.broke = state.heard; // what is shown next is as old as that
 }
 
 function chooseLog(wanted) {

@@ -30,11 +30,11 @@ function differences(found) {
         one.after !== "" && h("ins", null, value(one.key, one.after))])))));
 }
 
-function plan(generation, found) {
+function plan(generation, found, now) {
   if (!found) return null;
   if (found.error) return h("p.plan", null, found.error);
   return h("div.plan", null,
-    h("p", null, found.list.length ? `Going back to generation ${generation.number} would, as the machine is now:` : `Going back to generation ${generation.number} would change nothing.`),
+    h("p", null, found.list.length ? `Going back to generation ${generation.number} would, as the machine was at ${moment(found.at, now)}:` : `Going back to generation ${generation.number} would have changed nothing at ${moment(found.at, now)}.`),
     h("table", null, h("tbody", null, found.list.map((one) => h("tr", null, h(`td.${one.action}`, null, one.action), h("td.mute", null, one.kind), h("th", { scope: "row" }, one.name), h("td.mute", null, one.reason))))),
     h("p.mute", null, "Data in volumes stays as it is. This page changes nothing; this command does it:"), cmd(`rollback ${generation.number}`));
 }
@@ -54,6 +54,6 @@ export function generations({ history, now, details, chosen }) {
         one.said.length ? h("details", null, h("summary", null, "What its services said last"), h("pre", { tabindex: "0" }, one.said.join("\n"))) : null,
         h("details", { open, "data-load": `differences ${one.number}` }, h("summary", null, "What it changed"), differences(details.get(`differences ${one.number}`))),
         !one.current && h("p.acts", null, h("button", { type: "button", "data-load": `plan ${one.number}`, "aria-label": `What going back to generation ${one.number} would do` }, "What going back would do"), " ", h("span.mute", null, command(`rollback --plan ${one.number}`))),
-        plan(one, details.get(`plan ${one.number}`)));
+        plan(one, details.get(`plan ${one.number}`), now));
     })));
 }
