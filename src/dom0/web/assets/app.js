@@ -15,6 +15,7 @@ const VIEWS = { "": ["Overview", overview], services: ["Services", services], ge
 
 const state = { status: null, at: 0, heard: 0, lost: 0, broke: 0, refused: null, history: [], events: [], live: false, shown: "all", find: "", details: new Map(), chosen: 0, log: null, most: MOST_EVENTS };
 let streams = []; // of statuses and of events
+let again = 0; // timer: the history is asked for once more
 let due = false;
 let view = "";
 let scrolled = 0; // number of the generation that was asked for last
@@ -120,13 +121,15 @@ function takeStatus(status) {
 }
 
 async function readHistory() {
+  clearTimeout(again);
   try {
     state.history = await get("/v1/history");
     for (const key of state.details.keys()) if (key.startsWith("plan ")) state.details.delete(key);
     for (const one of state.history.filter((one) => one.current || one.number === state.chosen)) load(`differences ${one.number}`);
     changed();
   } catch {
-    setTimeout(readHistory, 1000);
+    clearTimeout(again);
+    if (streams.length) again = setTimeout(readHistory, 1000);
   }
 }
 
@@ -157,9 +160,11 @@ function arrive() {
     changed();
   };
   streams = [watch(takeStatus, told), follow(path, take, heard)];
+  if (state.status) readHistory();
 }
 
 function leave() {
+  clearTimeout(again);
   for (const stream of streams) stream.stop();
   streams = [];
   state.log?.stream.stop();
@@ -243,12 +248,16 @@ function move() {
 }
 
 addEventListener("hashchange", move);
-// A tab that nobody sees asks for nothing.
-document.addEventListener("visibilitychange", () => (document.hidden ? leave() : state.refused || arrive(), move()));
 setInterval(() => state.status && !document.hidden && changed(), 1000);
 
 const theme = localStorage.getItem("dom0.theme");
 if (theme) document.documentElement.dataset.theme = theme;
-if (await enter()) arrive();
-else state.refused = new Error("no session");
-move();
+if (!(await enter())) state.refused = new Error("no session");
+// A tab that nobody sees asks for nothing.
+function look() {
+  if (document.hidden) leave();
+  else if (!state.refused) arrive();
+  move();
+}
+document.addEventListener("visibilitychange", look);
+look();

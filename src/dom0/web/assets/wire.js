@@ -3,6 +3,7 @@
 const TOKEN = "dom0.token";
 const COMMAND = "dom0.command";
 const REPEAT = 5; // seconds between two statuses when nothing changes
+const ANSWER_WITHIN = 15_000; // milliseconds, of what is no stream
 const SILENCE = 13_000; // milliseconds without any: nobody answers
 const PAUSES = [200, 500, 1000, 2000, 4000]; // milliseconds between attempts
 const STEADY = 5000; // milliseconds: only what ends sooner is asked for less and less often
@@ -45,7 +46,7 @@ async function ask(path, signal) {
 }
 
 export async function get(path) {
-  return (await ask(path)).json();
+  return (await ask(path, AbortSignal.timeout(ANSWER_WITHIN))).json();
 }
 
 /** Call `take` with the documents of a stream, those that have come; none at first. Returns when it ends; throws when it breaks. */
