@@ -301,6 +301,9 @@ def test_a_used_address_opens_nothing(web: Web) -> None:
     with Browser() as other:
         other.open(used)
         other.until_text("does not open the page any more", "h1")
+        other.open(web.address)  # in the same tab, where nothing but the part after # is another one
+        other.until_text("Everything is as desired", "h1")
+        web.address = web.next_address()
 
 
 # the port, for everybody else

@@ -6,7 +6,7 @@ import { generations } from "/generations.js";
 import { Log, logs } from "/logs.js";
 import { overview } from "/overview.js";
 import { services } from "/services.js";
-import { command, enter, follow, get, watch } from "/wire.js";
+import { code, command, enter, follow, get, watch } from "/wire.js";
 import { clock, headline, shortId } from "/words.js";
 
 const MOST_EVENTS = 500;
@@ -247,7 +247,7 @@ function move() {
   changed();
 }
 
-addEventListener("hashchange", move);
+addEventListener("hashchange", () => (code() ? location.reload() : move())); // an address that was pasted into this tab
 setInterval(() => state.status && !document.hidden && changed(), 1000);
 
 const theme = localStorage.getItem("dom0.theme");

@@ -20,15 +20,20 @@ export function command(words) {
   return `${sessionStorage.getItem(COMMAND) ?? "dom0"} ${words}`;
 }
 
+/** What opens a session, where the address has it. */
+export function code() {
+  return /^#([\w-]{20,})$/.exec(location.hash)?.[1];
+}
+
 /** Use up the code in the address, if there is one. Whether this tab may look. */
 export async function enter() {
-  const code = /^#([\w-]{20,})$/.exec(location.hash)?.[1];
-  if (code) {
+  if (code()) {
+    const body = JSON.stringify({ code: code() });
     history.replaceState(null, "", "#/");
     const answer = await fetch("/session", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ code }),
+      body,
     });
     if (answer.ok) {
       const opened = await answer.json();
