@@ -194,7 +194,13 @@ def test_a_log_is_followed_and_nothing_in_it_is_markup(page: Browser) -> None:
     page.run("document.querySelector('#find-line').focus()")
     for letter in "onerror":
         page.press(letter)
-    page.until("[...document.querySelectorAll('.row')].filter((row) => row.checkVisibility()).length === 1")
+    seen = "[...document.querySelectorAll('.row')].filter((row) => row.checkVisibility()).length"
+    page.until(f"{seen} === 1")
+    for container in ("box-beside-1", "box-web-1"):
+        show(page, f"logs/{container}")
+        page.until(f"document.querySelector('#log-place').dataset.key === '{container}'")
+    page.until(f"document.querySelectorAll('.row').length > 1 && {seen} > 0")
+    assert page.run(f"document.querySelector('#find-line').value + {seen}") == "onerror1"
     assert page.run("document.querySelectorAll('main img, main script').length") == 0
     assert page.problems == []
 

@@ -13,7 +13,7 @@ const MOST_EVENTS = 500;
 const PATIENCE = 1500; // milliseconds: a hand-over from one agent to the next is no loss worth a word
 const VIEWS = { "": ["Overview", overview], services: ["Services", services], generations: ["Generations", generations], events: ["What happened", events], logs: ["Logs", logs] };
 
-const state = { status: null, at: 0, heard: 0, lost: 0, broke: 0, refused: null, history: [], events: [], live: false, shown: "all", find: "", details: new Map(), chosen: 0, log: null, most: MOST_EVENTS };
+const state = { status: null, at: 0, heard: 0, lost: 0, broke: 0, refused: null, history: [], events: [], live: false, shown: "all", find: "", findLine: "", details: new Map(), chosen: 0, log: null, most: MOST_EVENTS };
 let streams = []; // of statuses and of events
 let again = 0; // timer: the history is asked for once more
 let due = false;
@@ -178,7 +178,7 @@ function chooseLog(wanted) {
   const name = wanted || state.log?.container || names[0];
   if (!name || state.log?.container === name) return;
   state.log?.stream.stop();
-  state.log = new Log(name, changed);
+  state.log = new Log(name, changed, state.findLine);
 }
 
 // What a person does
@@ -210,7 +210,10 @@ document.addEventListener("click", async (event) => {
 
 document.addEventListener("input", (event) => {
   if (event.target.id === "find-event") state.find = event.target.value;
-  if (event.target.id === "find-line") state.log?.search(event.target.value);
+  if (event.target.id === "find-line") {
+    state.findLine = event.target.value;
+    state.log?.search(state.findLine);
+  }
   changed();
 });
 
@@ -236,6 +239,7 @@ function move() {
   if (name !== "logs") {
     state.log?.stream.stop();
     state.log = null;
+    state.findLine = "";
   }
   if (name === "generations" && state.status) readHistory();
   if (view !== name) {

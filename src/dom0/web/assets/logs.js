@@ -11,12 +11,12 @@ const TAIL = 500; // of what was there before
 const LONGEST = 10_000; // characters of a line in the page
 
 export class Log {
-  constructor(container, changed) {
+  constructor(container, changed, find) {
     this.container = container;
     this.changed = changed;
     this.live = false;
     this.follows = true;
-    this.find = "";
+    this.find = find;
     this.count = 0;
     this.pane = h("div.log", { tabindex: "0", role: "log", "aria-label": `Log of ${container}`, "aria-live": "off" });
     this.pane.addEventListener("scroll", () => this.scrolled());
