@@ -22,6 +22,7 @@ import shutil
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import IPv4Interface
@@ -286,7 +287,7 @@ async def answering_firmware(
 
 
 async def _run_dnsmasq(argv: list[str]) -> None:
-    said: list[str] = []
+    said = deque[str](maxlen=1)  # it tells of each machine, for as long as it runs
     code = await tell_lines(argv, lambda line: said.append(line) if line else None, env=os.environ)
     missing = code == 127  # setpriv(1), as a shell
     hint = "apt-get install dnsmasq-base" if missing else "is port 67 or 69 taken? ss -ulpn; without it: dhcp: false"
