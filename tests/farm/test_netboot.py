@@ -223,6 +223,30 @@ async def test_a_base_os_that_cannot_be_is_refused_before_anything_is_served(far
             await netboot.prepare(farm, settings, "http://10.77.0.2:7700")
 
 
+async def test_what_is_no_tree_of_an_older_base_os_stays(farm: FarmDirectory, tree: Tree, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "kept").mkdir(parents=True)
+    (tree.top / "0.9").mkdir()
+    (tree.top / "link").symlink_to(elsewhere)
+    await netboot.prepare(farm, SETTINGS, "http://10.77.0.2:7700")
+    assert not (tree.top / "0.9").exists()
+    shutil.rmtree(tree.top)
+    tree.top.symlink_to(elsewhere)
+    with pytest.raises(ProjectError, match="is a link"):
+        await netboot.prepare(farm, SETTINGS, "http://10.77.0.2:7700")
+    assert [path.name for path in elsewhere.iterdir()] == ["kept"]
+
+
+def test_a_second_server_leaves_the_tree_of_the_first_one(farm: FarmDirectory, tree: Tree, wires: Wires) -> None:
+    (farm.path / "os.efi").write_bytes(make_uki(version="2.0"))
+    (farm.path / "farm.yaml").write_text("name: attic\nnetboot: {interface: eth0, os: os.efi}\n")
+    argv = ["nsenter", f"--net={wires.ambassador.namespace}", sys.executable, "-m", "dom0", "farm", "serve"]
+    with wires.ambassador.call(lambda: socket.create_server((wires.ambassador.v4, PORT))):
+        refused = subprocess.run([*argv, "--dir", str(farm.path)], capture_output=True, text=True, check=False)
+    assert (refused.returncode, "netboot.port: 10.77.0.2:7700: Address already in use" in refused.stderr) == (6, True)
+    assert tree.files.is_dir()
+
+
 def test_an_interface_without_an_address_is_named() -> None:
     with pytest.raises(ProjectError, match=r"netboot\.interface: none0: No such device"):
         netboot.address_of("none0")

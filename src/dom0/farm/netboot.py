@@ -78,11 +78,13 @@ async def prepare(farm: FarmDirectory, settings: NetbootSettings, base: str) -> 
         farm.path / settings.image if settings.image else None,
     )
     top = farm.state / "netboot"
+    if top.is_symlink():
+        raise ProjectError(f"{top}: is a link", hint=f"what is in it is replaced and removed; away with it: rm {top}")
     loaders = await netboot.write(os, contract, top, base)
     if not loaders:
         raise Dom0Error("iPXE is not installed", hint="apt-get install ipxe")
     files = top / netboot.directory_of(os)
-    for older in (path for path in top.iterdir() if path.is_dir() and path != files):
+    for older in (path for path in top.iterdir() if path.is_dir() and not path.is_symlink() and path != files):
         shutil.rmtree(older)
     if contract == BootContract():
         (files / "medium.cpio").unlink(missing_ok=True)  # of other settings

@@ -100,8 +100,8 @@ async def _netboot(farm: FarmDirectory, control: pin.Pin, stack: AsyncExitStack)
         control = replace(control, host=str(address.ip))
     host, port = str(address.ip), settings.netboot.port
     base = f"http://{host}:{port}"
-    tree = await netboot.prepare(farm, settings.netboot, base)
     loaders = stack.enter_context(_listening("netboot.port", host, port))
+    tree = await netboot.prepare(farm, settings.netboot, base)  # after that: another server's tree stays whole
     await stack.enter_async_context(netboot.serve(farm, tree, loaders, base, control))
     if settings.netboot.dhcp:
         await stack.enter_async_context(netboot.answering_firmware(settings.netboot.interface, address, tree))
