@@ -23,6 +23,7 @@ from dom0.testing.wires import Node, Wires
 
 PORT = 7701
 MACHINE = {"hostname": "pc", "architecture": "x86_64", "memory": 4 << 30}
+CARD = nodes.Firmware(mac="52:54:00:00:00:01", uuid="11111111-1111-4111-8111-111111111111")
 Answer = tuple[int, dict[str, str]]
 
 
@@ -200,15 +201,20 @@ async def test_a_machine_that_says_what_cannot_be_is_refused_and_not_noted(serve
     assert served.nodes() == nodes.Nodes()
 
 
-async def test_a_ticket_makes_its_first_owner_the_node_and_nobody_else(served: FarmDirectory, wires: Wires) -> None:
-    own, ticket, secret = secrets.token_hex(16), secrets.token_hex(32), secrets.token_hex(32)
-    card = nodes.Firmware(mac="52:54:00:00:00:01", uuid="11111111-1111-4111-8111-111111111111")
-    now = time.time()
-    waiting = served.change(
-        lambda before: nodes.hear(before, key_of(own), nodes.Machine(), "10.77.0.9", now, nodes.draw_code, card)
+def loaded(farm: FarmDirectory, own: str, name: str) -> str:
+    """The ticket of a machine that was approved as `name` in its network loader, which has the pass `own`."""
+    ticket, now = secrets.token_hex(32), time.time()
+    waiting = farm.change(
+        lambda before: nodes.hear(before, key_of(own), nodes.Machine(), "10.77.0.9", now, nodes.draw_code, CARD)
     )
-    served.change(lambda before: nodes.approve(before, waiting.code, "nas", "web"))
-    served.change(lambda before: nodes.load(before, key_of(own), key_of(ticket), now))
+    farm.change(lambda before: nodes.approve(before, waiting.code, name, "web"))
+    farm.change(lambda before: nodes.load(before, key_of(own), key_of(ticket), now))
+    return ticket
+
+
+async def test_a_ticket_makes_its_first_owner_the_node_and_nobody_else(served: FarmDirectory, wires: Wires) -> None:
+    own, secret = secrets.token_hex(16), secrets.token_hex(32)
+    ticket = loaded(served, own, "nas")
     assert (await asyncio.to_thread(ask, wires, ticket))[0] == 403
     for wrong in (own, ticket[:-1], f"{ticket}0", ticket.upper() if ticket.upper() != ticket else "x", 7, None):
         assert (await asyncio.to_thread(ask, wires, secret, {**MACHINE, "ticket": wrong}))[0] == 400
@@ -224,11 +230,21 @@ async def test_a_ticket_makes_its_first_owner_the_node_and_nobody_else(served: F
     assert served.nodes().named("nas").key == key_of(secret)
 
 
+async def test_a_node_that_is_approved_anew_in_its_loader_is_the_new_node(served: FarmDirectory, wires: Wires) -> None:
+    """As one that runs from its disk so far: its secret is there, and it would wait in its loader at each start."""
+    secret = await enroll(served, wires, "old")
+    ticket = loaded(served, secrets.token_hex(16), "nas")
+    for _ in range(2):
+        said = (await asyncio.to_thread(ask, wires, secret, {**MACHINE, "ticket": ticket}))[1]
+        assert (said["state"], said["name"]) == ("enrolled", "nas")
+    assert [(node.name, node.key) for node in served.nodes().nodes] == [("nas", key_of(secret))]
+    assert nodes.of_firmware(served.nodes(), CARD) is not None
+
+
 async def test_a_pass_of_a_loader_is_no_secret(served: FarmDirectory, wires: Wires) -> None:
     own = secrets.token_hex(32)
-    card = nodes.Firmware(mac="52:54:00:00:00:01", uuid="11111111-1111-4111-8111-111111111111")
     served.change(
-        lambda before: nodes.hear(before, key_of(own), nodes.Machine(), "x", time.time(), nodes.draw_code, card)
+        lambda before: nodes.hear(before, key_of(own), nodes.Machine(), "x", time.time(), nodes.draw_code, CARD)
     )
     assert (await asyncio.to_thread(ask, wires, own))[0] == 403
 

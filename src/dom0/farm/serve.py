@@ -104,9 +104,10 @@ def _heard(
     known = next((node for node in nodes.nodes if node.key == key), None)
     if known is not None and known.is_in_loader:
         raise NotAdmitted("a pass or a ticket is no machine's secret")
-    if hello.ticket and (known is None or known.state is NodeState.WAITING):
-        with suppress(NotAdmitted):  # it waits then
+    if hello.ticket:
+        with suppress(NotAdmitted):  # it stays what it is then
             nodes, _ = enroll(nodes, key_of(hello.ticket), key, now)
+            known = None  # but another node, from now on
     machine = Machine(hostname=hello.hostname, architecture=hello.architecture, memory=hello.memory)
     after, node = hear(nodes, key, machine, address, now, draw_code)
     return after, (known.state if known else None, node)
