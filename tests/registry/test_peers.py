@@ -204,6 +204,24 @@ async def test_of_a_blob_that_is_wrong_what_the_registry_gave_is_kept(nodes: lis
         assert given(upstream) == len(LARGE)
 
 
+async def test_one_that_gave_nothing_of_a_blob_that_is_wrong_is_not_doubted(
+    nodes: list[Node], upstream: BlobServer
+) -> None:
+    """It says that it has it, and fails before the first byte: the registry's are wrong."""
+
+    def answer(asked: Asked) -> Said:
+        return liar(LARGE)(asked) if "/from/" in asked.path else reply(500)
+
+    async with served(answer) as failing:
+        depot = nodes[0].depot
+        peered = Peered(Mirrored([Registry(f"127.0.0.1:{upstream.port}")]), [failing.netloc], depot)
+        with depot.use([ONE[0].digest]):
+            async with peered.blob("team/app", ONE[0], 0, len(LARGE)) as pieces:
+                assert b"".join([piece async for piece in pieces]) == LARGE
+        await peered.close()
+    assert peered.doubt(ONE[0]) == []
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -284,10 +284,11 @@ class Peered:
         except PeerFailed:
             peer.leave_out()
         finally:
-            given = self._given.setdefault(descriptor.digest, [])
-            if given and given[-1][0] is peer and given[-1][2] == start:
-                _, start, _ = given.pop()
-            given.append((peer, start, at))
+            if at > start:
+                given = self._given.setdefault(descriptor.digest, [])
+                if given and given[-1][0] is peer and given[-1][2] == start:
+                    _, start, _ = given.pop()
+                given.append((peer, start, at))
 
     async def _from_registry(
         self, repository: str, descriptor: Descriptor, start: int, stop: int
