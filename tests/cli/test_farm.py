@@ -32,7 +32,7 @@ def farm(dom0: RunCommand, tmp_path: Path) -> Path:
 
 @contextmanager
 def started(environment: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    argv = [sys.executable, "-m", "dom0", "farm", *arguments]
+    argv = ["setpriv", "--pdeathsig=KILL", "--", sys.executable, "-m", "dom0", "farm", *arguments]
     pipe = subprocess.PIPE
     with subprocess.Popen(argv, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
         try:

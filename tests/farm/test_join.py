@@ -7,7 +7,7 @@ import contextlib
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -33,14 +33,18 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Nobody answers there but `serving`, and nobody else can take it."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 @asynccontextmanager
 async def serving(farm: FarmDirectory, port: int = 0) -> AsyncIterator[Pin]:
-    listening = socket.create_server(("127.0.0.1", port))
+    listening = socket.create_server(("127.0.0.1", port), reuse_port=True)
     async with asyncio.timeout(60), serve.serve(farm, listening):
         yield Pin("127.0.0.1", listening.getsockname()[1], pin.fingerprint(farm.server_pem))
 
@@ -105,9 +109,8 @@ async def test_a_join_that_is_killed_while_it_waits_goes_on_with_its_code(farm: 
     assert len(farm.nodes().nodes) == 1
 
 
-async def test_a_server_that_goes_away_is_asked_until_it_is_back(farm: FarmDirectory, state: Path) -> None:
+async def test_a_server_that_goes_away_is_asked_until_it_is_back(farm: FarmDirectory, state: Path, port: int) -> None:
     told: list[str] = []
-    port = free_port()
     async with serving(farm, port) as server:
         membership = join.prepare(state, server, leave=False)
         waiting = asyncio.create_task(join.join(state, server, membership, told.append))
@@ -119,8 +122,8 @@ async def test_a_server_that_goes_away_is_asked_until_it_is_back(farm: FarmDirec
         assert (await waiting).name == "nas"
 
 
-async def test_where_nobody_answers_that_is_said_at_once(farm: FarmDirectory, state: Path) -> None:
-    server = Pin("127.0.0.1", free_port(), pin.fingerprint(farm.server_pem))
+async def test_where_nobody_answers_that_is_said_at_once(farm: FarmDirectory, state: Path, port: int) -> None:
+    server = Pin("127.0.0.1", port, pin.fingerprint(farm.server_pem))
     with pytest.raises(ConnectionRefusedError):
         await join.join(state, server, join.prepare(state, server, leave=False), print)
 
@@ -263,8 +266,9 @@ def test_a_damaged_file_is_named_and_kept(state: Path, content: bytes) -> None:
     assert (state / "farm.json").read_bytes() == content
 
 
-async def test_what_the_boot_contract_names_is_asked_until_it_answers(farm: FarmDirectory, state: Path) -> None:
-    port = free_port()
+async def test_what_the_boot_contract_names_is_asked_until_it_answers(
+    farm: FarmDirectory, state: Path, port: int
+) -> None:
     server = Pin("127.0.0.1", port, pin.fingerprint(farm.server_pem))
     following = asyncio.create_task(join.follow(state, str(server)))
     await until((state / "farm.json").exists)

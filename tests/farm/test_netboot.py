@@ -350,7 +350,9 @@ def test_the_command_serves_both_and_whatever_ends_it_ends_dnsmasq(
     (farm.path / "os.efi").write_bytes(make_uki(version="1.0"))
     (farm.path / "farm.yaml").write_text("name: attic\nnetboot: {interface: eth0, os: os.efi}\n")
     argv = ["nsenter", f"--net={wires.ambassador.namespace}", sys.executable, "-m", "dom0", "farm", "serve"]
-    with subprocess.Popen([*argv, "--dir", str(farm.path)], stdout=subprocess.PIPE, text=True) as process:
+    argv = ["setpriv", "--pdeathsig=KILL", "--", *argv, "--dir", str(farm.path)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process, contextlib.ExitStack() as stack:
+        stack.callback(process.kill)
         assert process.stdout
         assert process.stdout.readline().startswith("attic: answers at 0.0.0.0:7701; ")
         assert process.stdout.readline() == "network boots on eth0: http://10.77.0.2:7700/boot.ipxe\n"
