@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
+import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from dom0.errors import Dom0Error
 from dom0.socketproxy import registrations
+from dom0.socketproxy.grants import Grants
+from dom0.socketproxy.together import Serving
+from dom0.socketproxy.together import Together as InThisProcess
 from dom0.testing import api, busybox, scopes
 from dom0.testing.escape.raw import Client
 from dom0.testing.hosts import Host
@@ -139,6 +145,53 @@ def test_one_that_waits_for_its_control_group_holds_no_other_up(together: scopes
         assert _may_use(together.socket("team"))
         assert _may_use(together.socket("guest"))
     together.await_served("guest")
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], object]:
+    """Writes guest.yaml in `tmp_path`; a number tells grants apart."""
+    monkeypatch.setenv("DOM0_RUN", str(tmp_path / "run"))
+    return lambda number: (tmp_path / "guest.yaml").write_text(f"connections: {number}")
+
+
+async def test_older_grants_do_not_begin_after_newer_ones(
+    tmp_path: Path, write: Callable[[int], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    turns = {number: asyncio.Event() for number in (1, 2, 3)}
+    answering: asyncio.Queue[Serving] = asyncio.Queue()
+
+    async def run(one: Serving, _path: Path, _kept: socket.socket) -> None:
+        await turns[one.grants.connections].wait()  # as for its control group
+        if not one.is_wanted():
+            raise Dom0Error("other grants have come meanwhile")
+        answering.put_nowait(one)
+        one.answers.set()
+        await one.ended.wait()
+
+    served = InThisProcess(tmp_path, None, run)
+    async with asyncio.timeout(PATIENCE):
+        for number in (1, 2, 3):
+            write(number)
+            served.follow()
+            if number == 1:
+                turns[1].set()
+                first = await answering.get()
+        turns[3].set()
+        turns[2].set()
+        second = await answering.get()
+        await first.ended.wait()
+        await served.end()
+    assert (first.grants.connections, second.grants.connections, answering.empty()) == (1, 3, True)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_what_has_answered_may_begin_again_until_newer_grants_answer() -> None:
+    older, newer = Serving("guest", Grants()), Serving("guest", Grants())
+    older.answers.set()
+    older.newer = newer
+    assert older.is_wanted()
+    newer.answers.set()
+    assert not older.is_wanted()
 
 
 def test_all_end_together_and_leave_no_socket(together: scopes.Together) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from dom0.engine import bodies
 from dom0.engine.bodies import Body
+from dom0.errors import Dom0Error
 from dom0.http.channel import READ_AHEAD, Channel, Malformed
 from dom0.socketproxy import budget, gate, head, hold, pipe, registrations, strict, table
 from dom0.socketproxy.context import Context, Document
@@ -37,13 +38,19 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def serve(
-    context: Context, path: Path, *, cgroup_parent: str = "", kept: socket.socket | None = None
+    context: Context,
+    path: Path,
+    *,
+    cgroup_parent: str = "",
+    kept: socket.socket | None = None,
+    is_wanted: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[None]:
     """Answer on a socket at `path` (mode 0660) until the block ends.
 
     What the scope may use is limited before. `cgroup_parent`: see `cgroup.group_of`. `kept`: the listening socket
     there, which outlives this: what is under way is answered then if that takes at most LAST seconds, and who has not
-    been accepted waits for another one to serve. Raises UsageError, OSError.
+    been accepted waits for another one to serve. `is_wanted`: still, once its turn to begin has come. Raises Dom0Error,
+    OSError.
     """
     if kept is None:
         hold.check_free(path)
@@ -54,6 +61,8 @@ async def serve(
     with ExitStack() as stack:
         with ExitStack() as locked:  # another server of it, maybe in this process, has it while it begins
             noted = await asyncio.to_thread(locked.enter_context, registrations.cgroup_of(context.scope.name))
+            if not is_wanted():
+                raise Dom0Error(f"{context.scope.path}: other grants have come meanwhile")
             group = budget.Provided()
             if context.recording is None:  # which is limited by nothing, and leaves no group behind
                 group = await budget.provide(context.upstream, context.scope, context.grants.budget, cgroup_parent)

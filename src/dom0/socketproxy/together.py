@@ -32,6 +32,14 @@ class Serving:
         self.grants = granted
         self.answers = asyncio.Event()
         self.ended = asyncio.Event()
+        self.newer: Serving | None = None  # by the grants that its file had next
+
+    def is_wanted(self) -> bool:
+        """Whether it may begin: where newer grants are waiting, only again; never once newer ones answer."""
+        newer = self.newer
+        while newer and not newer.answers.is_set():
+            newer = newer.newer
+        return not self.ended.is_set() and newer is None and (self.newer is None or self.answers.is_set())
 
 
 Run = Callable[[Serving, Path, socket.socket], Awaitable[None]]
@@ -71,6 +79,8 @@ class Together:
             before = self._served.get(scope)
             if before is None or before.grants != granted:
                 self._served[scope] = Serving(scope, granted)
+                if before:
+                    before.newer = self._served[scope]
                 task = asyncio.create_task(self._keep(self._served[scope], before))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -91,7 +101,7 @@ class Together:
                 with kept:
                     await self._run(one, path, kept)
             except (Dom0Error, OSError) as error:
-                if str(error) != said:
+                if one.is_wanted() and str(error) != said:
                     _note(one.scope, error)
                 said = str(error)
             except Exception:  # a defect of ours, which is to be no other scope's

@@ -131,7 +131,8 @@ async def _serve(
     """Until that `one` is ended, or by a signal. Raises Dom0Error, OSError."""
     ended = one.ended if one else _signalled()
     try:
-        async with serve_socket(context, path, cgroup_parent=cgroup_parent, kept=kept):
+        is_wanted = one.is_wanted if one else lambda: True
+        async with serve_socket(context, path, cgroup_parent=cgroup_parent, kept=kept, is_wanted=is_wanted):
             click.echo(f"scope {context.scope.path}: {path}")
             if one:
                 one.answers.set()
