@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import os
+import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -192,6 +196,40 @@ def test_what_has_answered_may_begin_again_until_newer_grants_answer() -> None:
     assert older.is_wanted()
     newer.answers.set()
     assert not older.is_wanted()
+
+
+async def test_what_is_asked_for_while_all_ends_is_not_served(tmp_path: Path, write: Callable[[int], object]) -> None:
+    began: asyncio.Queue[Serving] = asyncio.Queue()
+
+    async def run(one: Serving, _path: Path, _kept: socket.socket) -> None:
+        began.put_nowait(one)
+        one.answers.set()
+        await one.ended.wait()
+        served.follow()
+
+    served = InThisProcess(tmp_path, None, run)
+    write(1)
+    served.follow()
+    async with asyncio.timeout(PATIENCE):
+        await began.get()
+        await served.end()
+    assert began.empty()
+
+
+def test_sighup_ends_nothing_while_the_files_are_read_first(tmp_path: Path) -> None:
+    file = tmp_path / "guest.yaml"
+    os.mkfifo(file)
+    environment = os.environ | {"DOM0_RUN": str(tmp_path / "run"), "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+    argv = [sys.executable, "-m", "dom0", "socket", "serve", "--scopes", str(tmp_path)]
+    with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stderr is not None
+            with file.open("wb") as written:  # which waits for who reads it
+                process.send_signal(signal.SIGHUP)
+                written.write(b"imges: {}")
+            assert b"imges" in process.stderr.readline()
+        finally:
+            process.kill()
 
 
 def test_all_end_together_and_leave_no_socket(together: scopes.Together) -> None:

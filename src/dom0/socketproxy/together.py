@@ -56,9 +56,12 @@ class Together:
         self._served: dict[str, Serving] = {}  # by scope, with the grants that its file has now
         self._listeners: dict[str, socket.socket] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_ending = False
 
     def follow(self) -> None:
-        """Serve what the files say now."""
+        """Serve what the files say now, unless all `end`."""
+        if self._is_ending:
+            return
         files = {}
         for file in sorted(self._directory.glob("*.yaml")):
             try:
@@ -119,6 +122,7 @@ class Together:
 
     async def end(self) -> None:
         """All of them; what is under way has some seconds."""
+        self._is_ending = True
         for scope in list(self._served):
             self._end(scope)
         if self._tasks:

@@ -68,6 +68,7 @@ def serve(
     if holder and listen:
         raise UsageError("--listen, --holder: the holder's socket has its place", hint="leave one of them out")
     if scopes:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a handler: the files are read after that
         together.check(scopes)
         _run(_serve_together(scopes.absolute(), cgroup_parent, holder and holder.absolute()))
         return
@@ -106,8 +107,8 @@ async def _serve_together(directory: Path, cgroup_parent: str, holder: Path | No
 
     ended = _signalled()
     served = together.Together(directory, holder, run)
-    served.follow()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, served.follow)
+    served.follow()
     await ended.wait()
     await served.end()
 
