@@ -204,6 +204,19 @@ async def test_what_is_injected_is_refused_and_not_noted(served: FarmDirectory, 
         assert (await ask(wires, "/boot.ipxe", method=method))[0] == 405
 
 
+async def test_who_boots_again_at_once_is_told_to_wait_and_writes_nothing(
+    served: FarmDirectory, wires: Wires, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "AGAIN_AFTER", 3600.0)
+    code = code_in(await boots(wires))
+    before = (served.state / "nodes.json").stat().st_ino
+    again = await boots(wires)
+    assert "echo this machine has begun to wait a moment ago\n" in again
+    assert paths(again) == ["/boot.ipxe"]
+    assert (served.state / "nodes.json").stat().st_ino == before
+    assert served.nodes().waiting(code)
+
+
 async def test_a_question_about_a_ticket_does_not_spend_it(served: FarmDirectory, wires: Wires) -> None:
     ticket = (await approved(served, wires)) + "/ticket"
     assert (await ask(wires, ticket, method="HEAD"))[0] == 405

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dom0.errors import Dom0Error, UsageError
+from dom0.farm import loader
 from dom0.farm import nodes as registry
 from dom0.farm.nodes import Firmware, Machine, Node, Nodes, NodeState, NotAdmitted, TooMany, key_of
 
@@ -189,8 +190,10 @@ def test_at_random_only_who_was_approved_is_a_node(actions: list[tuple[str, int,
 CARD = Firmware(mac="52:54:00:00:00:01", uuid="11111111-1111-4111-8111-111111111111")
 
 
-def boots(nodes: Nodes, own: str = "pass", draw: Callable[[], str] | None = None) -> tuple[Nodes, Node]:
-    return registry.hear(nodes, key_of(own), PC, "10.0.0.1", NOW, draw or codes(), CARD)
+def boots(
+    nodes: Nodes, own: str = "pass", draw: Callable[[], str] | None = None, now: float = NOW
+) -> tuple[Nodes, Node]:
+    return registry.hear(nodes, key_of(own), PC, "10.0.0.1", now, draw or codes(), CARD)
 
 
 def loading(now: float = NOW) -> Nodes:
@@ -241,8 +244,18 @@ def test_a_card_and_a_board_are_a_nodes_only_when_it_is_enrolled() -> None:
 def test_a_machine_that_is_switched_off_and_on_while_it_waits_is_one() -> None:
     draw, nodes = codes(), Nodes()
     for number in range(100):
-        nodes, node = boots(nodes, f"pass{number}", draw)
+        nodes, node = boots(nodes, f"pass{number}", draw, NOW + number * loader.PAUSE)
     assert nodes.nodes == (node,)
+
+
+def test_who_boots_without_a_pause_changes_nothing() -> None:
+    """Each change is a write to the disk, before the one who asks is known at all."""
+    nodes, _ = boots(Nodes())
+    for later in (0.0, registry.AGAIN_AFTER / 2):
+        with pytest.raises(TooMany, match="a moment ago"):
+            boots(nodes, "other", now=NOW + later)
+    assert boots(nodes)[0] == nodes  # with its pass it is the same boot
+    assert boots(nodes, "other", now=NOW - 1)[1].key == key_of("other")  # of a clock that was set back
 
 
 @pytest.mark.parametrize(

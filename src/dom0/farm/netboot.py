@@ -199,8 +199,8 @@ class _Boot:
             return answer(await asyncio.to_thread(self._farm.change, step))
         except NotAdmitted as error:
             raise HttpError(403, error.message) from error
-        except TooMany:
-            return _script(loader.refused(self._base, "too many machines wait already"))
+        except TooMany as error:
+            return _script(loader.refused(self._base, error.message))
         except Dom0Error as error:
             log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
             return _script(loader.refused(self._base, "the server of the farm has a problem: its log says which"))

@@ -32,6 +32,7 @@ from dom0.wording import did_you_mean, excerpt
 WAITING_FOR = 600.0  # seconds without a word, after which one that waits is forgotten; it asks every few seconds
 MOST_WAITING = 64
 MOST_WAITING_EACH = 8  # from one address
+AGAIN_AFTER = 2.0  # seconds from one boot of a machine to the next; its loader asks again after three
 TICKET_FOR = 900.0  # seconds from the end of loading until the base OS has asked
 SEEN_EACH = 60.0  # seconds: what is noted of when a machine was heard of, so that not every word is a write
 MOST_MEMORY = 1 << 50  # bytes
@@ -126,7 +127,7 @@ class NotAdmitted(Dom0Error):
 
 
 class TooMany(Busy):
-    """Of machines that wait."""
+    """Of machines that wait, or of boots of one."""
 
 
 def key_of(secret: str) -> str:
@@ -154,8 +155,10 @@ def hear(
     nodes = _without_silent(nodes, key, now)
     if known is None and firmware is not None:  # the same machine, switched off and on
         again = (NodeState.WAITING, firmware, address)
-        kept = (node for node in nodes.nodes if (node.state, node.firmware, node.address) != again)
-        nodes = Nodes(nodes=tuple(kept))
+        before = [node for node in nodes.nodes if (node.state, node.firmware, node.address) == again]
+        if any(0 <= now - node.last < AGAIN_AFTER for node in before):
+            raise TooMany("this machine has begun to wait a moment ago", hint="it asks again by itself")
+        nodes = Nodes(nodes=tuple(node for node in nodes.nodes if node not in before))
     if known is None:
         _check_room(nodes, address)
         taken = {node.code for node in nodes.nodes}
