@@ -18,6 +18,8 @@ from dom0.farm.nodes import Machine, Node, NodeState, key_of
 
 # strace(1) counts each system call for itself, so one test kills at one of them, again and again
 BOTH = ("write", "fchmod", "fsync", "?rename,?renameat,?renameat2", "?unlink,?unlinkat", "?mkdir,?mkdirat")
+NOBODY = 65534
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 OFTEN = range(1, 20)  # more than either script calls one of them
 APPROVE = """
 import os, sys
@@ -155,11 +157,41 @@ def test_a_damaged_list_lets_nobody_in_and_is_not_overwritten(farm: FarmDirector
     assert (farm.state / "nodes.json").read_bytes() == content
 
 
+@as_root
+def test_what_root_changes_stays_the_owners(farm: FarmDirectory) -> None:
+    """As `sudo dom0 farm approve` beside a server that is not root."""
+    os.chown(farm.state, NOBODY, NOBODY)
+    hear(farm, "a")
+    found = (farm.state / "nodes.json").stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (NOBODY, NOBODY, 0o600)
+
+
+def test_a_list_that_cannot_be_read_is_named(farm: FarmDirectory) -> None:
+    (farm.state / "nodes.json").mkdir()
+    with pytest.raises(Dom0Error, match=r"nodes\.json: cannot be read: Is a directory"):
+        hear(farm, "a")
+
+
+@as_root
+def test_a_list_of_another_owner_is_named(farm: FarmDirectory) -> None:
+    hear(farm, "a")
+    os.seteuid(NOBODY)
+    try:
+        with pytest.raises(Dom0Error, match=r"nodes\.json: permission denied") as refused:
+            farm.nodes()
+    finally:
+        os.seteuid(0)
+    assert "chown " in refused.value.hint
+
+
 def test_a_damaged_key_of_the_server_is_named(farm: FarmDirectory) -> None:
     farm.server_pem.write_bytes(farm.server_pem.read_bytes()[:100])
     for read in (pin.fingerprint, pin.of_server):
         with pytest.raises(Dom0Error, match=r"server\.pem: is damaged"):
             read(farm.server_pem)
+    farm.server_pem.unlink()
+    with pytest.raises(Dom0Error, match=r"server\.pem: is not there"):
+        pin.fingerprint(farm.server_pem)
 
 
 def test_roles_are_directories_with_a_project(farm: FarmDirectory) -> None:

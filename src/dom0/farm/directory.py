@@ -63,7 +63,7 @@ class FarmDirectory:
             raise UsageError(f"{excerpt(role)}: is no role of this farm", hint=hint)
 
     def nodes(self) -> Nodes:
-        """Raises Dom0Error where the file is not what we wrote."""
+        """Raises Dom0Error where the file is not what we wrote, or cannot be read."""
         try:
             return msgspec.json.decode(self._nodes.read_bytes(), type=Nodes)
         except FileNotFoundError:
@@ -71,6 +71,12 @@ class FarmDirectory:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             hint = "put a copy of it in its place; without one each machine has to be approved again"
             raise Dom0Error(f"{self._nodes}: is damaged: {error}", hint=hint) from error
+        except PermissionError as error:
+            hint = f"it has to belong to who serves the farm: chown --reference={self.state} {self._nodes}"
+            raise Dom0Error(f"{self._nodes}: permission denied", hint=hint) from error
+        except OSError as error:
+            hint = "if it is the disk: dmesg"
+            raise Dom0Error(f"{self._nodes}: cannot be read: {error.strerror}", hint=hint) from error
 
     def change(self, step: Callable[[Nodes], tuple[Nodes, T]]) -> T:
         """Put what `step` makes of the nodes in their place, on the disk before this returns, and return its other
@@ -89,7 +95,9 @@ class FarmDirectory:
             before = self.nodes()
             after, result = step(before)
             if after != before:
-                write_atomic(self._nodes, msgspec.json.encode(after))
+                found = os.fstat(descriptor)
+                owner = (found.st_uid, found.st_gid) if os.geteuid() == 0 else None  # `sudo dom0 farm approve`
+                write_atomic(self._nodes, msgspec.json.encode(after), owner=owner)
         finally:
             os.close(descriptor)
         return result

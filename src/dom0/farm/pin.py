@@ -59,11 +59,14 @@ async def make_certificate(name: str) -> bytes:
 
 def fingerprint(pem: Path) -> str:
     """Of the certificate in `pem`. Raises Dom0Error, OSError."""
-    text = pem.read_text(errors="replace")
     try:
+        text = pem.read_text(errors="replace")
         return hashlib.sha256(ssl.PEM_cert_to_DER_cert(text[text.index(_BEGIN) :].strip())).hexdigest()
     except ValueError as error:
         raise _damaged(pem) from error
+    except FileNotFoundError as error:
+        hint = "put a copy of it in its place; without one the farm is made anew, see docs/farm.md"
+        raise Dom0Error(f"{pem}: is not there", hint=hint) from error
 
 
 def of_server(pem: Path) -> ssl.SSLContext:
