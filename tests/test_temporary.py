@@ -52,6 +52,18 @@ def test_a_directory_is_there_for_the_block_and_private(top: Path) -> None:
     assert list(top.iterdir()) == []
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+def test_others_may_walk_through_the_top_whatever_the_umask(top: Path, is_there: bool) -> None:
+    before = os.umask(0o077)
+    try:
+        if is_there:
+            top.mkdir()
+        with temporary.directory("project"):
+            assert top.stat().st_mode & 0o777 == 0o711
+    finally:
+        os.umask(before)
+
+
 def test_it_goes_with_whatever_ends_the_block(top: Path) -> None:
     with pytest.raises(KeyError), temporary.directory("project"):
         raise KeyError

@@ -25,12 +25,13 @@ def directory(what: str, below: Path | None = None) -> Iterator[Path]:
     """A fresh directory during the block; `what` is the beginning of its name, `below` LARGE or where TMPDIR says."""
     top = Path(below or tempfile.gettempdir(), f"dom0-{os.getuid()}")
     with contextlib.suppress(FileExistsError):
-        top.mkdir(mode=0o711)  # others may walk through it: apt downloads as a user of its own
+        top.mkdir(mode=0o700)
     found = top.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise Dom0Error(f"{top}: is not a directory of ours alone", hint="move it away, or name another one: TMPDIR=…")
     locked = flock.open_locked(top)  # keeps others from sweeping what is made but not yet held
     try:
+        os.fchmod(locked, 0o711)  # whatever the umask: others may walk through it, apt downloads as a user of its own
         _sweep(top)
         path = Path(tempfile.mkdtemp(prefix=f"{what}-", dir=top))
         held = flock.open_locked(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import os
 import re
 import secrets
 import shutil
@@ -12,7 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
@@ -316,8 +317,21 @@ def by_tftp(wires: Wires, name: str) -> bytes:
         return asking.recv(1024)[4:]
 
 
+@pytest.fixture
+def for_us_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """So is what is made, and where temporary files are made."""
+    (tmp_path / "private").mkdir(mode=0o700)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "private"))
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
 @pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="dnsmasq is not installed")
-async def test_firmware_is_told_which_loader_to_get_and_gets_nothing_else(tree: Tree, wires: Wires) -> None:
+async def test_firmware_is_told_which_loader_to_get_and_gets_nothing_else(
+    tree: Tree, wires: Wires, for_us_alone: None
+) -> None:
+    """It is another user who reads that."""
     address = IPv4Interface(f"{wires.ambassador.v4}/24")
     inside = ["nsenter", f"--net={wires.ambassador.namespace}"]
     async with asyncio.timeout(120), netboot.answering_firmware("eth0", address, tree, inside=inside):
@@ -333,6 +347,7 @@ async def test_firmware_is_told_which_loader_to_get_and_gets_nothing_else(tree: 
             assert b"root:" not in said
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="writes to /run")
 async def test_a_dnsmasq_that_is_not_installed_is_named(
     tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

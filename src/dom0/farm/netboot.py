@@ -51,6 +51,7 @@ TICKET = "medium/dom0/ticket"  # in the archive
 _PIECE = 256 << 10  # bytes
 _FILES = ("linux", "initrd", "medium.cpio")
 _PASS = re.compile(r"[0-9a-f]{32}")
+_RUN = Path("/run")  # which others may walk through; TMPDIR may be one user's
 _NOBODY = ("00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff")
 _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B  # <linux/sockios.h>
 
@@ -269,14 +270,16 @@ async def answering_firmware(
     """Debian's dnsmasq runs until the block ends; it has nothing of the farm's but loaders. `inside`: the words of a
     command that it is started by. Raises Dom0Error.
     """
-    with temporary.directory("farm") as scratch:
-        scratch.chmod(0o711)  # dnsmasq reads as a user of its own
+    with temporary.directory("farm", _RUN) as scratch:
+        scratch.chmod(0o711)  # dnsmasq reads as a user of its own, whatever our umask is
         settings, directory = scratch / "dnsmasq.conf", scratch / "tftp"
-        directory.mkdir(mode=0o755)
+        directory.mkdir()
+        directory.chmod(0o755)
         for name in (*tree.loaders, "autoexec.ipxe"):
             shutil.copyfile(tree.top / name, directory / name)
             (directory / name).chmod(0o644)
         settings.write_text(dnsmasq_lines(interface, address, directory))
+        settings.chmod(0o644)
         # It would become another user by itself; that ends what ends it with us (prctl(2), PR_SET_PDEATHSIG).
         rights = [f"--{which}-caps=+net_admin,+net_raw,+net_bind_service" for which in ("inh", "ambient")]
         user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *rights, "--pdeathsig=KILL", "--"]
