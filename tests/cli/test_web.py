@@ -1,14 +1,17 @@
-"""The programs through which `dom0 web` asks another machine."""
+"""How `dom0 web` asks another machine, and which command it shows for that."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from dom0.cli import web
 from dom0.cli.web import Elsewhere
 
 
@@ -38,3 +41,27 @@ async def test_a_program_that_hangs_ends_with_its_connection_and_no_other_does(
         used[1].transport.abort()
         await until_ended(programs, second)
         assert await other.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("variables", "command"),
+    [
+        ({"DOM0_RUN": "/run/dom0", "DOCKER_HOST": "ssh://me@server"}, "dom0"),
+        ({"DOCKER_HOST": "ssh://me@server"}, "dom0 -H ssh://me@server"),
+        ({"DOCKER_HOST": "ssh://me@server", "DOCKER_CONTEXT": "far off"}, "dom0 -H ssh://me@server"),
+        ({"DOCKER_CONTEXT": "far off"}, "DOCKER_CONTEXT='far off' dom0"),
+        ({}, "dom0"),  # by `docker context use`
+    ],
+)
+def test_the_command_that_is_shown_asks_the_same_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], command: str
+) -> None:
+    meta = tmp_path / "contexts/meta" / hashlib.sha256(b"far off").hexdigest() / "meta.json"
+    meta.parent.mkdir(parents=True)
+    meta.write_text(json.dumps({"Endpoints": {"docker": {"Host": "ssh://me@server"}}}))
+    (tmp_path / "config.json").write_text(json.dumps({"currentContext": "far off"}))
+    for name in ("DOM0_RUN", "DOCKER_HOST", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"DOCKER_CONFIG": str(tmp_path), **variables}.items():
+        monkeypatch.setenv(name, value)
+    assert web.command_to_copy() == command

@@ -50,7 +50,7 @@ async def _serve(port: int, *, opens: bool) -> None:
         def show() -> None:
             terminal.say(f"{address}{sessions.code}")
 
-        handler = page.handler(agent, sessions, command=_command(), opened=show)
+        handler = page.handler(agent, sessions, command=command_to_copy(), opened=show)
         try:
             async with server.serve(handler, listening):
                 async with agent.ask("GET", "/v1/status"):
@@ -103,9 +103,14 @@ class Elsewhere:
                 del self._programs[program]
 
 
-def _command() -> str:
-    """What asks the same machine."""
-    return "dom0" if is_here() else f"dom0 -H {shlex.quote(os.environ.get('DOCKER_HOST', ''))}"
+def command_to_copy() -> str:
+    """What asks the same machine, in another terminal of whoever has called us."""
+    if is_here():
+        return "dom0"
+    if host := os.environ.get("DOCKER_HOST"):
+        return f"dom0 -H {shlex.quote(host)}"
+    context = os.environ.get("DOCKER_CONTEXT")  # else it is the one that `docker context use` has chosen
+    return f"DOCKER_CONTEXT={shlex.quote(context)} dom0" if context else "dom0"
 
 
 def _has_screen() -> bool:
