@@ -215,6 +215,31 @@ def test_a_log_is_followed_and_nothing_in_it_is_markup(page: Browser) -> None:
     assert page.run("document.querySelectorAll('main img, main script').length") == 0
 
 
+def test_an_address_that_names_nothing_shows_what_there_is(page: Browser) -> None:
+    for address, view in (("#/constructor", "overview"), ("#/services/%", "services")):
+        show(page, "events")
+        page.run(f"location.hash = {json.dumps(address)}")
+        page.until(f"document.querySelector('main').dataset.view === '{view}'")
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_only_what_was_copied_is_said_to_be(page: Browser, may: bool) -> None:
+    show(page, "")
+    assert page.run(f"""(async () => {{
+        const button = document.querySelector(".cmd");
+        const writeText = () => {"Promise.resolve()" if may else "Promise.reject(new Error())"};
+        Object.defineProperty(navigator, "clipboard", {{ value: {{ writeText }}, configurable: true }});
+        const later = window.setTimeout;
+        window.setTimeout = () => 0; // after which it would be over
+        button.click();
+        for (let frame = 0; frame < 4; frame += 1) await new Promise(requestAnimationFrame);
+        window.setTimeout = later;
+        const shown = button.hasAttribute("data-copied");
+        button.removeAttribute("data-copied");
+        return [shown, document.querySelector("#said").textContent];
+    }})()""") == [may, "Copied." if may else "The browser does not let this page copy."]
+
+
 def test_what_ends_at_once_is_asked_for_less_and_less_often(page: Browser) -> None:
     """As the log of a container that has ended."""
     pause = page.run("""(async () => {

@@ -27,7 +27,15 @@ function now() {
 
 function route() {
   const [, name = "", rest = ""] = location.hash.split("/");
-  return [name in VIEWS ? name : "", decodeURIComponent(rest)];
+  return [Object.hasOwn(VIEWS, name) ? name : "", decoded(rest)];
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // typed by hand: it names nothing
+  }
 }
 
 function changed() {
@@ -195,8 +203,9 @@ document.addEventListener("click", async (event) => {
     root.dataset.theme = dark ? "light" : "dark";
     localStorage.setItem("dom0.theme", root.dataset.theme);
   } else if (target.dataset.copy) {
-    await navigator.clipboard.writeText(target.dataset.copy).then(() => say("Copied."), () => say("The browser does not let this page copy."));
-    target.toggleAttribute("data-copied", true);
+    const copied = await navigator.clipboard.writeText(target.dataset.copy).then(() => true, () => false);
+    say(copied ? "Copied." : "The browser does not let this page copy.");
+    target.toggleAttribute("data-copied", copied);
     setTimeout(() => target.removeAttribute("data-copied"), 1200);
   } else if (target.dataset.filter) {
     state.shown = target.dataset.filter;

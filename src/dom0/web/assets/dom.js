@@ -31,6 +31,8 @@ export function withoutColours(text) {
   return text.replace(/\u001b\[[0-9;:?]*[ -/]*[@-~]/g, "").replace(/\r$/, "");
 }
 
+const KEPT = ["open", "data-copied"]; // attributes that what a person does sets
+
 /** Make `old` like `fresh` and keep what is alike: the focus, a selection, and what is scrolled stay where they are. */
 export function patch(old, fresh) {
   if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName || key(old) !== key(fresh)) {
@@ -42,10 +44,10 @@ export function patch(old, fresh) {
     return old;
   }
   for (const { name } of [...old.attributes]) {
-    if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name); // what a person has opened stays so
+    if (!fresh.hasAttribute(name) && !KEPT.includes(name)) old.removeAttribute(name);
   }
   for (const { name, value } of fresh.attributes) {
-    if (old.getAttribute(name) !== value && name !== "open") old.setAttribute(name, value);
+    if (old.getAttribute(name) !== value && !KEPT.includes(name)) old.setAttribute(name, value);
   }
   if (!old.hasAttribute("data-own")) patchChildren(old, [...fresh.childNodes]);
   return old;
