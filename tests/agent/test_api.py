@@ -8,6 +8,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -394,6 +395,10 @@ def test_a_generation_tells_what_it_changed_and_what_going_back_to_it_would_do(r
             async with client.ask("GET", f"/v1/generations/{quote(path)}") as answer:
                 assert answer.status == 400, path
         assert generations(machine) == before
+        shutil.rmtree(rig.path / "state" / "generations" / str(number - 1))
+        async with client.ask("GET", f"/v1/generations/{number}/differences") as answer:
+            assert answer.status == 400
+            assert "the one before it is not kept any more" in (await document(answer))["message"]
 
     converse(rig, talk)
 

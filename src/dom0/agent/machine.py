@@ -282,8 +282,10 @@ class Machine:
         """What generation `number` asks for and the one made before it does not. Raises UsageError, Damaged."""
         generations = self._current.generations
         target = generations.read(number)
-        earlier = max((known for known in generations.numbers() if known < number), default=None)
-        return compare(generations.read(earlier).desired if earlier else None, target.desired)
+        if number > 1 and number - 1 not in generations.numbers():
+            hint = "dom0 history lists those that are"
+            raise UsageError(f"generation {number}: the one before it is not kept any more", hint=hint)
+        return compare(generations.read(number - 1).desired if number > 1 else None, target.desired)
 
     def follow_logs(self, request: LogsRequest) -> AsyncGenerator[list[LogLine]]:
         """Raises UsageError for what is no container of a service."""

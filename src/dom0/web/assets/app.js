@@ -143,13 +143,12 @@ async function readHistory() {
 
 async function load(what) {
   const [kind, number] = what.split(" ");
-  if (state.details.has(what) && kind === "differences") return;
+  if (state.details.get(what)?.list && kind === "differences") return;
   const at = now();
   try {
     state.details.set(what, { at, list: await get(`/v1/generations/${number}/${kind}`) });
   } catch (error) {
     state.details.set(what, { error: error.message });
-    if (kind === "differences") setTimeout(() => state.details.delete(what), 5000);
   }
   changed();
 }
