@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -123,6 +124,34 @@ def test_a_port_that_is_taken_is_named(dom0: RunCommand, farm: Path) -> None:
         refused = dom0("farm", "serve", "--dir", str(farm))
     assert refused.code == 6
     assert f"farm.yaml: listen: 127.0.0.1:{port}: Address already in use\n" in refused.stderr
+
+
+def test_a_server_at_every_address_answers_by_ipv4_too(
+    dom0: RunCommand, environment: dict[str, str], farm: Path, tmp_path: Path
+) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    port = (farm / "farm.yaml").read_text().strip().rpartition(":")[2]
+    (farm / "farm.yaml").write_text(f"name: attic\nlisten: '[::]:{port}'\n")
+    with started(environment, "serve", "--dir", str(farm), "--json") as server:
+        fingerprint = json.loads(line(server))["join"].rpartition(":")[2]
+        for host in ("127.0.0.1", "::1"):
+            node = environment | {"DOM0_STATE": str(tmp_path / f"node{len(host)}")}
+            with started(node, "join", f"{host}:{port}:{fingerprint}") as joining:
+                assert line(joining, "stderr").startswith("code ")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes namespaces: needs root")
+def test_an_address_that_machines_cannot_be_told_is_asked_for(environment: dict[str, str], farm: Path) -> None:
+    """The machine has no way out, and a name that is none of a host."""
+    (farm / "farm.yaml").write_text("name: attic\n")
+    script = 'echo my_host > /proc/sys/kernel/hostname; exec "$@"'
+    argv = ["unshare", "--net", "--uts", "sh", "-c", script, "sh", sys.executable, "-m", "dom0", "farm", "serve"]
+    refused = subprocess.run(
+        [*argv, "--dir", str(farm)], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert refused.returncode == 2
+    assert "farm.yaml: listen: 0.0.0.0:7701: machines cannot be told my_host\n" in refused.stderr
 
 
 def test_a_server_that_is_none_is_refused(dom0: RunCommand) -> None:

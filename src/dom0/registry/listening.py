@@ -26,9 +26,10 @@ def read_networks(texts: Sequence[str]) -> tuple[Network, ...]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Raises OSError, and UnicodeError for what is no name of a host."""
+    """At `::` for IPv4 as well. Raises OSError, and UnicodeError for what is no name of a host."""
     family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-    return socket.create_server((host, port), family=family)
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+    return socket.create_server((host, port), family=family, dualstack_ipv6=both)
 
 
 def is_among(address: str, networks: Sequence[Network]) -> bool:

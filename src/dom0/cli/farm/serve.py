@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 from contextlib import AsyncExitStack
@@ -13,9 +14,10 @@ from msgspec.structs import replace
 
 from dom0 import log, terminal
 from dom0.cli.farm.farm_option import farm_option
-from dom0.errors import Busy
+from dom0.errors import Busy, UsageError
 from dom0.farm import pin
 from dom0.farm.directory import FarmDirectory
+from dom0.wording import excerpt
 
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 -- compared, not bound
 
@@ -42,15 +44,22 @@ def serve(farm: FarmDirectory, as_json: bool) -> None:
     settings = farm.settings()
     host, port = settings.address
     shown = pin.Pin(_reachable(host), port, pin.fingerprint(farm.server_pem))
+    try:
+        pin.parse(str(shown))
+    except UsageError as error:
+        what = f"farm.yaml: listen: {settings.listen}: machines cannot be told {excerpt(shown.host)}"
+        raise UsageError(what, hint="say the address that they reach this machine by") from error
     with _listening("listen", host, port) as listening:
         log.configure()
         served = Served(name=settings.name, address=settings.listen, join=str(shown))
-        asyncio.run(_serve(farm, listening, served, as_json))
+        asyncio.run(_serve(farm, listening, served, shown, as_json))
 
 
 def _listening(key: str, host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
     except OSError as error:
         why = (error.strerror or str(error)).partition(" (")[0]
         hint = f"who has it: ss -ltnp; another one: {key} in farm.yaml"
@@ -61,16 +70,15 @@ def _reachable(host: str) -> str:
     """For every address of this machine the one that it leaves by; its name where it has no way out."""
     if host not in _WILDCARDS:
         return host
-    family, other = (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
-    with socket.socket(family, socket.SOCK_DGRAM) as asked:
-        try:
+    ways = [(socket.AF_INET6, "2001:db8::1")] if ":" in host else []
+    for family, other in (*ways, (socket.AF_INET, "192.0.2.1")):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as asked:
             asked.connect((other, 9))  # sends nothing
             return str(asked.getsockname()[0])
-        except OSError:
-            return socket.gethostname()
+    return socket.gethostname()
 
 
-async def _serve(farm: FarmDirectory, listening: socket.socket, served: Served, as_json: bool) -> None:
+async def _serve(farm: FarmDirectory, listening: socket.socket, served: Served, shown: pin.Pin, as_json: bool) -> None:
     from dom0.farm import serve
 
     ended = asyncio.Event()
@@ -78,7 +86,7 @@ async def _serve(farm: FarmDirectory, listening: socket.socket, served: Served, 
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(serve.serve(farm, listening))
-        booted = await _netboot(farm, pin.parse(served.join), stack)
+        booted = await _netboot(farm, shown, stack)
         if as_json:
             terminal.say_json_line(served)
         else:
