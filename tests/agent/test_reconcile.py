@@ -80,6 +80,15 @@ async def test_what_an_image_is_called_now_is_asked_once_for_all_that_are_create
     assert asked == ["app"]
 
 
+async def test_an_image_that_the_engine_is_slow_to_tell_of_holds_no_other_up() -> None:
+    box = Box(desired(slot("a", image="app"), slot("b", image="app2")))
+    box.engine.latency = lambda call: 5.0 if call.name == "image" and call.what == "app" else 0.0
+    async with box.running():
+        await box.until(lambda: box.names() == {"box-b-1": RUNNING})
+        await box.at_rest()
+    assert box.names() == {"box-a-1": RUNNING, "box-b-1": RUNNING}
+
+
 async def test_a_removed_container_is_made_again() -> None:
     box = Box(desired(slot("web")))
     async with box.running():

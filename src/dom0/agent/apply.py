@@ -10,6 +10,7 @@ import contextlib
 import io
 import tarfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import TypeVar, assert_never
 
@@ -64,7 +65,7 @@ class Applier:
         self._generation = generation
         self._all_endpoints = all_endpoints
         self._named: dict[str, tuple[str, float]] = {}  # name of an image -> its ID, and when that expires
-        self._naming = asyncio.Lock()  # one asks, for all that are created at once
+        self._naming: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)  # one asks, for all of an image
 
     async def apply(self, step: AnyStep) -> frozenset[str]:  # noqa: C901 -- a flat match of all steps
         """Do it; returns the IDs of the containers it touched. Raises EngineError."""
@@ -151,7 +152,7 @@ class Applier:
 
     async def _image_reference(self, slot: Slot) -> str:
         """The name as written while it still means the pinned image, so that `docker ps` shows it; else the ID."""
-        async with self._naming:
+        async with self._naming[slot.image]:
             image_id, expires = self._named.get(slot.image, ("", 0.0))
             if time.monotonic() > expires:
                 try:
