@@ -12,12 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from dom0.errors import Dom0Error
-from dom0.socketproxy import registrations
+from dom0.socketproxy import kept, registrations
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.together import Serving
 from dom0.socketproxy.together import Together as InThisProcess
@@ -196,6 +197,23 @@ def test_what_has_answered_may_begin_again_until_newer_grants_answer() -> None:
     assert older.is_wanted()
     newer.answers.set()
     assert not older.is_wanted()
+
+
+async def test_nothing_else_waits_while_the_holder_is_away(
+    tmp_path: Path, write: Callable[[int], object], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run(_one: Serving, _path: Path, _kept: socket.socket) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(kept, "HOLDER_WITHIN", 1.0)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    served = InThisProcess(tmp_path, tmp_path, run)
+    write(1)
+    served.follow()
+    await asyncio.sleep(0)  # it begins to ask the holder
+    await asyncio.to_thread(lambda: None)
+    assert not caplog.records  # it has not given up yet
+    await served.end()
 
 
 async def test_what_is_asked_for_while_all_ends_is_not_served(tmp_path: Path, write: Callable[[int], object]) -> None:

@@ -24,16 +24,16 @@ LONGEST_ANSWER = 4096  # bytes
 log = logging.getLogger(__name__)
 
 
-def held(holder: Path, scope: str) -> socket.socket:
-    """The listening socket of a scope. At a boot the Engine may start the holder after us. Blocks. Raises Dom0Error."""
+async def held(holder: Path, scope: str) -> socket.socket:
+    """The listening socket of a scope. At a boot the Engine may start the holder after us. Raises Dom0Error."""
     deadline = time.monotonic() + HOLDER_WITHIN
     while True:
         try:
-            return hold.hold(holder, scope)
+            return await asyncio.to_thread(hold.hold, holder, scope)
         except Dom0Error:
             if time.monotonic() > deadline:
                 raise
-        time.sleep(PAUSE)
+        await asyncio.sleep(PAUSE)
 
 
 async def stay_kept(directory: Path, name: str, listener: socket.socket) -> None:

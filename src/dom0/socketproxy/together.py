@@ -95,7 +95,7 @@ class Together:
             try:
                 if self._holder:
                     path = self._holder / one.scope / registrations.SOCKET
-                    kept = await asyncio.to_thread(held, self._holder, one.scope)
+                    kept = await held(self._holder, one.scope)
                 else:
                     path = _path(one.scope)
                     if one.scope not in self._listeners:

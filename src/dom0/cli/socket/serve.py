@@ -77,7 +77,7 @@ def serve(
         kept: socket.socket | None
         named = Scope(scope)
         if holder:
-            kept, path = held(holder, scope), holder / scope / registrations.SOCKET
+            kept, path = asyncio.run(held(holder, scope)), holder / scope / registrations.SOCKET
         else:
             kept, own = hold.inherited(), registrations.directory_of(scope) / registrations.SOCKET
             path = listen or (Path(kept.getsockname()) if kept else own)
