@@ -51,8 +51,8 @@ function render() {
   const content = document.getElementById("content");
   const line = document.getElementById("line");
   document.documentElement.toggleAttribute("data-old", isOld());
-  if (state.refused) return void patchInto(content, locked());
   patchInto(line, connection());
+  if (state.refused) return void patchInto(content, locked());
   if (!state.status) return;
   const [name, rest] = route();
   state.chosen = Number(rest) || 0;
@@ -92,7 +92,7 @@ function locked() {
 // The connection
 
 function isOld() {
-  return state.lost > 0 && Date.now() - state.broke > PATIENCE;
+  return !state.refused && state.lost > 0 && Date.now() - state.broke > PATIENCE;
 }
 
 function connection() {
