@@ -8,6 +8,7 @@ import shlex
 import signal
 import socket
 import webbrowser
+from contextlib import suppress
 
 import click
 
@@ -97,10 +98,12 @@ class Elsewhere:
         stays a zombie for as long as the page is open.
         """
         for program, connection in list(self._programs.items()):
-            if connection.fileno() == -1:
-                os.kill(program, signal.SIGTERM)
-            if os.waitpid(program, os.WNOHANG)[0]:
-                del self._programs[program]
+            with suppress(ChildProcessError):  # who has started us ignores SIGCHLD
+                if not os.waitpid(program, os.WNOHANG)[0]:
+                    if connection.fileno() == -1:
+                        os.kill(program, signal.SIGTERM)
+                    continue
+            del self._programs[program]
 
 
 def command_to_copy() -> str:
