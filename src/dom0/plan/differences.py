@@ -19,11 +19,7 @@ HASH = "hash"  # of all that makes another container necessary; told where no ot
 LONGEST = 300  # characters of a value
 _OF_OURS = ("Labels.dom0.", "Labels.com.docker.compose.")  # follow from the others
 _SECRET = ("Env.", "file ", "post_start")
-_OPTIONS = (
-    "DriverOpts.",
-    "create.Options.",
-    "LogConfig.Config.",
-)  # of drivers: passwords of shares, tokens of log hosts
+_OPTIONS = ("DriverOpts.", "create.Options.", "LogConfig.Config.")  # of drivers: a share's password, a log's token
 _FOLLOWS = {"name", "number", "image_id", "create", "files", "post_start", "resources", "health"}
 
 

@@ -31,7 +31,7 @@ export function withoutColours(text) {
   return text.replace(/\u001b\[[0-9;:?]*[ -/]*[@-~]/g, "").replace(/\r$/, "");
 }
 
-const KEPT = ["open", "data-copied"]; // attributes that what a person does sets
+const KEPT = ["open", "data-copied"]; // attributes: set by what a person does
 
 /** Make `old` like `fresh` and keep what is alike: the focus, a selection, and what is scrolled stay where they are. */
 export function patch(old, fresh) {
