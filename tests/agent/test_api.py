@@ -57,6 +57,8 @@ def converse(rig: Rig, talk: Talk) -> None:
         ("/v1/up", b"{"),
         ("/v1/up", b"[]"),
         ("/v1/up", b"\xff\xfe"),
+        ("/v1/up", b'{"dom0_image": "\xff"}'),
+        ("/v1/up", b'{"project": ' + b"[" * 50_000),
         ("/v1/up", b'{"forse": true}'),
         ("/v1/up", b'{"force": "yes"}'),
         ("/v1/up", b'{"dom0_image": "../../etc"}'),

@@ -177,6 +177,16 @@ def test_what_is_none_of_ours_is_passed_over(tmp_path: Path, garbage: bytes) -> 
     assert_ordered(tmp_path)
 
 
+@pytest.mark.parametrize("damaged", ["box-a", "box-c"])
+def test_a_byte_that_was_damaged_hides_its_entry_alone(tmp_path: Path, damaged: str) -> None:
+    note(opened(tmp_path), "a", "b", "c")
+    lines = segments(tmp_path)[0].read_bytes()
+    segments(tmp_path)[0].write_bytes(lines.replace(damaged.encode(), b"box-\xff"))
+    note(opened(tmp_path), "d")
+    assert set(subjects(tmp_path)) - {"journal"} == {"box-a", "box-b", "box-c", "box-d"} - {damaged}
+    assert_ordered(tmp_path)
+
+
 @pytest.mark.timeout(60)
 def test_a_number_that_was_damaged_hides_nothing_and_holds_up_nobody(tmp_path: Path) -> None:
     note(opened(tmp_path), "a", "b", "c")

@@ -11,6 +11,7 @@ import pytest
 
 from dom0.agent.state_files import StateFiles
 from dom0.agent.store import Damaged, Unreadable, read_json
+from dom0.plan.memory import Memory
 
 
 @contextlib.contextmanager
@@ -23,10 +24,11 @@ def no_descriptor_left() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_what_is_not_json_is_damaged(tmp_path: Path) -> None:
-    (tmp_path / "current").write_text("3{")
+@pytest.mark.parametrize("content", [b"3{", b'{"crashes": {"\xff": []}}', b'{"more": ' + b"[" * 50_000])
+def test_what_is_not_json_is_damaged(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "current").write_bytes(content)
     with pytest.raises(Damaged, match="is damaged") as raised:
-        read_json(tmp_path / "current", int)
+        read_json(tmp_path / "current", Memory)
     assert not isinstance(raised.value, Unreadable)
 
 

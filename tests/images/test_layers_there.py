@@ -60,7 +60,7 @@ async def test_what_was_pulled_is_remembered_until_it_is_gone(
     assert [path.name for path in (tmp_path / "images").iterdir()] == [other.removeprefix("sha256:")]
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 80, b'{"a": 1}', b"[1]", b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"\0" * 80, b'{"a": 1}', b"[1]", b"\xff", b'["\xff"]'])
 async def test_of_a_damaged_memory_nothing_is_believed(
     docker: FakeDocker, engine: FakeEngine, tmp_path: Path, content: bytes
 ) -> None:

@@ -101,7 +101,7 @@ async def test_a_reader_follows_while_the_file_is_replaced(tmp_path: Path, monke
 
 
 async def test_a_line_that_is_not_understood_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_bytes(b'{"at": 1}\n\xff\n')
+    (tmp_path / FILE).write_bytes(b'{"at": 1}\n\xff\n{"message": "\xff"}\n')
     Refusals(tmp_path).note(refusal("one"))
     assert [one.message for one in refusals.read(tmp_path)] == ["one"]
 

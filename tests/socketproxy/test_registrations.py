@@ -130,8 +130,11 @@ def test_a_socket_that_is_only_held_is_an_orchestrators(run_directory: Path) -> 
     assert refused.value.hint.endswith("docker logs dom0-socket-guest; not wanted? dom0 socket rm guest")
 
 
-def test_what_is_damaged_is_named(run_directory: Path) -> None:
+@pytest.mark.parametrize("content", [b"{}", b'{"socket": "\xff"}'])
+def test_what_is_damaged_is_named(run_directory: Path, content: bytes) -> None:
     (run_directory / "scopes/guest").mkdir(parents=True)
-    (run_directory / "scopes/guest/scope.json").write_text("{}")
+    (run_directory / "scopes/guest/scope.json").write_bytes(content)
+    (run_directory / "scopes/guest" / registrations.FAILED).write_bytes(b'{"message": "\xff"}')
+    assert registrations.failure("guest") is None
     with pytest.raises(Dom0Error, match=r"scope\.json: is not understood"):
         registrations.read("guest")

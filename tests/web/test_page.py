@@ -39,3 +39,17 @@ async def test_an_agent_that_never_answers_is_given_up(tmp_path: Path, monkeypat
             assert answer.status == 502
             assert b"does not answer" in b"".join([chunk async for chunk in answer.chunks()])
             await given_up.wait()
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"code": "\xff"}', b"[" * 900, b'{"code": "0"'])
+async def test_what_is_no_code_is_refused(body: bytes, tmp_path: Path) -> None:
+    async with AsyncExitStack() as running:
+        agent = Client(lambda: asyncio.open_unix_connection(tmp_path / "none"), "dom0")
+        handler = page.handler(agent, Sessions(), command="dom0", opened=lambda: None)
+        listening = running.enter_context(socket.create_server(("127.0.0.1", 0)))
+        await running.enter_async_context(server.serve(handler, listening))
+        browser = Client(lambda: asyncio.open_connection(*listening.getsockname()), "127.0.0.1")
+        running.push_async_callback(browser.close)
+        headers = {"Content-Type": "application/json"}
+        async with asyncio.timeout(60), browser.ask("POST", "/session", body=body, headers=headers) as answer:
+            assert answer.status == 400

@@ -122,7 +122,7 @@ async def _read(request: Request, type_: type[T], limit: int = LARGEST_BODY) -> 
     body = await request.read(limit) or b"{}"
     try:
         return msgspec.json.decode(body, type=type_)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{request.path}: {error}", hint=HINT) from error
 
 

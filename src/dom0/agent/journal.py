@@ -283,5 +283,5 @@ def read(directory: Path, after: int) -> Iterator[Entry]:
 def _decode(lines: Iterable[bytes]) -> Iterator[Entry]:
     """Those that are whole. After a kill or a power cut there may be others."""
     for line in lines:
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
             yield msgspec.json.decode(line, type=Entry)

@@ -65,7 +65,7 @@ def read_json(path: Path, type_: type[T]) -> T | None:
         raise Forbidden(f"{path}: permission denied", hint="run it as root") from error
     except OSError as error:
         raise Unreadable(f"{path}: cannot be read: {error.strerror}", hint="if it is the disk: dmesg") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Damaged(f"{path}: is damaged: {error}", hint=f"move it away: mv {path} {path}.damaged") from error
 
 

@@ -46,7 +46,7 @@ class Remembered:
             if f"sha256:{path.name}" not in there:
                 path.unlink(missing_ok=True)
                 continue
-            with contextlib.suppress(OSError, msgspec.DecodeError):  # gone, or of a power cut
+            with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):  # gone, or of a power cut
                 found.update(msgspec.json.decode(path.read_bytes(), type=list[str]))
         return frozenset(found)
 

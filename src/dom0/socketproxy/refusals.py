@@ -123,7 +123,7 @@ class Reader:
         *lines, self._rest = content.split(b"\n")
         found = []
         for line in lines:
-            with contextlib.suppress(msgspec.DecodeError):  # a later version has written it
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):  # a later version has written it
                 found.append(msgspec.json.decode(line, type=Refusal).as_recorded())  # an older one wrote what came
         return found
 

@@ -224,7 +224,7 @@ def failure(scope: str) -> Failure | None:
     """Why it has no server; None where nothing is known of that."""
     try:
         return msgspec.json.decode((directory_of(scope) / FAILED).read_bytes(), type=Failure)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
@@ -252,7 +252,7 @@ def read(scope: str) -> Registered:
 def _decoded(file: Path, content: bytes) -> Registration:
     try:
         return msgspec.json.decode(content, type=Registration)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Dom0Error(f"{file}: is not understood: {error}", hint="is its server of another version?") from error
 
 

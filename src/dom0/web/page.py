@@ -107,7 +107,7 @@ class _Page:
     async def _open(self, request: Request) -> Response:
         try:
             code = msgspec.json.decode(await request.read(LARGEST_BODY), type=Code).code
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise HttpError(400, str(error)) from error
         if (token := self._sessions.open(code)) is None:
             raise HttpError(401, "this address is not valid any more: each works once")
