@@ -148,13 +148,15 @@ def saved(content: bytes) -> dict[str, bytes]:
 
 def test_a_saved_archive_has_the_labels_that_the_scope_gave() -> None:
     labels = {"guest/a": "b", "c": "", "guest/c": "d", "dom0.scope": "/guest"}
-    sent = saved(tar_of({**labelled("config", labels), "empty": b"", "other": b"{"}))
+    strange = b'{"guest/a": "\xff"}'
+    sent = saved(tar_of({**labelled("config", labels), "empty": b"", "other": b"{", "strange": strange}))
     config = json.loads(sent.pop("config.json"))["config"]
     assert config == {"Labels": {"a": "b", "c": "d", "dom0.scope": "/guest"}}
-    assert {name: sent[name] for name in ("layer.tar", "empty", "other")} == {
+    assert {name: sent[name] for name in ("layer.tar", "empty", "other", "strange")} == {
         "layer.tar": LAYER,
         "empty": b"",
         "other": b"{",
+        "strange": strange,
     }
 
 

@@ -86,7 +86,7 @@ def _short_labels(content: bytearray, scope: Scope) -> bytes:
         return bytes(content)
     try:
         image = msgspec.json.decode(content, type=dict[str, Any])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return bytes(content)
     for config in (image.get("config"), image.get("container_config")):
         if isinstance(config, dict) and config.get("Labels"):
