@@ -199,9 +199,13 @@ class Browser:
         return self.until_true(lambda: self.run(script), script, within=within)
 
     def until_text(self, wanted: str, selector: str = "body") -> str:
-        """Wait until the text is shown, and return all that is."""
-        self.until_true(lambda: wanted in self.text(selector), f"{wanted!r} in {selector}")
-        return self.text(selector)
+        """Wait until the text is shown, and return all that is with it: a moment later it may be another page."""
+
+        def look() -> str:
+            text = self.text(selector)
+            return text if wanted in text else ""
+
+        return self.until_true(look, f"{wanted!r} in {selector}")
 
     def until_true(self, look: Callable[[], T], what: str, *, within: float = PATIENCE) -> T:
         deadline = time.monotonic() + within
