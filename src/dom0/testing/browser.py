@@ -86,7 +86,7 @@ class Browser:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "TZ": "UTC", "HOME": str(self._directory)},
+            env={**os.environ, "TZ": "UTC", "HOME": str(self._directory), "TMPDIR": str(self._directory)},
             start_new_session=True,
         )
         os.close(theirs)
