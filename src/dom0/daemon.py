@@ -105,7 +105,7 @@ async def _serve(engine: Engine) -> None:
 async def _join_farm() -> None:
     """Where whoever started this machine says that it belongs to one."""
     if named := contract.get(RUN, "farm"):
-        from dom0.farm import join  # with TLS, for the few machines that need it
+        from dom0.farms import join  # with TLS, for the few machines that need it
 
         await join.follow(STATE, named)
 

@@ -1,4 +1,4 @@
-"""`dom0 farm` as people call it, on the farm's server and on a machine. What is decided: tests/farm."""
+"""`dom0 farm` as people call it, on the farm's server and on a machine. What is decided: tests/farms."""
 
 from __future__ import annotations
 

@@ -23,9 +23,9 @@ from dom0.agent import ambassador_status, api, events, file_status, refusal, sta
 from dom0.agent.three_way import FileVersion
 from dom0.ambassador import messages
 from dom0.cli.commands import cli
-from dom0.cli.farm.nodes import NodeInfo
+from dom0.cli.farms.nodes import NodeInfo
 from dom0.compose.load import load
-from dom0.farm.nodes import Standing
+from dom0.farms.nodes import Standing
 from dom0.forward.dataplane import Flow
 from dom0.health import Problem
 from dom0.host import boot, disk, slots

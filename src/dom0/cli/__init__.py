@@ -59,7 +59,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "os": "dom0.cli.os",
     },
     "Farm": {
-        "farm": "dom0.cli.farm",
+        "farm": "dom0.cli.farms",
     },
     "This host": {
         "boot": "dom0.cli.boot",

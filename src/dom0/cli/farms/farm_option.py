@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dom0.farm.directory import FarmDirectory
+from dom0.farms.directory import FarmDirectory
 
 farm_option = click.option(
     "--dir",

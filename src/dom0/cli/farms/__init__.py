@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from dom0.cli.farm.init import init
-from dom0.cli.farm.join import join
-from dom0.cli.farm.nodes import approve, assign, nodes, remove
-from dom0.cli.farm.serve import serve
+from dom0.cli.farms.init import init
+from dom0.cli.farms.join import join
+from dom0.cli.farms.nodes import approve, assign, nodes, remove
+from dom0.cli.farms.serve import serve
 
 
 @click.group("farm")

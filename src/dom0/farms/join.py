@@ -21,9 +21,9 @@ from msgspec.structs import replace
 from dom0 import flock
 from dom0.durable import write_atomic
 from dom0.errors import Dom0Error
-from dom0.farm import pin
-from dom0.farm.nodes import Machine, NodeState, Standing
-from dom0.farm.pin import Pin
+from dom0.farms import pin
+from dom0.farms.nodes import Machine, NodeState, Standing
+from dom0.farms.pin import Pin
 from dom0.http.channel import Malformed
 from dom0.http.client import Client
 from dom0.wording import excerpt

@@ -12,9 +12,9 @@ import msgspec
 from dom0 import terminal
 from dom0.cli.init import DEFAULT_EXAMPLE
 from dom0.errors import UsageError
-from dom0.farm import pin
-from dom0.farm.directory import FarmDirectory
-from dom0.farm.settings import NAME
+from dom0.farms import pin
+from dom0.farms.directory import FarmDirectory
+from dom0.farms.settings import NAME
 from dom0.wording import excerpt
 
 

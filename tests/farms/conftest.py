@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dom0.farm import pin
-from dom0.farm.directory import FarmDirectory
+from dom0.farms import pin
+from dom0.farms.directory import FarmDirectory
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from dom0.errors import UsageError
-from dom0.farm import nodes, serve
-from dom0.farm.directory import FarmDirectory
-from dom0.farm.nodes import NodeState, key_of
+from dom0.farms import nodes, serve
+from dom0.farms.directory import FarmDirectory
+from dom0.farms.nodes import NodeState, key_of
 from dom0.testing.wires import Node, Wires
 
 PORT = 7701

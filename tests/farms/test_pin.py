@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dom0.errors import UsageError
-from dom0.farm import pin
+from dom0.farms import pin
 from dom0.osimage import boot_contract
 
 HASH = "5f" * 32

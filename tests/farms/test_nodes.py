@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dom0.errors import Dom0Error, UsageError
-from dom0.farm import loader
-from dom0.farm import nodes as registry
-from dom0.farm.nodes import Firmware, Machine, Node, Nodes, NodeState, NotAdmitted, TooMany, key_of
+from dom0.farms import loader
+from dom0.farms import nodes as registry
+from dom0.farms.nodes import Firmware, Machine, Node, Nodes, NodeState, NotAdmitted, TooMany, key_of
 
 NOW = 1_000_000.0
 PC = Machine(hostname="pc", architecture="x86_64", memory=4 << 30)

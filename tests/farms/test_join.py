@@ -15,11 +15,11 @@ import msgspec
 import pytest
 
 from dom0.errors import Dom0Error
-from dom0.farm import join, nodes, pin, serve
-from dom0.farm.directory import FarmDirectory
-from dom0.farm.join import Membership
-from dom0.farm.nodes import NodeState, key_of
-from dom0.farm.pin import Pin
+from dom0.farms import join, nodes, pin, serve
+from dom0.farms.directory import FarmDirectory
+from dom0.farms.join import Membership
+from dom0.farms.nodes import NodeState, key_of
+from dom0.farms.pin import Pin
 from dom0.testing.wires import eventually
 
 
@@ -210,8 +210,8 @@ def test_of_many_that_make_a_machine_a_member_at_once_one_does(state: Path) -> N
 import sys
 from pathlib import Path
 from dom0.errors import Dom0Error
-from dom0.farm import join
-from dom0.farm.pin import Pin
+from dom0.farms import join
+from dom0.farms.pin import Pin
 print("ready", flush=True)
 sys.stdin.read()
 try:

@@ -32,11 +32,11 @@ import msgspec
 
 from dom0 import temporary
 from dom0.errors import Busy, Dom0Error, ProjectError
-from dom0.farm import loader, nodes
-from dom0.farm.directory import FarmDirectory
-from dom0.farm.nodes import Firmware, Machine, Node, Nodes, NodeState, NotAdmitted, TooMany, draw_code, key_of
-from dom0.farm.pin import Pin
-from dom0.farm.settings import NetbootSettings
+from dom0.farms import loader, nodes
+from dom0.farms.directory import FarmDirectory
+from dom0.farms.nodes import Firmware, Machine, Node, Nodes, NodeState, NotAdmitted, TooMany, draw_code, key_of
+from dom0.farms.pin import Pin
+from dom0.farms.settings import NetbootSettings
 from dom0.host import uki
 from dom0.http import server
 from dom0.http.server import HttpError, Request, Response, route

@@ -21,9 +21,9 @@ import msgspec
 from msgspec import Meta
 
 from dom0.errors import Dom0Error
-from dom0.farm import pin
-from dom0.farm.directory import FarmDirectory
-from dom0.farm.nodes import (
+from dom0.farms import pin
+from dom0.farms.directory import FarmDirectory
+from dom0.farms.nodes import (
     Machine,
     Node,
     Nodes,

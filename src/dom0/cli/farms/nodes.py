@@ -9,10 +9,10 @@ import click
 import msgspec
 
 from dom0 import terminal
-from dom0.cli.farm.farm_option import farm_option
-from dom0.farm import nodes as registry
-from dom0.farm.directory import FarmDirectory
-from dom0.farm.nodes import Node
+from dom0.cli.farms.farm_option import farm_option
+from dom0.farms import nodes as registry
+from dom0.farms.directory import FarmDirectory
+from dom0.farms.nodes import Node
 from dom0.times import ago
 
 _FIELDS = "name, state, role, code, hostname, mac, architecture, memory, address, first_seen, last_seen"

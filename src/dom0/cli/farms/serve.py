@@ -13,10 +13,10 @@ import msgspec
 from msgspec.structs import replace
 
 from dom0 import log, terminal
-from dom0.cli.farm.farm_option import farm_option
+from dom0.cli.farms.farm_option import farm_option
 from dom0.errors import Busy, UsageError
-from dom0.farm import pin
-from dom0.farm.directory import FarmDirectory
+from dom0.farms import pin
+from dom0.farms.directory import FarmDirectory
 from dom0.wording import excerpt
 
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 -- compared, not bound
@@ -79,7 +79,7 @@ def _reachable(host: str) -> str:
 
 
 async def _serve(farm: FarmDirectory, listening: socket.socket, served: Served, shown: pin.Pin, as_json: bool) -> None:
-    from dom0.farm import serve
+    from dom0.farms import serve
 
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -101,7 +101,7 @@ async def _netboot(farm: FarmDirectory, control: pin.Pin, stack: AsyncExitStack)
     settings = farm.settings()
     if settings.netboot is None:
         return ""
-    from dom0.farm import netboot
+    from dom0.farms import netboot
 
     address = netboot.address_of(settings.netboot.interface)
     if settings.address[0] in _WILDCARDS:

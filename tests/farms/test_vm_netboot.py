@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from dom0.farm import join, netboot, nodes, pin, serve
-from dom0.farm.directory import FarmDirectory
-from dom0.farm.nodes import NodeState
-from dom0.farm.pin import Pin
-from dom0.farm.settings import NetbootSettings
+from dom0.farms import join, netboot, nodes, pin, serve
+from dom0.farms.directory import FarmDirectory
+from dom0.farms.nodes import NodeState
+from dom0.farms.pin import Pin
+from dom0.farms.settings import NetbootSettings
 from dom0.osimage import qemu
 from dom0.testing import tiny_os, vm
 from dom0.testing.wires import eventually

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
-from dom0.farm import directory, nodes, pin
-from dom0.farm.directory import FarmDirectory
-from dom0.farm.nodes import Machine, Node, NodeState, key_of
+from dom0.farms import directory, nodes, pin
+from dom0.farms.directory import FarmDirectory
+from dom0.farms.nodes import Machine, Node, NodeState, key_of
 
 # strace(1) counts each system call for itself, so one test kills at one of them, again and again
 BOTH = ("write", "fchmod", "fsync", "?rename,?renameat,?renameat2", "?unlink,?unlinkat", "?mkdir,?mkdirat")
@@ -24,8 +24,8 @@ OFTEN = range(1, 20)  # more than either script calls one of them
 APPROVE = """
 import os, sys
 from pathlib import Path
-from dom0.farm import nodes
-from dom0.farm.directory import FarmDirectory
+from dom0.farms import nodes
+from dom0.farms.directory import FarmDirectory
 farm = FarmDirectory(Path(sys.argv[1]))
 farm.change(lambda before: nodes.approve(before, sys.argv[2], "nas", "web"))
 os.write(1, b"done")
@@ -33,7 +33,7 @@ os.write(1, b"done")
 MAKE = """
 import os, sys
 from pathlib import Path
-from dom0.farm.directory import FarmDirectory
+from dom0.farms.directory import FarmDirectory
 farm = FarmDirectory(Path(sys.argv[1]))
 farm.check_new()
 farm.make("attic", Path(sys.argv[2]).read_bytes(), "web", b"name: web")

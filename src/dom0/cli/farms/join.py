@@ -8,7 +8,7 @@ import click
 
 from dom0 import terminal
 from dom0.cli import places
-from dom0.farm import pin
+from dom0.farms import pin
 from dom0.host import contract
 from dom0.names import run_directory, state_directory
 
@@ -32,7 +32,7 @@ def join(server: str, leave: bool, as_json: bool) -> None:
         pin.parse(server)
     arguments = [*(["--leave"] if leave else []), *([server] if server else [])]
     places.go_where_files_are("farm", "join", *arguments, as_json=as_json)
-    from dom0.farm import join
+    from dom0.farms import join
 
     state = state_directory()
     found = pin.parse(server or join.known_server(state) or contract.get(run_directory(), "farm"))

@@ -20,9 +20,9 @@ import msgspec
 from dom0 import flock
 from dom0.durable import write_atomic, writing
 from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
-from dom0.farm import settings
-from dom0.farm.nodes import Nodes
-from dom0.farm.settings import NAME, FarmSettings
+from dom0.farms import settings
+from dom0.farms.nodes import Nodes
+from dom0.farms.settings import NAME, FarmSettings
 from dom0.wording import did_you_mean, excerpt
 
 T = TypeVar("T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dom0.errors import ProjectError
-from dom0.farm import settings
+from dom0.farms import settings
 
 
 def test_a_name_is_enough() -> None:

@@ -26,7 +26,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from dom0.errors import Busy, Dom0Error, UsageError
-from dom0.farm.settings import NAME
+from dom0.farms.settings import NAME
 from dom0.wording import did_you_mean, excerpt
 
 WAITING_FOR = 600.0  # seconds without a word, after which one that waits is forgotten; it asks every few seconds

@@ -21,12 +21,12 @@ from typing import Any
 import pytest
 
 from dom0.errors import Dom0Error, ProjectError
-from dom0.farm import netboot, nodes, pin
-from dom0.farm.directory import FarmDirectory
-from dom0.farm.netboot import Tree
-from dom0.farm.nodes import NodeState, key_of
-from dom0.farm.pin import Pin
-from dom0.farm.settings import NetbootSettings
+from dom0.farms import netboot, nodes, pin
+from dom0.farms.directory import FarmDirectory
+from dom0.farms.netboot import Tree
+from dom0.farms.nodes import NodeState, key_of
+from dom0.farms.pin import Pin
+from dom0.farms.settings import NetbootSettings
 from dom0.osimage import netboot as tree_of_os
 from dom0.testing.fake_uki import make_uki
 from dom0.testing.wires import Node, Wires, eventually
