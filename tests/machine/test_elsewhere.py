@@ -47,6 +47,10 @@ def dom0(request: pytest.FixtureRequest, box: Machine, tmp_path: Path) -> RunEls
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "DOM0_"))}
     variables = kept | {"DOCKER_HOST": engine, "PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(tmp_path)}
 
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/ownership.json").write_text(json.dumps({"key": "00" * 32, "older": []}))  # of this machine
+    variables["DOM0_STATE"] = str(tmp_path / "state")
+
     def run(*arguments: str) -> Output:
         argv = [sys.executable, "-m", "dom0", *arguments]
         done = subprocess.run(
@@ -98,3 +102,16 @@ def test_without_a_dom0_there_it_says_so(box: Machine, dom0: RunElsewhere) -> No
             assert refused.stderr.startswith("dom0: dom0: does not run on that machine\n")
     finally:
         box.docker("rename", "away", "dom0")
+
+
+def test_down_knows_what_is_ours_by_the_files_of_that_machine(box: Machine, dom0: RunElsewhere) -> None:
+    typed = ["--label=dom0.project=box", "--label=dom0.role=service"]
+    box.docker("run", "--detach", "--name", "typed", *typed, "busybox:test", "sleep", "100000")
+    try:
+        done = dom0("down")
+        assert (done.code, done.stderr) == (0, "")
+        assert set(box.containers()) == {"typed"}
+    finally:
+        box.docker("rm", "--force", "typed")
+        box.up()
+        box.until_good()

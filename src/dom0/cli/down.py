@@ -13,15 +13,18 @@ from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.engine_client import on_engine
 from dom0.cli.places import forget_agent_sockets, is_here
 from dom0.errors import NotFound, UsageError
-from dom0.names import HANDOVER, ROOT, state_directory
+from dom0.names import HANDOVER, ROOT, STATE, state_directory
 from dom0.plan import labels
 from dom0.socketproxy.scope import ORCHESTRATOR, is_made_inside
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Event
     from dom0.errors import EngineError
     from dom0.plan.memory import Memory
+    from dom0.plan.ownership import Seal
     from dom0.plan.planner import Plan
     from dom0.plan.preview import Change, Kind
     from dom0.plan.steps import AnyStep
@@ -103,22 +106,14 @@ async def _bring_down(engine: Engine, name: str | None, doomed: Sequence[str], t
         told.say("nothing of dom0 is here")
         return
     await _refuse(engine, doomed)
+    seal, adopted = await _what_is_ours(engine, project or "")
     await _remove_agent(engine, told)
     if project is not None:
-        from dom0.agent.ownership import read_seal
         from dom0.agent.reconcile import take_down
-        from dom0.agent.store import Forbidden
-        from dom0.agent.take_over import adopted_before
         from dom0.plan.desired import Desired
-        from dom0.plan.ownership import Seal
 
-        try:
-            seal = read_seal(state_directory())
-        except Forbidden:
-            seal = Seal()  # the labels decide
         limit = STEPS_PER_CORE * (await engine.info()).cpus
-        desired = Desired(project=project, adopted=adopted_before(state_directory(), project))
-        await take_down(engine, desired, told, limit=limit, seal=seal)
+        await take_down(engine, Desired(project=project, adopted=adopted), told, limit=limit, seal=seal)
     _forget_machine()
     for volume in doomed:
         await engine.remove_volume(volume)
@@ -138,6 +133,49 @@ async def find_project(engine: Engine) -> str | None:
             f"down: there are containers of {', '.join(found)}", hint="say which: dom0 down --project NAME"
         )
     return found[0] if found else None
+
+
+async def _what_is_ours(engine: Engine, project: str) -> tuple[Seal, dict[str, dict[str, str]]]:
+    """By the files of the machine's agent: the seal of its marks, and what it took over (as `adopted_before`).
+
+    Those of another machine are copied out of its root container. Where there is none, or without the right to read
+    them, the labels decide. Raises EngineError, Unreadable.
+    """
+    from dom0 import temporary
+    from dom0.agent.ownership import FILE, read_seal
+    from dom0.agent.store import Damaged, Forbidden, read_json
+    from dom0.agent.take_over import adopted_before
+    from dom0.plan.ownership import Seal
+
+    with contextlib.ExitStack() as stack:
+        state = state_directory()
+        if not is_here():
+            state = stack.enter_context(temporary.directory("down"))
+            for name in (FILE, "current"):
+                await _copy_state(engine, name, state)
+            with contextlib.suppress(Damaged):
+                await _copy_state(engine, f"generations/{read_json(state / 'current', int)}/generation.json", state)
+        try:
+            seal = read_seal(state)
+        except Forbidden:
+            seal = Seal()
+        return seal, adopted_before(state, project)
+
+
+async def _copy_state(engine: Engine, name: str, into: Path) -> None:
+    """A file of the state directory of the machine whose root container this is; nothing where it is not there."""
+    import tarfile
+    import tempfile
+
+    from dom0.durable import write_atomic
+
+    with contextlib.suppress(NotFound), tempfile.TemporaryFile(dir=into) as tar:
+        await engine.get_archive(ROOT, f"{STATE}/{name}", tar)
+        tar.seek(0)
+        with tarfile.open(fileobj=tar) as archive:
+            for entry in archive:
+                if entry.isfile() and (file := archive.extractfile(entry)):
+                    write_atomic(into / name, file.read(), durable=False)
 
 
 async def _refuse(engine: Engine, doomed: Sequence[str]) -> None:
