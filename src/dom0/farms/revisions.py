@@ -1,0 +1,124 @@
+"""What the nodes of each role are to run, as revisions of the farm, and what nodes say of it. No I/O.
+
+A revision never changes and its number is never another one's. Its images are pinned by their digests: the same content
+of a role has the same digest in whichever revision it is, and nodes go by that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from dom0.errors import UsageError
+
+Digest = Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
+MOST_REASON = 500  # characters
+
+
+class Blob(msgspec.Struct, frozen=True, kw_only=True):
+    digest: Digest
+    size: Annotated[int, Meta(ge=0)]  # bytes
+
+
+class FarmImage(msgspec.Struct, frozen=True, kw_only=True):
+    """An image, as the Engines of nodes get it. `reference`: what its project calls it.
+
+    An Engine whose images containerd keeps calls it by the digest of its index, where it has one, or its manifest; one
+    with a graph driver by that of its config.
+    """
+
+    reference: str
+    index: Blob | None = None
+    manifest: Blob
+    config: Blob
+    layers: tuple[Blob, ...]
+
+    @property
+    def blobs(self) -> tuple[Blob, ...]:
+        return (*((self.index,) if self.index else ()), self.manifest, self.config, *self.layers)
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        """What it is called where containerd keeps it, and elsewhere."""
+        return (self.index or self.manifest).digest, self.config.digest
+
+
+class RoleContent(msgspec.Struct, frozen=True, kw_only=True):
+    """`image`: the dom0 image of its project; `images`: of its services; `private`: a tar of the files that no image
+    has (`images/private`).
+    """
+
+    image: FarmImage
+    images: tuple[FarmImage, ...] = ()
+    private: Blob | None = None
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{hashlib.sha256(msgspec.json.encode(self)).hexdigest()}"
+
+    @property
+    def blobs(self) -> dict[str, int]:
+        """Sizes by digest of all that a node of the role may have."""
+        found = [blob for image in (self.image, *self.images) for blob in image.blobs]
+        return {blob.digest: blob.size for blob in (*found, *((self.private,) if self.private else ()))}
+
+
+class Revision(msgspec.Struct, frozen=True, kw_only=True):
+    """`made`: seconds since the epoch, by the clock of whoever made it."""
+
+    number: Annotated[int, Meta(ge=1)]
+    made: float
+    roles: dict[str, RoleContent]
+
+
+class RoleState(StrEnum):
+    NONE = "none"  # it was told of no content yet
+    TRYING = "trying"
+    GOOD = "good"
+    FAILED = "failed"
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a node says of itself. `content`: digest of the one that it runs or tries, as revision number `revision`;
+    `reason`: why that failed; `turn`: number of the attempt that it acted on last; `fetched`: digest of the content all
+    of which is on the node; `os`: version of its base OS; `since`: when the server heard first that it is so.
+    """
+
+    content: Digest = ""
+    revision: Annotated[int, Meta(ge=0)] = 0
+    state: RoleState = RoleState.NONE
+    reason: Annotated[str, Meta(max_length=MOST_REASON)] = ""
+    turn: Annotated[int, Meta(ge=0)] = 0
+    fetched: Digest = ""
+    os: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._+~-]{0,64}\Z")] = ""
+    since: float = 0.0
+
+
+def revise(known: Iterable[Revision], roles: Mapping[str, RoleContent], made: float) -> Revision:
+    """The newest of the known ones that says just this, or the next one."""
+    by_number = {revision.number: revision for revision in known}
+    same = [number for number, revision in by_number.items() if revision.roles == roles]
+    number = max(same) if same else max(by_number, default=0) + 1
+    return by_number.get(number) or Revision(number=number, made=made, roles=dict(roles))
+
+
+def changed_roles(before: Revision | None, after: Revision) -> dict[str, str]:
+    """By role: `new`, `changed` or `removed`."""
+    old, new = before.roles if before else {}, after.roles
+    found = {role: "changed" if role in old else "new" for role in new if new[role] != old.get(role)}
+    return dict(sorted({**found, **{role: "removed" for role in old if role not in new}}.items()))
+
+
+def find_earlier(known: Iterable[Revision], current: int, number: int | None) -> Revision:
+    """That with `number`, or the one before the current one. Raises UsageError."""
+    by_number = {revision.number: revision for revision in known}
+    wanted = max((one for one in by_number if one < current), default=0) if number is None else number
+    if wanted not in by_number:
+        what = f"revision {number}: there is none" if number is not None else "there is no revision before this one"
+        raise UsageError(what, hint="dom0 farm history lists them")
+    return by_number[wanted]
