@@ -10,6 +10,7 @@ import secrets
 import socket
 import ssl
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -301,6 +302,19 @@ async def test_who_opens_connections_and_says_nothing_is_in_nobody_elses_way(
     assert said[1]["state"] == "waiting"
     for client in idle:
         client.close()
+
+
+async def test_a_connection_that_waits_costs_little_memory(served: FarmDirectory, wires: Wires) -> None:
+    """Each node has one for as long as it runs."""
+    with contextlib.ExitStack() as stack:
+        stack.callback(tracemalloc.stop)
+        await asyncio.to_thread(ask, wires, secrets.token_hex(32))
+        tracemalloc.start()
+        for _ in range(serve.MOST_EACH):
+            connection = await asyncio.to_thread(lambda: stack.enter_context(connected(wires, wires.consumer)))
+            await asyncio.to_thread(ask_on, connection, "", method="GET")
+        # of both ends; OpenSSL's own memory is not in it
+        assert tracemalloc.get_traced_memory()[0] / serve.MOST_EACH < 100_000
 
 
 async def test_a_disk_that_cannot_be_written_lets_nobody_in_and_nobody_is_told_a_code(

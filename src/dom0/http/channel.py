@@ -7,6 +7,7 @@ import select
 import socket
 import struct
 import sys
+from asyncio import sslproto
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
 from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, cast
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 READ_AHEAD = 64 << 10  # bytes
 MOST_READ = 256 << 10  # bytes at once
+TLS_READ = 16 << 10  # bytes that a server reads at once: the longest record
 _CREDENTIALS = struct.Struct("3i")  # PID, UID, GID: struct ucred of <sys/socket.h>
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -125,7 +127,11 @@ class Channel:
         return self._state.their_state is h11.SEND_BODY and not has_ended
 
     async def encrypt(self, tls: ssl.SSLContext, *, within: float) -> None:
-        """Of a server, before the first message: by TLS from now on. Raises OSError where nothing comes of it."""
+        """Of a server, before the first message: by TLS from now on. Raises OSError where nothing comes of it.
+
+        asyncio keeps a buffer for each connection as long as it is, of zeroes that were written: 256 KiB, unless told.
+        """
+        sslproto.SSLProtocol.max_size = TLS_READ
         await self._writer.start_tls(tls, ssl_handshake_timeout=within)
 
     async def receive(self) -> object:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import sys
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -195,21 +196,29 @@ class _Conversations:
         self._unread = unread
         self._tls = tls
         self._tasks: dict[asyncio.Task[None], Channel] = {}
+        self._each = Counter[str]()
 
     def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         channel = Channel(h11.SERVER, (reader, writer))
         if self._admits is not None and not self._admits(channel.address):
             channel.abort()
             return
-        of_same = sum(other.address == channel.address for other in self._tasks.values())
-        is_one_too_many = len(self._tasks) >= self._most or of_same >= self._most_each
+        address = channel.address
+        is_one_too_many = len(self._tasks) >= self._most or self._each[address] >= self._most_each
         handler = self._beyond if is_one_too_many else self._handler
         if handler is None:
             channel.abort()
             return
         task = asyncio.get_running_loop().create_task(_converse(channel, handler, self._unread, self._tls))
         self._tasks[task] = channel
-        task.add_done_callback(lambda task: self._tasks.pop(task).abort())
+        self._each[address] += 1
+        task.add_done_callback(lambda task: self._end(task, address))
+
+    def _end(self, task: asyncio.Task[None], address: str) -> None:
+        self._tasks.pop(task).abort()
+        self._each[address] -= 1
+        if not self._each[address]:
+            del self._each[address]
 
     async def end(self, within: float) -> None:
         for task, channel in self._tasks.items():
