@@ -87,7 +87,8 @@ async def _serve(engine: Engine) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, machine.close)
     socket = RUN / "dom0.sock"
-    async with serve(machine, ambassadors, socket, gid=source.socket_gid()), asyncio.TaskGroup() as tasks:
+    gid = source.SOCKET.stat().st_gid if source.SOCKET.exists() else 0
+    async with serve(machine, ambassadors, socket, gid=gid), asyncio.TaskGroup() as tasks:
         log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
         watches = [_end_when_cut_off(machine), _end_when_ended(engine, machine, own), image_server.run()]
         if not own.is_guest:

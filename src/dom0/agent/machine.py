@@ -163,7 +163,10 @@ class Machine:
         async with self._background, asyncio.TaskGroup() as tasks:
             tasks.create_task(self._loop.run())
             self._current.resume()
-            self._note_start()
+            if self.journal.is_of_another_boot:
+                self.journal.note(Kind.MACHINE_BOOTED, "machine", "the machine has booted", by=ENGINE)
+            from_image = f" from the dom0 image {short_id(self._own.image)}" if self._own.image else ""
+            self.journal.note(Kind.AGENT_STARTED, "dom0", f"the agent {__version__} runs{from_image}")
             self._tell_ambassadors()
             self._background.start(image_names.put_right(self._engine, self._current.generation, self._own.image))
             if self._proposer.owes_our_own:
@@ -174,13 +177,6 @@ class Machine:
             self._background.cancel()
         self.journal.note(Kind.AGENT_ENDED, "dom0", "the agent has ended")
         self.journal.close()
-
-    def _note_start(self) -> None:
-        if self.journal.is_of_another_boot:
-            self.journal.note(Kind.MACHINE_BOOTED, "machine", "the machine has booted", by=ENGINE)
-        image = short_id(self._own.image)
-        from_image = f" from the dom0 image {image}" if image else ""
-        self.journal.note(Kind.AGENT_STARTED, "dom0", f"the agent {__version__} runs{from_image}")
 
     def close(self) -> None:
         self._closed.set()

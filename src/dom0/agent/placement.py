@@ -217,8 +217,15 @@ class Placement:
         """Under the first name that is free, and never over anything."""
         with contextlib.suppress(*NOTHING_THERE), inside(self.target, path) as (parent, name):
             for number in itertools.count():
+                free = f"{name}{OLD}{f'.{number}' if number else ''}"
                 with contextlib.suppress(FileExistsError):
-                    _rename_to_free(name, f"{name}{OLD}{f'.{number}' if number else ''}", parent)
+                    try:
+                        os.link(name, free, src_dir_fd=parent, dst_dir_fd=parent, follow_symlinks=False)
+                    except PermissionError:  # a directory
+                        os.mkdir(free, dir_fd=parent)
+                        os.rename(name, free, src_dir_fd=parent, dst_dir_fd=parent)
+                    else:
+                        os.unlink(name, dir_fd=parent)
                     return
 
 
@@ -302,14 +309,3 @@ def _discard(parent: int) -> None:
             os.unlink(TEMPORARY, dir_fd=parent)
         except IsADirectoryError:
             os.rmdir(TEMPORARY, dir_fd=parent)
-
-
-def _rename_to_free(name: str, free: str, parent: int) -> None:
-    """Raises FileExistsError."""
-    try:
-        os.link(name, free, src_dir_fd=parent, dst_dir_fd=parent, follow_symlinks=False)
-    except PermissionError:  # a directory
-        os.mkdir(free, dir_fd=parent)
-        os.rename(name, free, src_dir_fd=parent, dst_dir_fd=parent)
-    else:
-        os.unlink(name, dir_fd=parent)

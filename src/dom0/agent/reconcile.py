@@ -289,20 +289,17 @@ class Reconciler:
         else:
             await self._observer.refresh(touched, later=self._steps.starting)
         if anew:
-            self._note_interrupted()
+            # What ran when we last looked and ended without an event ended with its Engine: no finished job.
+            ended_now = {container.id for container in self._observer.containers if container.state is State.EXITED}
+            interrupted = ended_now.intersection(self._memory.running) - self._memory.ended.keys()
+            stopped = self._memory.stopped | dict.fromkeys(interrupted, self._clock.now())
+            self._memory = replace(self._memory, stopped=stopped)
         self._steps.free(ended)
 
     async def _note_engine_start(self) -> None:
         """The Engine makes its default network anew at every start, after it has ended what a crash left running."""
         default = [n.created for n in await self._engine.networks() if n.name == DEFAULT_NETWORK]
         self._engine_start = max(default, default=0.0)
-
-    def _note_interrupted(self) -> None:
-        """What ran when we last looked and ended without an event ended with its Engine: not a finished job."""
-        ended = {container.id for container in self._observer.containers if container.state is State.EXITED}
-        interrupted = ended.intersection(self._memory.running) - self._memory.ended.keys()
-        stopped = self._memory.stopped | dict.fromkeys(interrupted, self._clock.now())
-        self._memory = replace(self._memory, stopped=stopped)
 
     def _until_next_turn(self) -> float:
         if self.trouble is not None:

@@ -261,10 +261,6 @@ def _parent_of_scopes(info: EngineInfo, source: Own) -> str:
     return cgroup.parent_of_scopes(systemd=info.cgroup_driver == "systemd", above=above)
 
 
-def socket_gid() -> int:
-    return SOCKET.stat().st_gid if SOCKET.exists() else 0
-
-
 def _stage_files(etc: Path, staging: Path) -> Path:
     shutil.rmtree(staging, ignore_errors=True)
     if etc.is_dir():
