@@ -160,24 +160,19 @@ class Registry:
 
 def stretch_of(reply: Reply, descriptor: Descriptor, start: int, stop: int) -> AsyncIterator[bytes]:
     """The bytes [start, stop) that were asked for. Raises NoRange or Temporary, also while they come."""
-    length = _check_range(reply, descriptor, start, stop)
-    if reply.length not in (None, length):
-        raise Temporary(f"{reply.where}: {reply.origin.netloc} sends {reply.length} bytes instead of {length}")
-    return _stretch(reply, stop - start)
-
-
-def _check_range(reply: Reply, descriptor: Descriptor, start: int, stop: int) -> int:
-    """How many bytes have to come. Raises NoRange or Temporary."""
+    length = stop - start
+    said = reply.headers.all("Content-Range")
+    wanted = f"bytes {start}-{stop - 1}/"
     if reply.status == 200:
         if start > 0:
             raise NoRange(f"{reply.where}: {reply.origin.netloc} does not support range requests")
-        return descriptor.size
-    said = reply.headers.all("Content-Range")
-    wanted = f"bytes {start}-{stop - 1}/"
-    if said not in ([f"{wanted}{descriptor.size}"], [f"{wanted}*"]):
+        length = descriptor.size
+    elif said not in ([f"{wanted}{descriptor.size}"], [f"{wanted}*"]):
         found = ", ".join(said) or "none"
         raise Temporary(f"{reply.where}: {reply.origin.netloc} sends another range: {excerpt(found[:100])}")
-    return stop - start
+    if reply.length not in (None, length):
+        raise Temporary(f"{reply.where}: {reply.origin.netloc} sends {reply.length} bytes instead of {length}")
+    return _stretch(reply, stop - start)
 
 
 async def _stretch(reply: Reply, length: int) -> AsyncIterator[bytes]:

@@ -215,15 +215,6 @@ class _Work:
         if blob.failures["damaged"] == MOST_DAMAGED:
             raise Unwritable(f"{path}: the disk does not keep what is written to it", hint="look at: dmesg")
 
-    def count_cut(self, blob: _Blob, error: Exception) -> None:
-        """Raises Final where a blob that is to be had as a whole only has been cut off too often."""
-        blob.failures["cut"] += blob.entire
-        if blob.failures["cut"] == self.terms.cuts > 0:
-            raise Final(
-                f"{self.repository}: {blob.descriptor.digest}: {self.terms.cuts} times cut off, and the registry "
-                f"does not send the rest alone: {error}"
-            )
-
     def count(self) -> None:
         self.meter.have = self._whole + self._elsewhere + sum(blob.partial.have for blob in self.blobs)
 
@@ -315,7 +306,12 @@ class _Worker:
                 raise
             blob.entire, error = True, None
         except (Temporary, OSError) as broken:
-            self._work.count_cut(blob, broken)
+            blob.failures["cut"] += blob.entire
+            if blob.failures["cut"] == (most := self._work.terms.cuts) > 0:
+                raise Final(
+                    f"{self._work.repository}: {blob.descriptor.digest}: {most} times cut off, and the registry "
+                    f"does not send the rest alone: {broken}"
+                ) from broken
             blob.entire, error = False, broken
         finally:
             part.asked, blob.requests = None, blob.requests - 1

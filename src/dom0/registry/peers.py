@@ -11,11 +11,11 @@ asks, a little at a time, until the first goes on.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from hashlib import sha256
 
 import msgspec
 
@@ -248,7 +248,9 @@ class Peered:
         asking = {share.node for share, is_waited_for in there if is_waited_for and share.coming == "upstream"}
         if self._depot.has_claimed(digest):  # by now
             asking.add(self._node)
-        if self._node != min(asking or {*wanting, self._node}, key=lambda node: _rank(node, digest)):
+        # Rendezvous hashing: the lowest one asks the registry.
+        chosen = min(asking or {*wanting, self._node}, key=lambda node: sha256(f"{node} {digest}".encode()).digest())
+        if self._node != chosen:
             return None, at
         # Who has seen nobody after others could see its claim asks for all of it: only one can. Where there is another,
         # that was given up or has begun at the same moment, the next look may show that it goes on.
@@ -300,11 +302,6 @@ class Peered:
         except NoRange:
             self._entire.add(descriptor.digest)
             raise
-
-
-def _rank(node: str, digest: str) -> bytes:
-    """The lowest one asks the registry: rendezvous hashing."""
-    return hashlib.sha256(f"{node} {digest}".encode()).digest()
 
 
 async def _next(chunks: AsyncIterator[bytes]) -> bytes:
