@@ -137,11 +137,24 @@ def asking(path: str, budget: Budget) -> requests.Budget:
 
 
 async def make(driver: CgroupDriver, group: Group, budget: Budget) -> None:
-    """Raises UsageError, CommandFailed."""
-    if driver.systemd:
-        await _set_properties(driver, group, budget)
-    else:
+    """By the host's systemd where the Engine leaves that to it. Raises UsageError, CommandFailed."""
+    if not driver.systemd:
         limit(_root(driver), driver.version, group, budget)
+        return
+    if not driver.process:
+        raise UsageError(
+            f"{group.parent}: the systemd of the host cannot be asked from here",
+            hint="run dom0 socket serve on the host, or a container of it with --pid host --privileged",
+        )
+    if _is_as_asked(driver, group, budget):  # a scope inside may ask for the same all the time
+        return
+    enter = ["nsenter", f"--mount=/proc/{driver.process}/ns/mnt", "systemctl"]
+    await capture([*enter, *cgroup.properties(group, budget)])
+    await capture([*enter, "start", group.parent])
+    for setting in cgroup.settings(driver.version, group, budget):
+        if setting.needed and not _is_kept(_root(driver) / setting.file, setting.value):
+            hint = f"stop some of what runs there, or: systemctl status {group.parent}"
+            raise UsageError(f"{setting.grant}: systemd did not make {setting.file} = {setting.value}", hint=hint)
 
 
 def driver_now(upstream: Upstream, driver: CgroupDriver) -> CgroupDriver:
@@ -289,24 +302,6 @@ def limit(root: Path, version: int, group: Group, budget: Budget) -> None:
 def _refusal(what: str, where: str, error: OSError) -> UsageError:
     meaning, hint = _REFUSED.get(error.errno or 0, (str(error.strerror), "look at the log of the kernel: dmesg"))
     return UsageError(f"{what}: {where}: {meaning} ({error.strerror})", hint=hint)
-
-
-async def _set_properties(driver: CgroupDriver, group: Group, budget: Budget) -> None:
-    """As the host's systemd takes them. Raises CommandFailed, UsageError."""
-    if not driver.process:
-        raise UsageError(
-            f"{group.parent}: the systemd of the host cannot be asked from here",
-            hint="run dom0 socket serve on the host, or a container of it with --pid host --privileged",
-        )
-    if _is_as_asked(driver, group, budget):  # a scope inside may ask for the same all the time
-        return
-    enter = ["nsenter", f"--mount=/proc/{driver.process}/ns/mnt", "systemctl"]
-    await capture([*enter, *cgroup.properties(group, budget)])
-    await capture([*enter, "start", group.parent])
-    for setting in cgroup.settings(driver.version, group, budget):
-        if setting.needed and not _is_kept(_root(driver) / setting.file, setting.value):
-            hint = f"stop some of what runs there, or: systemctl status {group.parent}"
-            raise UsageError(f"{setting.grant}: systemd did not make {setting.file} = {setting.value}", hint=hint)
 
 
 def _is_as_asked(driver: CgroupDriver, group: Group, budget: Budget) -> bool:
