@@ -184,7 +184,11 @@ async def restore(engine: Engine, home: HomeVolume, repository: Repository, snap
     except BaseException:
         await asyncio.shield(engine.remove_volume(volume.name))
         raise
-    return Restored(volume=home.volume, kept=volume.name, users=await _users(engine, home.volume))
+    listed = await engine.containers()
+    found = await asyncio.gather(*(engine.container(one.id) for one in listed), return_exceptions=True)
+    running = [one for one in found if not isinstance(one, BaseException) and one.running]
+    users = sorted(one.name for one in running if any(mount.name == home.volume for mount in one.mounts))
+    return Restored(volume=home.volume, kept=volume.name, users=tuple(users))
 
 
 async def restart_users(engine: Engine, home: HomeVolume, restored: Restored) -> Restored:
@@ -288,16 +292,6 @@ async def _exchange(home: HomeVolume, volume: str, mountpoint: str) -> None:
     argv += ["mv", "--exchange", "--no-target-directory"]
     argv += [f"{_VOLUMES}/{home.volume}/{ours.name}", f"{_VOLUMES}/{volume}/{ours.name}"]
     await capture(argv)
-
-
-async def _users(engine: Engine, volume: str) -> tuple[str, ...]:
-    """Names of the running containers that mount `volume`."""
-    listed = await engine.containers()
-    found = await asyncio.gather(*(engine.container(one.id) for one in listed), return_exceptions=True)
-    containers = [one for one in found if not isinstance(one, BaseException)]
-    return tuple(
-        sorted(one.name for one in containers if one.running and any(mount.name == volume for mount in one.mounts))
-    )
 
 
 def _decode(text: str, document: type[Document]) -> Document:

@@ -158,7 +158,15 @@ def list_images(partial: bool, layers: bool, as_json: bool) -> None:
         image_pull.say_partial_blobs(as_json=as_json)
         return
     if layers:
-        _say_layers(as_json=as_json)
+        from dom0.images.layer_list import list_layers
+
+        images = on_engine(list_layers)
+        of_images = (
+            (", ".join(image.names) or short_id(image.id), short_id(layer.digest or layer.diff_id))
+            for image in images
+            for layer in image.layers
+        )
+        terminal.say_table(images, ("IMAGE", "LAYER"), of_images, as_json=as_json)
         return
     rows = on_engine(_rows)
     names = {row.id: row.name or short_id(row.id) for row in rows}
@@ -173,18 +181,6 @@ def list_images(partial: bool, layers: bool, as_json: bool) -> None:
         for row in rows
     )
     terminal.say_table(rows, ("IMAGE", "ID", "SIZE", "BASED ON", "USED BY"), cells, as_json=as_json)
-
-
-def _say_layers(*, as_json: bool) -> None:
-    from dom0.images.layer_list import list_layers
-
-    images = on_engine(list_layers)
-    cells = (
-        (", ".join(image.names) or short_id(image.id), short_id(layer.digest or layer.diff_id))
-        for image in images
-        for layer in image.layers
-    )
-    terminal.say_table(images, ("IMAGE", "LAYER"), cells, as_json=as_json)
 
 
 async def _build(engine: Engine, names: Sequence[str], report: Report, *, no_cache: bool) -> list[BuiltChainImage]:

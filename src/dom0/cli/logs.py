@@ -103,8 +103,18 @@ async def _show(engine: DockerEngine, services: Sequence[str], printer: Printer,
     printer.width = max((len(_title(container)) for container in containers), default=0)
     if follow:
         await _follow(engine, containers, before, services, printer, span)
-    else:
-        await _merge(engine, containers, printer, span)
+        return
+    async with contextlib.AsyncExitStack() as stack:  # the oldest line first; one line of each is held in memory
+        sources = []
+        for container in containers:
+            lines = contextlib.aclosing(_lines(engine, container, span, follow=False))
+            sources.append((container, await stack.enter_async_context(lines)))
+        heads = {index: await anext(lines, None) for index, (_, lines) in enumerate(sources)}
+        while present := [(head, index) for index, head in heads.items() if head is not None]:
+            head, index = min(present)
+            container, its_lines = sources[index]
+            printer.print(container, head)
+            heads[index] = await anext(its_lines, None)
 
 
 class Printer:
@@ -144,21 +154,6 @@ class JsonPrinter(Printer):
 def _title(container: ContainerSummary) -> str:
     service, number = container.labels.get(labels.SERVICE, ROOT), container.labels.get(labels.NUMBER)
     return terminal.printable(f"{service}-{number}" if number else service)
-
-
-async def _merge(engine: DockerEngine, containers: Sequence[ContainerSummary], printer: Printer, span: Span) -> None:
-    """Print the past of all containers, the oldest line first; one line of each is held in memory."""
-    async with contextlib.AsyncExitStack() as stack:
-        sources = []
-        for container in containers:
-            lines = contextlib.aclosing(_lines(engine, container, span, follow=False))
-            sources.append((container, await stack.enter_async_context(lines)))
-        heads = {index: await anext(lines, None) for index, (_, lines) in enumerate(sources)}
-        while present := [(head, index) for index, head in heads.items() if head is not None]:
-            head, index = min(present)
-            container, its_lines = sources[index]
-            printer.print(container, head)
-            heads[index] = await anext(its_lines, None)
 
 
 async def _follow(

@@ -39,7 +39,8 @@ def command(port: int, no_browser: bool) -> None:
     $ dom0 -H ssh://me@server web   # another machine, through your ssh
     """
     Agent(patient=False).status()  # or says why there is none
-    asyncio.run(_serve(port, opens=not no_browser and _has_screen()))
+    has_screen = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    asyncio.run(_serve(port, opens=has_screen and not no_browser))  # else it would open in the terminal
 
 
 async def _serve(port: int, *, opens: bool) -> None:
@@ -114,8 +115,3 @@ def command_to_copy() -> str:
         return f"dom0 -H {shlex.quote(host)}"
     context = os.environ.get("DOCKER_CONTEXT")  # else it is the one that `docker context use` has chosen
     return f"DOCKER_CONTEXT={shlex.quote(context)} dom0" if context else "dom0"
-
-
-def _has_screen() -> bool:
-    """Without one a browser would open in the terminal."""
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
