@@ -73,7 +73,12 @@ class Requests(msgspec.Struct, frozen=True):
     # rewire
 
     async def _rewire(self, request: Rewire) -> Any:
-        parsed = _parse(request.to)
+        if not request.to:
+            raise UsageError("to: is missing", hint=f"one or more of {sources.FORMS}")
+        if len(request.to) > MOST_TARGETS:
+            raise UsageError(f"to: {len(request.to)} targets are more than {MOST_TARGETS}")
+        with _usage_error("to"):
+            parsed = list(dict.fromkeys(sources.parse(text, portless=True) for text in request.to))
         rules = self._chosen(request.listener, parsed)
         policies = _policies(rules, request.existing, request.udp)
         wishes = self._wishes(rules, parsed)
@@ -226,15 +231,6 @@ class Requests(msgspec.Struct, frozen=True):
                 return await self._drive(rewire.undo(forwarder.stored, undoable, wants, policies, at=moment()))
         finally:
             forwarder.wake("undo")
-
-
-def _parse(to: Collection[str]) -> list[Source]:
-    if not to:
-        raise UsageError("to: is missing", hint=f"one or more of {sources.FORMS}")
-    if len(to) > MOST_TARGETS:
-        raise UsageError(f"to: {len(to)} targets are more than {MOST_TARGETS}")
-    with _usage_error("to"):
-        return list(dict.fromkeys(sources.parse(text, portless=True) for text in to))
 
 
 def _policies(rules: Collection[Rule], existing: str, udp: Any) -> Policies:

@@ -13,7 +13,6 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
@@ -149,27 +148,23 @@ def _digests(sections: Mapping[str, Part]) -> Iterator[str]:
 
 def _sections(file: Path) -> tuple[str, Mapping[str, Part]]:
     """The architecture, and the sections by their names. Raises Dom0Error, UnicodeDecodeError."""
+    size = file.stat().st_size
+    found: dict[str, Part] = {}
     with file.open("rb") as opened:
         try:
-            return _read_table(file, opened)
+            head = opened.read(64)
+            if head[:2] != b"MZ":
+                raise _refused(file, "is not an EFI program")
+            (at,) = struct.unpack_from("<I", head, 60)
+            opened.seek(at)
+            signature, machine, count, _, _, _, optional, _ = _HEADER.unpack(opened.read(_HEADER.size))
+            if signature != b"PE\0\0" or machine not in _MACHINES or not 0 < count <= _MOST_SECTIONS:
+                raise _refused(file, "is not an EFI program for amd64 or arm64")
+            opened.seek(optional, 1)
+            table = [_SECTION.unpack(opened.read(_SECTION.size)) for _ in range(count)]
         except struct.error as error:
             raise _damaged(file, "it is cut off") from error
-
-
-def _read_table(file: Path, opened: BinaryIO) -> tuple[str, Mapping[str, Part]]:
-    size = file.stat().st_size
-    head = opened.read(64)
-    if head[:2] != b"MZ":
-        raise _refused(file, "is not an EFI program")
-    (at,) = struct.unpack_from("<I", head, 60)
-    opened.seek(at)
-    signature, machine, count, _, _, _, optional, _ = _HEADER.unpack(opened.read(_HEADER.size))
-    if signature != b"PE\0\0" or machine not in _MACHINES or not 0 < count <= _MOST_SECTIONS:
-        raise _refused(file, "is not an EFI program for amd64 or arm64")
-    opened.seek(optional, 1)
-    found: dict[str, Part] = {}
-    for _ in range(count):
-        name, in_memory, _, in_file, start = _SECTION.unpack(opened.read(_SECTION.size))
+    for name, in_memory, _, in_file, start in table:
         part = Part(file, start, min(in_memory, in_file))
         word = name.rstrip(b"\0").decode()
         if word in found or part.size > _LARGEST:

@@ -36,20 +36,16 @@ async def write(files: Sequence[BootFile], firmware: grub.Firmware, iso: Path, c
         await disk_image.copy(Path(directory) / "loader", str(esp))
         if firmware.bios:
             (tree / _BIOS_IMAGE).write_bytes(await grub.bios_from_iso(firmware, first=first))
-        await capture(_xorriso(firmware, tree, esp, iso, created), env=environment())
-
-
-def _xorriso(firmware: grub.Firmware, tree: Path, esp: Path, iso: Path, created: datetime) -> list[str]:
-    """As grub-mkrescue does it, and Ubuntu's installer."""
-    mbr = grub.GRUB / firmware.bios / "boot_hybrid.img"
-    from_disk = ["--grub2-mbr", str(mbr), "--mbr-force-bootable"]
-    from_cd = ["-b", _BIOS_IMAGE, "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table", "--grub2-boot-info"]
-    return [
-        *("xorriso", "-as", "mkisofs", "-quiet", "-r", "-iso-level", "3", "-V", medium.LABEL, "-o", str(iso)),
-        *(f"--modification-date={created:%Y%m%d%H%M%S}00", "-partition_offset", "16"),
-        *(from_disk if firmware.bios else ()),
-        *("-append_partition", "2", _ESP_TYPE, str(esp), "-appended_part_as_gpt", "-iso_mbr_part_type", _DATA_TYPE),
-        *("-c", "dom0/boot.catalog"),
-        *([*from_cd, "-eltorito-alt-boot"] if firmware.bios else ()),
-        *("-e", "--interval:appended_partition_2:all::", "-no-emul-boot", str(tree)),
-    ]
+        mbr = grub.GRUB / firmware.bios / "boot_hybrid.img"
+        from_disk = ["--grub2-mbr", str(mbr), "--mbr-force-bootable"]
+        from_cd = ["-b", _BIOS_IMAGE, "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table", "--grub2-boot-info"]
+        argv = [  # as grub-mkrescue does it, and Ubuntu's installer
+            *("xorriso", "-as", "mkisofs", "-quiet", "-r", "-iso-level", "3", "-V", medium.LABEL, "-o", str(iso)),
+            *(f"--modification-date={created:%Y%m%d%H%M%S}00", "-partition_offset", "16"),
+            *(from_disk if firmware.bios else ()),
+            *("-append_partition", "2", _ESP_TYPE, str(esp), "-appended_part_as_gpt", "-iso_mbr_part_type", _DATA_TYPE),
+            *("-c", "dom0/boot.catalog"),
+            *([*from_cd, "-eltorito-alt-boot"] if firmware.bios else ()),
+            *("-e", "--interval:appended_partition_2:all::", "-no-emul-boot", str(tree)),
+        ]
+        await capture(argv, env=environment())
