@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dom0.engine.bodies import Body, VolumeBody
 from dom0.socketproxy import requests
@@ -19,16 +18,12 @@ from dom0.testing.escape import bodies, still
 EXAMPLES = int(os.environ.get("DOM0_TEST_BODIES", "20000"))
 
 
-SEEDS = st.integers(0, (1 << 64) - 1)
-
-
-def judge(seed: int, target: str, model: type[Body]) -> None:
-    request = bodies.request(Random(seed), target, model)  # noqa: S311 -- no secret
-    try:
-        found = still.outcome(request)
-    except Refused:
-        return
-    assert not still.escapes(found), request
+def judge(count: int, target: str, model: type[Body]) -> None:
+    random = Random()  # noqa: S311 -- no secret
+    for _ in range(count):
+        request = bodies.request(random, target, model)
+        with contextlib.suppress(Refused):
+            assert not still.escapes(still.outcome(request)), request
 
 
 HARMLESS = {"NetworkMode": "guest.bridge", "CgroupnsMode": "private"}
@@ -72,10 +67,8 @@ def test_the_oracle_sees(host: dict[str, Any]) -> None:
     assert oracle(**host) != []
 
 
-@settings(max_examples=EXAMPLES)
-@given(SEEDS)
-def test_no_container_reaches_outside(seed: int) -> None:
-    judge(seed, "/containers/create?name=web", requests.Container)
+def test_no_container_reaches_outside() -> None:
+    judge(EXAMPLES, "/containers/create?name=web", requests.Container)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +82,5 @@ def test_no_container_reaches_outside(seed: int) -> None:
         ("/containers/db/exec", requests.Exec),
     ],
 )
-@settings(max_examples=EXAMPLES // 20)
-@given(seed=SEEDS)
-def test_no_other_body_does(target: str, model: type[Body], seed: int) -> None:
-    judge(seed, target, model)
+def test_no_other_body_does(target: str, model: type[Body]) -> None:
+    judge(EXAMPLES // 20, target, model)
