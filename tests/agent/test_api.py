@@ -24,7 +24,7 @@ from dom0.agent.machine import Machine
 from dom0.agent.status import LARGEST_PROJECT, GenerationInfo
 from dom0.http.client import Answer, Client
 from dom0.plan.desired import Rollout
-from dom0.testing.builders import desired, slot
+from dom0.testing.builders import asking, desired, slot
 from dom0.testing.rig import OLD, Rig
 
 JSON = {"Content-Type": "application/json"}
@@ -312,6 +312,8 @@ def test_a_journal_that_cannot_be_read_is_named(rig: Rig) -> None:
 
 
 def test_who_asked_is_the_actor_of_what_became_of_it(rig: Rig) -> None:
+    rig.project = desired(asking(slot("web"), stop_timeout=0))
+
     async def talk(client: Client, machine: Machine) -> None:
         await machine.changed.until(lambda: bool(machine.history()))
         rig.project = desired(slot("web", hash="h2"), rollout=Rollout(monitor=0.1))
@@ -372,11 +374,12 @@ def test_what_a_container_has_printed_is_told_line_by_line(rig: Rig) -> None:
 
 
 def test_a_generation_tells_what_it_changed_and_what_going_back_to_it_would_do(rig: Rig) -> None:
-    rig.project = desired(slot("web"), rollout=Rollout(monitor=0.1))
+    rig.project = desired(asking(slot("web"), stop_timeout=0), rollout=Rollout(monitor=0.1))
 
     async def talk(client: Client, machine: Machine) -> None:
         await outcome_of_up(client)
-        rig.project = desired(slot("web", hash="h2", image="app2"), rollout=Rollout(monitor=0.1))
+        second = asking(slot("web", hash="h2", image="app2"), stop_timeout=0)
+        rig.project = desired(second, rollout=Rollout(monitor=0.1))
         await outcome_of_up(client)
         number = machine.history()[0].number
         async with client.ask("GET", f"/v1/generations/{number}/differences") as answer:

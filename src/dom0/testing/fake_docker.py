@@ -156,7 +156,7 @@ class FakeDocker:
             mounts=self._mounts(where, body, image),
             endpoints=fake_container.requested_endpoints(body),
             health_check=fake_container.requested_health(body, image),
-            stop_grace=body.stop_timeout or 10.0,
+            stop_grace=10.0 if body.stop_timeout is None else body.stop_timeout,
         )
         self.containers[container.id] = container
         self.tell(container, "create")
