@@ -139,6 +139,7 @@ class Trouble:
         self.box.engine.before = kill_once(self.random.randrange(10))
 
 
+@pytest.mark.no_cover  # chance reaches any line, and counting takes longer than the tests
 @pytest.mark.parametrize("seed", range(60))
 async def test_random_faults_always_end_in_what_was_asked(seed: int) -> None:
     box = Box(machine("h1"))

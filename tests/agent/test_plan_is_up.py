@@ -27,6 +27,9 @@ from dom0.testing.fake_container import FakeContainer
 from dom0.testing.random_projects import IMAGES, Projects
 from dom0.testing.rig import Rig
 
+# Chance reaches any line, once: it says nothing of what is tested, and counting takes longer than the tests.
+pytestmark = pytest.mark.no_cover
+
 CASES, EACH = 40, 5
 AT_REST = 100.0  # seconds, virtual: no pause of the agent's is longer
 
