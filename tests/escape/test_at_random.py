@@ -13,23 +13,23 @@ from dom0.socketproxy import requests
 from dom0.testing import busybox, scopes
 from dom0.testing.escape import bodies
 from dom0.testing.escape.raw import Answer, Client
-from dom0.testing.escape.world import World
+from dom0.testing.escape.world import LABELLED, World
 from dom0.testing.hosts import Host
 
 CREATED = int(os.environ.get("DOM0_TEST_CREATED", "10"))  # at least
-AT_ONCE = 20
+AT_ONCE = 30
 TOLD_EACH = 100  # that were created
 
 
 def attempts(random: Random, client: Client, world: World) -> list[Answer]:
     """The answers to as many bodies, some of which refer to a container and a network of the scope's."""
-    client.ask("POST", "/networks/create", {"Name": "front"})
-    client.ask("POST", "/containers/create?name=db", {"Image": world.image})
+    for target, body in (("/networks/create", {"Name": "front"}), ("/containers/create?name=db", {"Image": LABELLED})):
+        made = client.ask("POST", target, body, patience=60)
+        assert made.status == 201, made.content
     told = []
     for number in range(AT_ONCE):
-        raw = bodies.body(random, requests.Container, spoilt=6).replace(
-            bodies.VICTIM.encode(), world.victim_id.encode()
-        )
+        raw = bodies.body(random, requests.Container, spoilt=6).replace(busybox.IMAGE.encode(), LABELLED.encode())
+        raw = raw.replace(bodies.VICTIM.encode(), world.victim_id.encode())
         told.append(client.ask("POST", f"/containers/create?name=at-random-{number}", raw, patience=60))
     return told
 
