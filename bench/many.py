@@ -1,6 +1,7 @@
 """`python -m bench.many`: a scoped socket beside many objects of others, and with many of its own. By hand; it prints.
 
-Both sockets take turns, at each stage: alone, beside what others have, with much of its own.
+Both sockets take turns, at each stage: alone, beside what others have, with much of its own. At last two other scopes
+are asked, one of the same process and one of a process of its own, while this one lists all it has again and again.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +23,11 @@ from dom0.testing import api, busybox, owned, scopes
 from dom0.testing.hosts import Host
 
 ASKS = 5
+ASKS_BESIDE = 200
+LISTING = 2  # clients
 AT_ONCE = 50  # lists
 LIST = "/containers/json?all=1"
+SHORT_LIST = "/containers/json"  # of what runs, which is nothing
 
 
 def main() -> None:
@@ -35,9 +40,14 @@ def main() -> None:
     grants = f"{{images: {{use: [busybox]}}, containers: {arguments.own + 100}, volumes: {arguments.own + 100}}}"
     with (
         Host(name="many") as host,
-        tempfile.TemporaryDirectory() as directory,
-        scopes.served(host, Path(directory), grants) as scoped,
+        tempfile.TemporaryDirectory() as ours,
+        tempfile.TemporaryDirectory() as apart,
+        scopes.Together(host, Path(ours), {"guest": grants, "small": grants}) as together,
+        scopes.served(host, Path(apart), grants, scope="apart") as alone,
     ):
+        together.await_served("guest", "small")
+        scoped = together.socket("guest")
+        beside = {"the same process": together.socket("small"), "its own": alone, "none, the Engine": host.socket}
         make(scoped, "web", 1)
         report(host, scoped, "alone")
         with told(f"{arguments.foreign} foreign containers and volumes are made"):
@@ -46,6 +56,9 @@ def main() -> None:
         with told(f"{arguments.own} own containers and volumes are made"):
             make(scoped, "own", arguments.own)
         report(host, scoped, f"and with {2 * arguments.own:,} of its own")
+        report_beside(beside, "scopes beside it")
+        with _listed_all_the_time(scoped):
+            report_beside(beside, f"scopes beside it, while {LISTING} clients list what it has")
         with told("containers are pruned"):
             pruned = api.request(scoped, "POST", "/containers/prune", timeout=3600)["ContainersDeleted"]
         left = api.request(host.socket, "GET", "/containers/json", query={"all": "1"})
@@ -90,6 +103,33 @@ def report(host: Host, scoped: Path, what: str) -> None:
         f"  {AT_ONCE} lists at once: {time.perf_counter() - began:.1f} s, {answered} answered; {memory(scoped)}",
         flush=True,
     )
+
+
+def report_beside(beside: Mapping[str, Path], what: str) -> None:
+    """`beside`: sockets by the process that serves them."""
+    print(what, flush=True)
+    for target in ("/_ping", SHORT_LIST):
+        rounds = [[_seconds(path, target) * 1000 for path in beside.values()] for _ in range(ASKS_BESIDE)]
+        for name, taken in zip(beside, zip(*rounds, strict=True), strict=True):
+            slow = sorted(taken)[-ASKS_BESIDE // 20]
+            print(f"  GET {target}, {name}: {median(taken):.1f} ms, one of twenty {slow:.0f} ms or more", flush=True)
+
+
+@contextmanager
+def _listed_all_the_time(path: Path) -> Iterator[None]:
+    has_ended = threading.Event()
+
+    def ask() -> None:
+        while not has_ended.is_set():
+            _status(path, LIST)
+
+    with ThreadPoolExecutor(LISTING) as threads:
+        for _ in range(LISTING):
+            threads.submit(ask)
+        try:
+            yield
+        finally:
+            has_ended.set()
 
 
 def _seconds(path: Path, target: str) -> float:

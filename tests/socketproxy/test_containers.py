@@ -182,6 +182,18 @@ async def test_all_containers_have_as_many_ports_that_the_engine_chooses_as_ther
     assert any(sent.path == ("containers", "create") for sent in engine.sent) is may
 
 
+async def test_ports_that_the_engine_has_chosen_are_counted_only_when_there_could_be_too_many() -> None:
+    engine = Publishing()
+    bound: dict[str, tuple[PortBinding, ...]] = {"80/tcp": (PortBinding(),)}
+    granted = msgspec.structs.replace(still.GRANTS, ports=("0", "81"), containers=5)
+    context = Context(Scope("guest"), granted, engine, still.SOCKET)
+    body = requests.Container(image=still.IMAGE, host_config=requests.HostConfig(port_bindings=bound))
+    for name, looks in (("web", 1), ("web1", 1), ("web2", 2)):  # 3 are there
+        asked = Asked(method="POST", path=("containers", "create"), names={}, query={"name": name}, body=body)
+        await containers.created(context, asked)
+        assert sum(sent.path == ("containers", bodies.OWN, "json") for sent in engine.sent) == looks
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

@@ -8,18 +8,23 @@ import re
 import socket
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from dom0.socketproxy import listing
+from dom0.socketproxy import containers, listing
+from dom0.socketproxy.context import Asked, Context
 from dom0.socketproxy.room import Kind
 from dom0.socketproxy.scope import ANONYMOUS_ALONE, LABEL, LARGEST_LABELS, Scope
 from dom0.socketproxy.upstream import LARGEST_ANSWER, MOST_HELD, NEWEST_API, Reply, Upstream
 from dom0.testing import api, busybox, scopes
+from dom0.testing.escape import still
 from dom0.testing.escape.raw import Client
+from dom0.testing.escape.reach import Sent
 from dom0.testing.hosts import Host
 
 GRANTS = "{images: {use: [busybox]}}"
@@ -70,10 +75,12 @@ class Noted(Upstream):
         query: Mapping[str, str] = {},
         body: msgspec.Struct | bytes | None = None,
         patience: float | None = None,
+        shape: Any = Any,
     ) -> Reply:
-        reply = await super().ask(method, *path, query=query, body=body, patience=patience)
-        rows = reply.document["Volumes"] if path == ("volumes",) else reply.document
-        self.names |= {name for row in rows for name in row.get("Names") or [row["Name"]]}
+        reply = await super().ask(method, *path, query=query, body=body, patience=patience, shape=shape)
+        rows = reply.document.volumes if path == ("volumes",) else reply.document
+        for row in map(msgspec.json.decode, rows):
+            self.names |= {*(row.get("Names") or [row["Name"]])}
         return reply
 
 
@@ -94,9 +101,9 @@ def test_the_engine_lists_nothing_that_has_another_scopes_name(
         upstream = Noted(engine_host)
         newest = api.request(engine_host.socket, "GET", "/version")["ApiVersion"].partition(".")
         upstream.api = api_version or (int(newest[0]), int(newest[2]))
-        rows = await listing.owned(upstream, Scope("guest"), kind)
+        names = {listing.name(kind, row) async for row in listing.owned(upstream, Scope("guest"), kind)}
         await upstream.close()
-        return {listing.name(kind, row) for row in rows}, upstream.names
+        return names, upstream.names
 
     assert asyncio.run(listed("container")) == ({"guest.a"}, {"/guest.a"})
     assert asyncio.run(listed("network")) == ({"guest.a"}, {"guest.a"})
@@ -109,6 +116,42 @@ def test_a_scope_inside_asks_for_its_volumes_without_a_name_as_the_one_around_it
     assert re.search(ANONYMOUS_ALONE, "a" * 64)
     for name in ("guest." + "a" * 64, "a" * 65, "a" * 63):
         assert not re.search(ANONYMOUS_ALONE, name)
+
+
+class Long(still.Still):
+    """Lists 5,000 containers of the scope's."""
+
+    async def answer(self, sent: Sent) -> Reply:
+        assert sent.path == ("containers", "json")
+        return Reply(200, [still.OBJECTS["containers", "guest.db", "json"]] * 5000)
+
+
+def test_a_list_of_thousands_is_not_decoded_at_once_and_others_are_answered_meanwhile() -> None:
+    turns = 0
+
+    async def ask() -> list[msgspec.Raw]:
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        asking = asyncio.create_task(others())
+        context = Context(Scope("guest"), still.GRANTS, Long(), still.SOCKET)
+        document = await containers.listed(context, Asked(method="GET", path=(), names={}, query={"all": "1"}))
+        asking.cancel()
+        listed: list[msgspec.Raw] = document.value
+        return listed
+
+    tracemalloc.start()
+    try:
+        listed = asyncio.run(ask())
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(listed) == 5000
+    assert most < 4 * sum(map(len, listed))
+    assert turns > 20
 
 
 @pytest.mark.engine

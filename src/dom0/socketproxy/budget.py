@@ -327,7 +327,7 @@ async def check_members(upstream: Upstream, path: str, group: Group) -> None:
     """
     prefix = path[1:].replace("/", ".") + "."
     outermost = Scope(path.split("/")[1])
-    for row in await listing.owned(upstream, outermost, "container"):
+    async for row in listing.owned(upstream, outermost, "container"):
         name, label = listing.name("container", row), row["Labels"][LABEL]
         if not name.startswith(prefix) or not cgroup.is_within(label, path):
             continue

@@ -9,7 +9,19 @@ import msgspec
 from msgspec.structs import replace
 
 from dom0.engine import bodies
-from dom0.socketproxy import directories, images, inner, links, networks, owned, requests, rules, shown, volumes
+from dom0.socketproxy import (
+    directories,
+    images,
+    inner,
+    links,
+    listing,
+    networks,
+    owned,
+    requests,
+    rules,
+    shown,
+    volumes,
+)
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters
 from dom0.socketproxy.grants import Grants
@@ -38,8 +50,8 @@ async def listed(context: Context, asked: Asked) -> Document:
         return Document([])
     scope = context.scope
     wanted = wanted.renamed("name", scope.long_pattern).renamed("volume", scope.long).checked(FILTERS)
-    rows = [shown.container_row(context, row) for row in await owned.containers(context, wanted, query)]
-    seen = [row for row in rows if filters.fit(row["Labels"])]
+    rows = owned.containers(context, wanted, query)
+    seen = await listing.written(rows, lambda row: shown.container_row(context, row), filters)
     return Document(seen[: limit if limit > 0 else None])
 
 
@@ -129,7 +141,7 @@ async def _check_room(context: Context, name: str) -> None:
             "You have to remove (or rename) that container to be able to reuse that name.",
         )
     if not context.room.take("container", 1):
-        count = len(await owned.containers(context)) + 1
+        count = sum([1 async for _ in owned.containers(context)]) + 1
         if count > context.grants.containers:
             raise too_many("containers", context.grants.containers, Grants(containers=count))
         context.room.found("container", context.grants.containers - count)
@@ -137,14 +149,17 @@ async def _check_room(context: Context, name: str) -> None:
 
 async def _check_chosen_ports(context: Context, wanted: int) -> None:
     """All containers of the scope have as many as it may have containers. Holds `making`. Raises Refused."""
+    if context.room.take("port", wanted):
+        return
     there = 0
-    for row in await owned.containers(context) if wanted else ():
+    async for row in owned.containers(context):
         reply = await context.upstream.ask("GET", "containers", row["Id"], "json")
         there += rules.chosen_ports(reply.document["HostConfig"].get("PortBindings")) if reply.status == 200 else 0
-    if wanted and there + wanted > context.grants.containers:
+    if there + wanted > context.grants.containers:
         most = f"{context.grants.containers}, as many as containers"
         what = f"ports that the Engine chooses: {most}, are all that was granted"
         raise Refused(FORBIDDEN, what, field="HostConfig.PortBindings", grant=Grants(containers=there + wanted))
+    context.room.found("port", context.grants.containers - there - wanted)
 
 
 async def _checked(context: Context, body: requests.Container, name: str, image: images.Image) -> requests.Container:
@@ -286,7 +301,7 @@ async def pruned(context: Context, asked: Asked) -> Document:
         raise Refused(BAD_REQUEST, "filters: prune without them, or remove containers by name")
     deleted, space = [], 0
     stopped = Filters({"status": ["created", "exited", "dead"]})
-    for row in await owned.containers(context, stopped, {"all": "1", "size": "1"}):
+    async for row in owned.containers(context, stopped, {"all": "1", "size": "1"}):
         if context.scope.is_orchestrator(row["Labels"]):
             continue
         reply = await context.upstream.ask("DELETE", "containers", row["Id"])

@@ -82,7 +82,7 @@ async def _provide_volume(context: Context, bound: Bound) -> None:
 async def _remove_left(context: Context) -> None:
     """What killed servers have left; one that hands over to us may still need its own."""
     prefix = paths.prefix(context.scope)
-    for row in await listing.of_scopes(context.upstream, "container", Filters({"name": [f"^/?{re.escape(prefix)}"]})):
+    async for row in listing.of_scopes(context.upstream, "container", Filters({"name": [f"^/?{re.escape(prefix)}"]})):
         is_ours = listing.name("container", row).startswith(prefix) and row["Labels"].get(LABEL) == context.scope.path
         if is_ours and row["State"] == "created" and row["Created"] < time.time() - _LEFT_AFTER:
             await _remove(context, row["Id"])

@@ -130,7 +130,7 @@ async def pruned(context: Context, asked: Asked) -> Document:
     deleted: list[dict[str, str]] = []
     space = 0
     if filters.values.get("dangling", ["true"])[0] in ("0", "false"):
-        used = {row["ImageID"] for row in await owned.containers(context)}
+        used = {row["ImageID"] async for row in owned.containers(context)}
         for row in await _rows(context, {}):
             own = [name for name in row["RepoTags"] or () if context.scope.owns_image(name) and row["Id"] not in used]
             said = [line for name in own for line in await _remove(context, name, {})]

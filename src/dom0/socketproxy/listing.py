@@ -1,52 +1,83 @@
 """The Engine's lists of what is a scope's. It is asked for what has the scope's names, so that no list grows with what
 others have; whose a row is, is then looked at.
+
+Rows are decoded one by one: all at once they take some times the room of their JSON, and while that is read nobody else
+is answered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
+
+import msgspec
 
 from dom0.socketproxy import shown
 from dom0.socketproxy.filters import Filters
 from dom0.socketproxy.refusal import Refused
 from dom0.socketproxy.room import Kind
 from dom0.socketproxy.scope import ANONYMOUS_ALONE, LABEL, Scope
-from dom0.socketproxy.upstream import Upstream
+from dom0.socketproxy.upstream import BAD_GATEWAY, OK, Upstream
 
 KINDS: tuple[Kind, ...] = ("container", "network", "volume")
 Row = dict[str, Any]
 ALL = Filters({})
 EVERY = {"all": "1"}  # containers that do not run too
+DECODED_AT_ONCE = 64 << 10  # bytes
+
+
+class _Volumes(msgspec.Struct, frozen=True, rename="pascal"):
+    volumes: list[msgspec.Raw] | None = None
 
 
 async def owned(
     upstream: Upstream, scope: Scope, kind: Kind, filters: Filters = ALL, query: Mapping[str, str] = EVERY
-) -> list[Row]:
+) -> AsyncIterator[Row]:
     """As the Engine has them; `query` is for containers. Raises Refused."""
     if "name" not in filters.values:  # so that none of another scope comes, however long its labels are
         names = [scope.long_pattern("^"), *([ANONYMOUS_ALONE] if kind == "volume" else [])]
         filters = filters.with_values("name", names)
     owns = scope.owns_volume if kind == "volume" else scope.owns
     try:
-        rows = await of_scopes(upstream, kind, filters, query)
+        async for row in of_scopes(upstream, kind, filters, query):
+            if owns(name(kind, row), row["Labels"]):
+                yield row
     except Refused as refused:
         raise Refused(refused.status, scope.without_prefix(refused.message)) from refused
-    return [row for row in rows if owns(name(kind, row), row["Labels"])]
 
 
 async def of_scopes(
     upstream: Upstream, kind: Kind, filters: Filters = ALL, query: Mapping[str, str] = EVERY
-) -> list[Row]:
+) -> AsyncIterator[Row]:
     """Rows of all scopes. Raises Refused."""
     path = ("containers", "json") if kind == "container" else (f"{kind}s",)
     labels = [*filters.values.get("label", ()), LABEL]
     asked = {**(query if kind == "container" else {}), "filters": filters.with_values("label", labels).written()}
-    reply = await upstream.ask("GET", *path, query=asked)
-    if reply.status != 200:
+    reply = await upstream.ask("GET", *path, query=asked, shape=_Volumes if kind == "volume" else list[msgspec.Raw])
+    if reply.status != OK:
         said = f"the Engine behind this socket does not list its {kind}s: status {reply.status}"
         raise Refused(reply.status, (reply.document or {}).get("message", said))
-    return list((reply.document["Volumes"] or ()) if kind == "volume" else reply.document)
+    decoded = 0
+    for row in (reply.document.volumes or ()) if kind == "volume" else reply.document:
+        decoded += len(row)
+        if decoded >= DECODED_AT_ONCE:
+            decoded = 0
+            await asyncio.sleep(0)
+        try:
+            yield msgspec.json.decode(row)
+        except msgspec.DecodeError as error:
+            raise Refused(BAD_GATEWAY, f"the Engine behind this socket: {error}") from error
+
+
+async def written(rows: AsyncIterator[Row], show: Callable[[Row], Row], filters: Filters) -> list[msgspec.Raw]:
+    """As `show` says them, those whose labels fit."""
+    found = []
+    async for row in rows:
+        seen = show(row)
+        if filters.fit(seen["Labels"]):
+            found.append(msgspec.Raw(msgspec.json.encode(seen)))
+    return found
 
 
 def name(kind: Kind, row: Row) -> str:

@@ -160,7 +160,7 @@ async def pruned(context: Context, asked: Asked) -> Document:
 
 
 async def _rows(context: Context, filters: Filters = listing.ALL) -> list[listing.Row]:
-    return await listing.owned(context.upstream, context.scope, "network", filters)
+    return [row async for row in listing.owned(context.upstream, context.scope, "network", filters)]
 
 
 async def _joinable(context: Context, filters: Filters = listing.ALL) -> list[listing.Row]:

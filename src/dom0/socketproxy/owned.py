@@ -6,7 +6,7 @@ The Engine takes the name of one container for the ID of another if it looks lik
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
 from dom0.socketproxy import listing
@@ -46,8 +46,10 @@ async def container(context: Context, reference: str) -> Container:
         return found
     if is_name(reference) and (found := await named(context, reference)):
         return found
-    if _ID_PREFIX.fullmatch(reference):
-        alike = [row["Id"] for row in await containers(context) if row["Id"].startswith(reference)]
+    by_id = (Filters({"id": [reference]}), listing.ALL)  # the Engine finds none if others' IDs begin so too
+    for filters in by_id if _ID_PREFIX.fullmatch(reference) else ():
+        rows = containers(context, filters)
+        alike = [row["Id"] async for row in rows if row["Id"].startswith(reference)]
         if len(alike) > 1:
             raise Refused(BAD_REQUEST, f"multiple IDs found with provided prefix: {reference}")
         if alike and (found := await _inspect(context, alike[0])):
@@ -72,11 +74,11 @@ async def _inspect(context: Context, reference: str) -> Container | None:
     return Container(reply.document["Id"], name, reply.document)
 
 
-async def containers(
+def containers(
     context: Context, filters: Filters = listing.ALL, query: Mapping[str, str] = listing.EVERY
-) -> list[listing.Row]:
+) -> AsyncIterator[listing.Row]:
     """Those of the scope's, as the Engine lists them. Raises Refused."""
-    return await listing.owned(context.upstream, context.scope, "container", filters, query)
+    return listing.owned(context.upstream, context.scope, "container", filters, query)
 
 
 async def exec_container(context: Context, exec_id: str) -> str:

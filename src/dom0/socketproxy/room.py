@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 Kind = Literal["container", "network", "volume"]
+Counted = Kind | Literal["port"]  # that the Engine chooses
 
 
 class Room:
@@ -19,9 +20,9 @@ class Room:
         """`is_alone`: whether no other process serves the scope."""
         self._is_alone = is_alone
         self._was_alone = False  # when it was asked last
-        self._left: dict[Kind, int] = {}
+        self._left: dict[Counted, int] = {}
 
-    def take(self, kind: Kind, count: int) -> bool:
+    def take(self, kind: Counted, count: int) -> bool:
         """Whether there is surely as much, which is taken then."""
         self._was_alone = self._is_alone()
         if not self._was_alone:
@@ -32,7 +33,7 @@ class Room:
         self._left[kind] = left - count
         return True
 
-    def found(self, kind: Kind, left: int) -> None:
+    def found(self, kind: Counted, left: int) -> None:
         """By a look at what there is after `take` said no, what is about to be made too."""
         if self._was_alone:
             self._left[kind] = left

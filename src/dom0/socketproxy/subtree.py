@@ -44,7 +44,7 @@ async def known(upstream: Upstream) -> set[str]:
     """The scopes that have anything in this Engine. Raises Refused."""
     found = set()
     for kind in listing.KINDS:
-        for row in await listing.of_scopes(upstream, kind):
+        async for row in listing.of_scopes(upstream, kind):
             scope = (row["Labels"] or {}).get(LABEL, "").split("/")[1:2]
             if scope and listing.name(kind, row).startswith((f"{scope[0]}.", f"{paths.PREFIX}{scope[0]}.")):
                 found.add(scope[0])
@@ -88,7 +88,7 @@ async def _on_paths(upstream: Upstream, scope: Scope, kind: Kind) -> list[tuple[
     """What a server has made on granted paths, with nothing of its own in it; see `directories`."""
     return [
         (name, row)
-        for row in await listing.of_scopes(upstream, kind)
+        async for row in listing.of_scopes(upstream, kind)
         if (name := listing.name(kind, row)).startswith(paths.prefix(scope))
         and row["Labels"][LABEL] == scope.path
         and (
@@ -192,4 +192,4 @@ def _is_orchestrator(scope: Scope, name: str, row: Row) -> bool:
 
 async def _owned(upstream: Upstream, scope: Scope, kind: Kind) -> list[tuple[str, Row]]:
     """With their names. Raises Refused."""
-    return [(listing.name(kind, row), row) for row in await listing.owned(upstream, scope, kind)]
+    return [(listing.name(kind, row), row) async for row in listing.owned(upstream, scope, kind)]

@@ -36,16 +36,15 @@ async def info(context: Context, _asked: Asked) -> Document:
     reply = await context.upstream.ask("GET", "info")
     found: dict[str, Any] = reply.document
     kept = {key: found[key] for key in INFO_KEPT if key in found}
-    rows = await owned.containers(context)
-    states = [row["State"] for row in rows]
+    states = [row["State"] async for row in owned.containers(context)]
     own = {
         "ID": hashlib.sha256(f"{found.get('ID')}{context.scope.path}".encode()).hexdigest()[:32],
         "Name": context.scope.name,
         "Labels": [f"dom0.scope={context.scope.path}"],
-        "Containers": len(rows),
+        "Containers": len(states),
         "ContainersRunning": states.count("running"),
         "ContainersPaused": states.count("paused"),
-        "ContainersStopped": len(rows) - states.count("running") - states.count("paused"),
+        "ContainersStopped": len(states) - states.count("running") - states.count("paused"),
         "DockerRootDir": "/var/lib/docker",
         "Plugins": {
             "Volume": ["local"],

@@ -23,7 +23,7 @@ MOST_HELD = 2  # such answers, of all tasks together: a decoded one is some time
 HOST = "docker"
 READ_AHEAD = 256 << 10  # bytes
 SEND_AHEAD = 512 << 10  # bytes, of an archive: a piece goes at once
-BAD_GATEWAY = 502
+OK, BAD_GATEWAY = 200, 502
 
 
 class Reply(NamedTuple):
@@ -69,8 +69,11 @@ class Upstream:
         query: Mapping[str, str] = {},
         body: msgspec.Struct | bytes | None = None,
         patience: float | None = None,
+        shape: Any = Any,
     ) -> Reply:
         """`body`: JSON, or an archive as it is. `patience`: seconds for the whole answer, None for no end.
+
+        `shape`: type of the document where the Engine does what is asked.
 
         Raises Refused where there is no answer that makes sense.
         """
@@ -86,7 +89,8 @@ class Upstream:
                 async for chunk in answer.chunks():
                     content += chunk
                     self._hold(len(content))
-                document = msgspec.json.decode(content) if content else None
+                type_ = shape if answer.status == OK else Any
+                document = msgspec.json.decode(content, type=type_) if content else None
                 return Reply(answer.status, document)
         except TimeoutError as error:
             message = f"the Engine behind this socket has not answered within {patience:g} s"

@@ -24,13 +24,15 @@ async def ask(registration: Registration) -> Usage:
     scope, upstream = Scope(registration.scope), Upstream(registration.engine, largest=LARGEST_OF_A_SCOPE)
     try:
         await upstream.negotiate()
-        containers, networks, volumes = [await listing.owned(upstream, scope, kind) for kind in listing.KINDS]
+        containers, networks, volumes = [
+            [row.get("State") async for row in listing.owned(upstream, scope, kind)] for kind in listing.KINDS
+        ]
         group = registration.cgroup_parent
         kernel = await budget.used(upstream, group) if group else None
     finally:
         await upstream.close()
     return Usage(
-        running=sum(row["State"] == "running" for row in containers),
+        running=containers.count("running"),
         containers=len(containers),
         networks=len(networks),
         volumes=len(volumes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from dom0.engine import bodies
@@ -16,10 +17,10 @@ FILTERS = ("dangling", "driver", "label", "name")
 
 
 async def listed(context: Context, asked: Asked) -> Document:
-    found = await _rows(context, by_name(asked.query, FILTERS, context.scope))
-    rows = [shown.volume(context.scope, row) for row in found]
+    rows = _rows(context, by_name(asked.query, FILTERS, context.scope))
     filters = Filters.read(asked.query.get("filters", ""))
-    return Document({"Volumes": [row for row in rows if filters.fit(row["Labels"])], "Warnings": None})
+    seen = await listing.written(rows, lambda row: shown.volume(context.scope, row), filters)
+    return Document({"Volumes": seen, "Warnings": None})
 
 
 async def created(context: Context, asked: Asked) -> Document:
@@ -60,7 +61,7 @@ async def name_of(context: Context, reference: str) -> str:
 async def check_room(context: Context, more: int) -> None:
     """For `more` that come with a container. Holds `making`. Raises Refused."""
     if not context.room.take("volume", more):
-        count = len(await _rows(context)) + more
+        count = sum([1 async for _ in _rows(context)]) + more
         if count > context.grants.volumes:
             raise too_many("volumes", context.grants.volumes, Grants(volumes=count))
         context.room.found("volume", context.grants.volumes - count)
@@ -80,7 +81,7 @@ async def pruned(context: Context, asked: Asked) -> Document:
     filters = Filters.read(asked.query.get("filters", "")).checked(("all",))
     everything = filters.values.get("all") in (["1"], ["true"])
     deleted = []
-    for row in await _rows(context, Filters({"dangling": ["true"]})):
+    async for row in _rows(context, Filters({"dangling": ["true"]})):
         name = context.scope.short(row["Name"])
         if everything or ANONYMOUS.fullmatch(name):
             reply = await context.upstream.ask("DELETE", "volumes", row["Name"])
@@ -89,8 +90,8 @@ async def pruned(context: Context, asked: Asked) -> Document:
     return Document({"VolumesDeleted": deleted, "SpaceReclaimed": 0})
 
 
-async def _rows(context: Context, filters: Filters = listing.ALL) -> list[listing.Row]:
-    return await listing.owned(context.upstream, context.scope, "volume", filters)
+def _rows(context: Context, filters: Filters = listing.ALL) -> AsyncIterator[listing.Row]:
+    return listing.owned(context.upstream, context.scope, "volume", filters)
 
 
 async def _volume(context: Context, name: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dom0.socketproxy import head, strict, table
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.grants import Grants, Images
 from dom0.socketproxy.scope import Scope
-from dom0.socketproxy.upstream import Reply, Upstream
+from dom0.socketproxy.upstream import OK, Reply, Upstream
 from dom0.testing.escape.bodies import OWN, VICTIM
 from dom0.testing.escape.reach import Reach, Sent
 
@@ -119,10 +119,14 @@ class Still(Upstream):
         query: Mapping[str, str] = {},
         body: msgspec.Struct | bytes | None = None,
         patience: float | None = None,
+        shape: Any = Any,
     ) -> Reply:
         raw = body if isinstance(body, bytes) else b"" if body is None else msgspec.json.encode(body)
         self.sent.append(Sent(method, path, query, raw, is_answered=False))
-        return await self.answer(self.sent[-1])
+        reply = await self.answer(self.sent[-1])
+        if reply.status != OK or shape is Any:
+            return reply
+        return Reply(reply.status, msgspec.json.decode(msgspec.json.encode(reply.document), type=shape))
 
     async def answer(self, sent: Sent) -> Reply:
         method, path, query, raw = sent.method, sent.path, sent.query, sent.body
@@ -190,7 +194,7 @@ def escapes(found: Outcome) -> list[str]:
     """What was got that is not the scope's, in words."""
     got = [what for sent in found.sent for what in REACH.request(sent)]
     got += [f"a target that is read otherwise: {sent}" for sent in found.sent if not _is_read_as_meant(sent)]
-    if found.answer is not None and CANARY in repr(found.answer.value):
+    if found.answer is not None and CANARY.encode() in msgspec.json.encode(found.answer.value):
         got.append("an answer says what is another's")
     return got
 
