@@ -43,6 +43,13 @@ def test_one_scope_or_a_directory_of_them(dom0: Callable[..., Output], tmp_path:
     assert "has no file NAME.yaml" in dom0("socket", "serve", "--scopes", str(tmp_path)).stderr
 
 
+@pytest.mark.parametrize("words", ["serve --scope guest", "record true", "stop guest", "rm guest"])
+def test_which_engine_does_not_answer_is_said(dom0: Callable[..., Output], words: str) -> None:
+    refused = dom0("socket", *words.split(), env={"DOCKER_HOST": "unix:///no-engine.sock"})
+    said = "/no-engine.sock: the Engine behind this socket does not answer: No such file or directory"
+    assert (refused.code, refused.stderr.splitlines()[0]) == (4, f"dom0: {said}")
+
+
 def test_another_machine_has_other_scopes(dom0: Callable[..., Output]) -> None:
     refused = dom0("socket", "ls", env={"DOCKER_HOST": "tcp://192.0.2.1:2375"})
     assert refused.code == 2
@@ -83,6 +90,20 @@ def test_a_compose_file_is_explained(dom0: Callable[..., Output], tmp_path: Path
 def test_a_compose_file_in_json_is_explained(dom0: Callable[..., Output]) -> None:
     explained = dom0("socket", "explain", "-", stdin='{"services": {"web": {"image": "web:1"}}}')
     assert (explained.code, explained.stdout.splitlines()[-1]) == (10, 'images: {use: ["web:1"]}')
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{", ":2: this is not YAML"), ("[]", ": the file has to be"), ("services: {a: 1}", ":1: services.a")],
+)
+def test_what_is_no_compose_file_is_named_as_it_was_given(
+    dom0: Callable[..., Output], tmp_path: Path, text: str, said: str
+) -> None:
+    file = tmp_path / "prod.yaml"
+    file.write_text(text)
+    refused = dom0("socket", "explain", str(file))
+    assert (refused.code, refused.stderr.startswith(f"dom0: {file}{said}")) == (3, True), refused.stderr
+    assert dom0("socket", "explain", "-", stdin=text).stderr.startswith(f"dom0: standard input{said}")
 
 
 def test_a_create_body_is_explained(dom0: Callable[..., Output]) -> None:

@@ -121,7 +121,11 @@ def test_nothing_granted_is_no_image() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("ports: [x]", "PORT"),
+        ("ports: [x]", "ports: 'x'"),
+        ("devices: [sda]", "devices: 'sda'"),
+        ("paths: [srv]", "paths: 'srv'"),
+        ("subnets: [10.1.2.3/16]", "subnets: 10.1.2.3/16"),
+        ("join: [host]", "join: host"),
         ("image: {}", "did you mean images?"),
         ("containers: many", "a whole number"),
         ("{", "no YAML"),

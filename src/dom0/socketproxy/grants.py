@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -153,17 +154,21 @@ class Grants(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
         self._check_host()
 
     def _check_host(self) -> None:
-        for text in self.devices:
-            Device.read(text)
         for name in self.join:
             if name in PREDEFINED:
-                raise ValueError(f"{name}: is everybody's, and no network to join")
-        for text in self.paths:
-            HostPath.read(text)
-        for text in self.ports:
-            Ports.read(text)
-        for text in self.subnets:
-            ipaddress.ip_network(text)
+                raise ValueError(f"join: {name} is everybody's, and no network to join")
+        readers: dict[str, Callable[[str], object]] = {
+            "devices": Device.read,
+            "paths": HostPath.read,
+            "ports": Ports.read,
+            "subnets": ipaddress.ip_network,
+        }
+        for key, read_one in readers.items():
+            try:
+                for text in getattr(self, key):
+                    read_one(text)
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from error
 
     @cached_property
     def host_paths(self) -> tuple[HostPath, ...]:

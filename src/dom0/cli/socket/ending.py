@@ -76,7 +76,7 @@ async def _on_engine(name: str, act: Callable[[Upstream, Scope], Awaitable[list[
             raise UsageError(f"{name}: no such scope", hint=hint)
         return await act(upstream, scope)
     except Refused as refused:
-        raise EngineUnreachable(refused.message, hint="dom0 doctor") from refused
+        raise EngineUnreachable(f"{upstream.socket}: {refused.message}", hint="dom0 doctor") from refused
     finally:
         await upstream.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from msgspec.structs import replace
 
 from dom0 import temporary, terminal
 from dom0.engine import bodies
-from dom0.errors import EXIT_CHANGES, UsageError
+from dom0.errors import EXIT_CHANGES, ProjectError, UsageError
 from dom0.printable import printable
 from dom0.socketproxy import explain as rules
 from dom0.socketproxy import grants, partial, registrations
@@ -78,7 +79,7 @@ def explain(file: Path | None, as_json: bool, words: tuple[str, ...]) -> int:
 
 
 def _explained(source: str, granted: Grants) -> Found:
-    """Raises UsageError, ProjectError, OSError."""
+    """Raises ProjectError, OSError."""
     content = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     try:
         document = msgspec.json.decode(content)
@@ -87,13 +88,18 @@ def _explained(source: str, granted: Grants) -> Found:
     if isinstance(document, dict) and "services" not in document:  # a Compose file can be an object in JSON too
         return {"container": rules.container(content, granted)}
 
+    from dom0.compose.files import BASES
     from dom0.compose.load import load
     from dom0.plan.facts import NOWHERE, Facts, images_needed
     from dom0.plan.service_slot import service_slots
     from dom0.plan.specs import network_spec, volume_spec
 
     with _project(source, content) as (directory, final):
-        project = asyncio.run(load(directory, final, hashed=False))
+        try:
+            project = asyncio.run(load(directory, final, hashed=False))
+        except ProjectError as error:  # which knows the name that the file has for us
+            named = "standard input" if source == "-" else source
+            raise ProjectError(re.sub(f"^{BASES[0]}(?=[:/])", named, error.message), hint=error.hint) from error
     facts = Facts(images={need.ref: NOWHERE for need in images_needed(project)})
     found: Found = {}
     for name in sorted(project.services):

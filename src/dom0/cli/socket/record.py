@@ -67,7 +67,7 @@ async def _serve(context: Context, path: Path, argv: tuple[str, ...]) -> int:
             except asyncio.CancelledError:
                 return TERMINATED if argv else 0
     except Refused as refused:
-        raise EngineUnreachable(refused.message, hint="dom0 doctor") from refused
+        raise EngineUnreachable(f"{context.upstream.socket}: {refused.message}", hint="dom0 doctor") from refused
 
 
 def _leave_to_command() -> None:

@@ -146,4 +146,4 @@ async def _serve(
             for task in done:
                 task.result()
     except Refused as refused:
-        raise EngineUnreachable(refused.message, hint="dom0 doctor") from refused
+        raise EngineUnreachable(f"{context.upstream.socket}: {refused.message}", hint="dom0 doctor") from refused
