@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import lzma
+import random
 import tarfile
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -36,10 +37,10 @@ async def pieces(content: bytes, size: int = 700) -> AsyncIterator[bytes]:
         yield content[start : start + size]
 
 
-def loaded(content: bytes) -> bytes:
+def loaded(content: bytes, size: int = 700) -> bytes:
     async def work() -> bytes:
         passed = Loaded()
-        sent = b"".join([chunk async for chunk in passed.pass_on(pieces(content))])
+        sent = b"".join([chunk async for chunk in passed.pass_on(pieces(content, size))])
         return sent + passed.end(passed.images())
 
     return asyncio.run(work())
@@ -101,6 +102,17 @@ AGAIN = tarfile.TarInfo("layer.tar")
 def test_what_is_not_what_it_says_is_refused(flawed: bytes) -> None:
     with pytest.raises(Refused):
         loaded(flawed)
+
+
+def test_each_byte_of_a_long_layer_counts() -> None:
+    layer = random.Random(1).randbytes(3 * imagearchive.HASHED_AT_ONCE + 100)  # noqa: S311 -- no secret
+    config = json.dumps({"rootfs": {"diff_ids": ["sha256:" + hashlib.sha256(layer).hexdigest()]}}).encode()
+    long = {**GOOD, "layer.tar": layer, "config.json": config}
+    assert unpacked(loaded(tar_of(long), 200_000))["layer.tar"] == layer
+    for at in (*range(0, len(layer), imagearchive.HASHED_AT_ONCE), len(layer) - 1):
+        other = layer[:at] + bytes([layer[at] ^ 1]) + layer[at + 1 :]
+        with pytest.raises(Refused, match="its layers are not those"):
+            loaded(tar_of({**long, "layer.tar": other}), 200_000)
 
 
 def test_a_configuration_is_as_short_as_anybodys() -> None:
