@@ -20,7 +20,7 @@ from dom0.socketproxy import containers, listing
 from dom0.socketproxy.context import Asked, Context
 from dom0.socketproxy.room import Kind
 from dom0.socketproxy.scope import ANONYMOUS_ALONE, LABEL, LARGEST_LABELS, Scope
-from dom0.socketproxy.upstream import LARGEST_ANSWER, MOST_HELD, NEWEST_API, Reply, Upstream
+from dom0.socketproxy.upstream import LARGEST_ANSWER, LISTS_AT_ONCE, MOST_HELD, NEWEST_API, Reply, Upstream
 from dom0.testing import api, busybox, scopes
 from dom0.testing.escape import still
 from dom0.testing.escape.raw import Client
@@ -152,6 +152,31 @@ def test_a_list_of_thousands_is_not_decoded_at_once_and_others_are_answered_mean
     assert len(listed) == 5000
     assert most < 4 * sum(map(len, listed))
     assert turns > 20
+
+
+class Waiting(still.Still):
+    """Answers when everybody has asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asking = self.most = 0
+
+    async def answer(self, sent: Sent) -> Reply:
+        self.asking += 1
+        self.most = max(self.most, self.asking)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        self.asking -= 1
+        return await super().answer(sent)
+
+
+async def test_a_scope_asks_the_engine_for_few_lists_at_once() -> None:
+    engine = Waiting()
+    context = Context(Scope("guest"), still.GRANTS, engine, still.SOCKET)
+    asked = Asked(method="GET", path=(), names={}, query={"all": "1"})
+    answers = await asyncio.gather(*(containers.listed(context, asked) for _ in range(20)))
+    assert [len(answer.value) for answer in answers] == [1] * 20
+    assert engine.most == LISTS_AT_ONCE
 
 
 @pytest.mark.engine

@@ -54,7 +54,8 @@ async def of_scopes(
     path = ("containers", "json") if kind == "container" else (f"{kind}s",)
     labels = [*filters.values.get("label", ()), LABEL]
     asked = {**(query if kind == "container" else {}), "filters": filters.with_values("label", labels).written()}
-    reply = await upstream.ask("GET", *path, query=asked, shape=_Volumes if kind == "volume" else list[msgspec.Raw])
+    async with upstream.listing:
+        reply = await upstream.ask("GET", *path, query=asked, shape=_Volumes if kind == "volume" else list[msgspec.Raw])
     if reply.status != OK:
         said = f"the Engine behind this socket does not list its {kind}s: status {reply.status}"
         raise Refused(reply.status, (reply.document or {}).get("message", said))

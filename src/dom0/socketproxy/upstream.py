@@ -20,6 +20,7 @@ NEWEST_API = (1, 45)  # the newest whose keys the rules know
 LARGEST_ANSWER = 64 << 20  # bytes
 LARGEST_OF_A_SCOPE = 1 << 30  # bytes, for its owner, whatever it has made of its rows
 MOST_HELD = 2  # such answers, of all tasks together: a decoded one is some times as large
+LISTS_AT_ONCE = 4  # that are asked for; long ones keep the Engine from others
 HOST = "docker"
 READ_AHEAD = 256 << 10  # bytes
 SEND_AHEAD = 512 << 10  # bytes, of an archive: a piece goes at once
@@ -38,6 +39,7 @@ class Upstream:
         self.socket = socket
         self._largest = largest
         self._held: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()  # by task, bytes
+        self.listing = asyncio.Semaphore(LISTS_AT_ONCE)
         self.api = NEWEST_API
         self._client = Client(self.connect, HOST)
 
