@@ -21,13 +21,14 @@ from dom0.agent.processes import NEW_SOCKET, HostProcesses, SeenFromScope
 from dom0.agent.progress import Changes
 from dom0.agent.readiness import Readiness
 from dom0.agent.reconcile import Limits
+from dom0.agent.role import RoleRunner
 from dom0.agent.scopes import Scopes
 from dom0.agent.store import exclusive_lock
 from dom0.engine.docker import DockerEngine
 from dom0.engine.protocol import Engine
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable, NotFound
 from dom0.host import boot_record, contract, launcher
-from dom0.names import etc_directory, run_directory, state_directory
+from dom0.names import FARM_FILE, etc_directory, run_directory, state_directory
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ LOOK_AGAIN = 1.0  # seconds between looks whether an Engine that does not answer
 CUT_OFF = "the Docker Engine has made a new socket; dom0 restarts to connect to it"
 LOST = "the Docker Engine reports this container as ended or removed; dom0 ends, so that no second one runs beside it"
 END_WITHIN = 10.0  # seconds for an agent before us that the Engine has lost: it ends when it notices
+LOOK_FOR_FARM = 5.0  # seconds between looks whether this machine has joined a farm
 LONGEST_PAUSE = 5.0  # seconds between attempts to reach the Engine at start
 
 
@@ -58,12 +60,13 @@ async def _serve(engine: Engine) -> None:
     changed, readiness = Changes(), Readiness()
     ambassadors, scopes = Ambassadors(engine, readiness, changed), Scopes()
     journal = Journal(STATE, now=time.time)
+    give_way = partial(handover.hand_over, engine, say=log.info)
     machine = Machine(
         engine,
         state=STATE,
         own=own,
         resolve=lambda image, audience, handed: source.resolve(engine, ETC, STATE, own, audience, image, handed),
-        hand_over=lambda image: handover.hand_over(engine, image, log.info),
+        hand_over=give_way,
         handing_over=may_be_handed_over,  # until we know
         limits=Limits(steps=STEPS_PER_CORE * info.cpus, all_endpoints=api_version >= ALL_ENDPOINTS),
         changed=changed,
@@ -92,7 +95,7 @@ async def _serve(engine: Engine) -> None:
         log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
         watches = [_end_when_cut_off(machine), _end_when_ended(engine, machine, own), image_server.run()]
         if not own.is_guest:
-            watches.append(_join_farm())
+            watches.append(_follow_farm(engine, RoleRunner(engine, machine, own, give_way)))
         if may_be_handed_over:
             watches.append(_mend_handover(engine, machine))
         beside = [tasks.create_task(watch) for watch in watches]
@@ -103,12 +106,16 @@ async def _serve(engine: Engine) -> None:
             task.cancel()
 
 
-async def _join_farm() -> None:
-    """Where whoever started this machine says that it belongs to one."""
-    if named := contract.get(RUN, "farm"):
-        from dom0.farms import join  # with TLS, for the few machines that need it
+async def _follow_farm(engine: Engine, runner: RoleRunner) -> None:
+    """Where a person, or whoever started this machine, has made it a node of one."""
+    named = contract.get(RUN, "farm")
+    while not named and not (STATE / FARM_FILE).exists():  # noqa: ASYNC110 -- another process writes it
+        await asyncio.sleep(LOOK_FOR_FARM)
+    from dom0.farms import follow, join  # with TLS and the fetcher, for the few machines that need them
 
+    if named:
         await join.follow(STATE, named)
+    await follow.follow(STATE, engine, runner)
 
 
 async def _mend_handover(engine: Engine, machine: Machine) -> None:

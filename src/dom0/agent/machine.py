@@ -595,10 +595,11 @@ def _handed_with(request: UpRequest) -> Handed:
     except msgspec.DecodeError as error:
         raise UsageError(f"project: {error}", hint="leave it out, and it is read anew") from error
     if request.logins == NO_LOGINS:
-        return Handed(project, request.layer)
+        return Handed(project, request.layer, images=request.images)
     from dom0.registry.credentials import Login  # few machines need one
 
     try:
-        return Handed(project, request.layer, msgspec.json.decode(request.logins, type=dict[str, Login]))
+        logins = msgspec.json.decode(request.logins, type=dict[str, Login])
     except msgspec.DecodeError as error:
         raise UsageError(f"logins: {error}", hint="leave them out, and root's on this machine are used") from error
+    return Handed(project, request.layer, logins, request.images)

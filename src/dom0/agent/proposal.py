@@ -80,7 +80,7 @@ class Proposer:
                 desired = carry_over(candidate.desired, generation.desired if generation else None)
                 candidate = replace(candidate, desired=desired)
                 if asked.adopt and (generation is None or not generation.desired.slots):
-                    once_more = replace(NOTHING, logins=asked.handed.logins)
+                    once_more = replace(NOTHING, logins=asked.handed.logins, images=asked.handed.images)
                     again = partial(self._resolve, asked.image, self._audience, once_more)
                     candidate, before = await take_over(self._engine, candidate, self._state, again)
                 root = HOST_ROOT if asked.of_a_person and self._own.sees_host else None

@@ -62,12 +62,14 @@ class Candidate(msgspec.Struct, frozen=True):
 class Handed(msgspec.Struct, frozen=True):
     """What `dom0 up` has of an image's project already: what reading it comes to, and the image's layer with its files.
 
-    Whatever is missing comes from the image. `logins`: by registry, of the person; they are kept nowhere.
+    Whatever is missing comes from the image. `logins`: by registry, of the person; they are kept nowhere. `images`: IDs
+    of those that references mean, whatever they name here or at a registry.
     """
 
     project: Project | None = None
     layer: bytes = b""
     logins: Mapping[str, Login] = {}
+    images: Mapping[str, str] = {}
 
 
 NOTHING = Handed()
@@ -180,7 +182,8 @@ async def _resolve_in(
         project = await _read(etc, place)
     find_login = partial(_find_login, handed.logins, source)
     async with pulling(engine, project, audience, find_login) as pull:
-        images = await pin_images(engine, images_needed(project), pull, audience.say, built=source.images)
+        needs = images_needed(project)
+        images = await pin_images(engine, needs, pull, audience.say, built=source.images, pinned=handed.images)
     files = await asyncio.to_thread(_stage_files, etc, state / "staging")
     return Candidate(await _expand(engine, project, source, images), files, source.image, source.inputs)
 
@@ -271,15 +274,25 @@ def _stage_files(etc: Path, staging: Path) -> Path:
 
 
 async def pin_images(
-    engine: Engine, needs: tuple[ImageNeed, ...], pull: Pull, say: Say, *, built: Mapping[str, str] = {}
+    engine: Engine,
+    needs: tuple[ImageNeed, ...],
+    pull: Pull,
+    say: Say,
+    *,
+    built: Mapping[str, str] = {},
+    pinned: Mapping[str, str] = {},
 ) -> dict[str, Image]:
     """Each image once, whatever the number of services that share it; pulls go on side by side.
 
-    `built` are the IDs of those that were built with the dom0 image: their names may still be of older ones. One that
-    fails does not stop the others: what was pulled need not be pulled again. Raises Dom0Error.
+    `built` are the IDs of those that were built with the dom0 image: their names may still be of older ones; `pinned`
+    of those that are meant whatever their names say: they are here, and never pulled. One that fails does not stop the
+    others: what was pulled need not be pulled again. Raises Dom0Error.
     """
     by_ref = {need.ref: need for need in needs}
-    finding = (_find_image(engine, need, pull, say, built.get(ref, "")) for ref, need in by_ref.items())
+    finding = (
+        engine.image(pinned[ref]) if ref in pinned else _find_image(engine, need, pull, say, built.get(ref, ""))
+        for ref, need in by_ref.items()
+    )
     found = await asyncio.gather(*finding, return_exceptions=True)
     images: dict[str, Image] = {}
     for ref, image in zip(by_ref, found, strict=True):

@@ -147,6 +147,7 @@ class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     project: msgspec.Raw = NOT_READ  # that project, where the command has read it: compose/model.Project
     logins: msgspec.Raw = NO_LOGINS  # by registry: registry/credentials.Login; raw, so that no text of ours shows them
     layer: bytes = b""  # and the layer of that image with its files, a tar, where they are few: images/unpack
+    images: dict[str, str] = {}  # by reference: the ID of the image that is meant, which is on this machine
 
 
 class WatchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -5,23 +5,29 @@ killed at any moment.
     roles/NAME/compose.yaml    a role: the project that its nodes are to run
     state/nodes.json           which machines wait, and which are nodes (`nodes`); replaced as a whole, under a lock
     state/server.pem           key and certificate of the server, never made anew: nodes know the server by it
+    state/revisions/N.json     revisions (`revisions`), each written once
+    state/current.json         the number of the current one
+    state/blobs/               what their images and private files are made of, by digest
+    state/reports/             what each node said last, by the key that it has in nodes.json
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from dom0 import flock
-from dom0.durable import write_atomic, writing
+from dom0.durable import sync, write_atomic, writing
 from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
 from dom0.farms import settings
 from dom0.farms.nodes import Nodes
+from dom0.farms.revisions import Report, Revision
 from dom0.farms.settings import NAME, FarmSettings
 from dom0.wording import did_you_mean, excerpt
 
@@ -35,12 +41,19 @@ listen: {listen} # where its server answers, ADDRESS:PORT; 0.0.0.0 is every addr
 """
 
 
+class Current(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    revision: int = 0
+
+
 class FarmDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.state = path / "state"
         self.server_pem = self.state / "server.pem"
         self._nodes = self.state / "nodes.json"
+        self._current = self.state / "current.json"
+        self._revisions = self.state / "revisions"
+        self._reports = self.state / "reports"
 
     def settings(self) -> FarmSettings:
         """Raises ProjectError."""
@@ -64,19 +77,12 @@ class FarmDirectory:
 
     def nodes(self) -> Nodes:
         """Raises Dom0Error where the file is not what we wrote, or cannot be read."""
-        try:
-            return msgspec.json.decode(self._nodes.read_bytes(), type=Nodes)
-        except FileNotFoundError:
-            return Nodes()
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            hint = "put a copy of it in its place; without one each machine has to be approved again"
-            raise Dom0Error(f"{self._nodes}: is damaged: {error}", hint=hint) from error
-        except PermissionError as error:
-            hint = f"it has to belong to who serves the farm: chown --reference={self.state} {self._nodes}"
-            raise Dom0Error(f"{self._nodes}: permission denied", hint=hint) from error
-        except OSError as error:
-            hint = "if it is the disk: dmesg"
-            raise Dom0Error(f"{self._nodes}: cannot be read: {error.strerror}", hint=hint) from error
+        return (
+            self._read(
+                self._nodes, Nodes, "put a copy of it in its place; without one each machine has to be approved again"
+            )
+            or Nodes()
+        )
 
     def change(self, step: Callable[[Nodes], tuple[Nodes, T]]) -> T:
         """Put what `step` makes of the nodes in their place, on the disk before this returns, and return its other
@@ -84,6 +90,150 @@ class FarmDirectory:
 
         Raises Busy, Unwritable, and what `step` does; nothing has changed then.
         """
+        with self._locked() as owner:
+            before = self.nodes()
+            after, result = step(before)
+            if after != before:
+                write_atomic(self._nodes, msgspec.json.encode(after), owner=owner)
+        return result
+
+    def stamp(self) -> tuple[object, ...]:
+        """Another one after each change of what is kept here but reports."""
+
+        def look(path: Path) -> tuple[int, int] | None:
+            try:
+                found = path.stat()
+            except OSError:
+                return None
+            return found.st_ino, found.st_mtime_ns
+
+        return tuple(look(path) for path in (self._nodes, self._current))
+
+    # revisions
+
+    def revisions(self) -> list[Revision]:
+        """The oldest first. Raises Dom0Error."""
+        names = self._revisions.iterdir() if self._revisions.is_dir() else ()
+        numbers = sorted(int(path.stem) for path in names if path.suffix == ".json" and path.stem.isdecimal())
+        return [revision for number in numbers if (revision := self.revision(number))]
+
+    def revision(self, number: int) -> Revision | None:
+        """Raises Dom0Error."""
+        return self._read(
+            self._revisions / f"{number}.json", Revision, "put a copy of it in its place: dom0 farm history"
+        )
+
+    def current(self) -> Revision | None:
+        """Raises Dom0Error."""
+        hint = "say which one is current: dom0 farm rollback N"
+        found = self._read(self._current, Current, hint)
+        return self.revision(found.revision) if found else None
+
+    def revise(self, step: Callable[[list[Revision]], Revision]) -> tuple[Revision, bool]:
+        """Make what `step` makes of all revisions the current one, and say whether that is a change.
+
+        One that is new is on the disk as a whole before it is current, and never written again. Raises Busy,
+        Unwritable, Dom0Error, and what `step` does; the same one as before is current then.
+        """
+        with self._locked() as owner:
+            known = self.revisions()
+            wanted, before = step(known), self._read(self._current, Current, "")
+            if wanted not in known:
+                path = self._revisions / f"{wanted.number}.json"
+                assert not path.exists(), path
+                self._write(path, msgspec.json.encode(wanted), owner)
+            if before == Current(revision=wanted.number):
+                return wanted, False
+            self._write(self._current, msgspec.json.encode(Current(revision=wanted.number)), owner)
+        return wanted, True
+
+    # what they are made of
+
+    def blob(self, digest: str) -> Path:
+        """Where it is, if it is there. `digest` is one: nothing else may come from outside."""
+        return self.state / "blobs" / digest.removeprefix("sha256:")
+
+    def has_blob(self, digest: str, size: int) -> bool:
+        try:
+            return self.blob(digest).stat().st_size == size
+        except OSError:
+            return False
+
+    def add_blob(self, digest: str, pieces: Iterable[bytes]) -> None:
+        """As a whole or not at all, and on the disk. Raises Unwritable."""
+        path = self.blob(digest)
+        fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+        with writing(path):
+            self._make(path.parent, self._owner())
+            try:
+                with fresh.open("wb") as file:
+                    os.fchmod(file.fileno(), 0o600)
+                    if owner := self._owner():
+                        os.fchown(file.fileno(), *owner)
+                    for piece in pieces:
+                        file.write(piece)
+                    file.flush()
+                    os.fsync(file.fileno())
+                fresh.replace(path)
+                sync(path.parent)
+            finally:
+                fresh.unlink(missing_ok=True)
+
+    # what nodes say
+
+    def reports(self) -> dict[str, Report]:
+        """By the keys of the nodes; what is damaged is left out: the node says it again."""
+        found = {}
+        for path in self._reports.iterdir() if self._reports.is_dir() else ():
+            with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+                found[path.stem] = msgspec.json.decode(path.read_bytes(), type=Report)
+        return found
+
+    def put_report(self, key: str, report: Report | None) -> None:
+        """`None`: it is no node any more. Raises Unwritable."""
+        path = self._reports / f"{key}.json"
+        if report is not None:
+            self._write(path, msgspec.json.encode(report), self._owner())
+            return
+        with writing(path):
+            path.unlink(missing_ok=True)
+
+    # files
+
+    def _read(self, path: Path, kind: type[T], hint: str) -> T | None:
+        """Raises Dom0Error where the file is not what we wrote, or cannot be read."""
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=kind)
+        except FileNotFoundError:
+            return None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Dom0Error(f"{path}: is damaged: {error}", hint=hint) from error
+        except PermissionError as error:
+            owner = f"it has to belong to who serves the farm: chown --reference={self.state} {path}"
+            raise Dom0Error(f"{path}: permission denied", hint=owner) from error
+        except OSError as error:
+            raise Dom0Error(f"{path}: cannot be read: {error.strerror}", hint="if it is the disk: dmesg") from error
+
+    def _write(self, path: Path, content: bytes, owner: tuple[int, int] | None) -> None:
+        with writing(path):
+            self._make(path.parent, owner)
+        write_atomic(path, content, owner=owner)
+
+    def _make(self, directory: Path, owner: tuple[int, int] | None) -> None:
+        if not directory.is_dir():
+            directory.mkdir(mode=0o700, exist_ok=True)
+            if owner is not None:
+                os.chown(directory, *owner)
+            sync(directory.parent)
+
+    def _owner(self) -> tuple[int, int] | None:
+        """Whose the files are that root writes: `sudo dom0 farm approve`."""
+        found = self.state.stat()
+        return (found.st_uid, found.st_gid) if os.geteuid() == 0 else None
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[tuple[int, int] | None]:
+        """No other process changes what is in `state` meanwhile. Raises Busy, Unwritable."""
         with writing(self.state):
             descriptor = os.open(self.state, os.O_RDONLY | os.O_DIRECTORY)
         deadline = time.monotonic() + PATIENCE
@@ -92,15 +242,9 @@ class FarmDirectory:
                 if time.monotonic() >= deadline:
                     raise Busy(f"{self.state}: another process has it", hint="see which one: lslocks")
                 time.sleep(_LOCK_AGAIN)
-            before = self.nodes()
-            after, result = step(before)
-            if after != before:
-                found = os.fstat(descriptor)
-                owner = (found.st_uid, found.st_gid) if os.geteuid() == 0 else None  # `sudo dom0 farm approve`
-                write_atomic(self._nodes, msgspec.json.encode(after), owner=owner)
+            yield self._owner()
         finally:
             os.close(descriptor)
-        return result
 
     def check_new(self) -> None:
         """Raises ProjectError where something is in the way; what a killed `make` has left is not."""

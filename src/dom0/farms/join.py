@@ -26,13 +26,13 @@ from dom0.farms.nodes import Machine, NodeState, Standing
 from dom0.farms.pin import Pin
 from dom0.http.channel import Malformed
 from dom0.http.client import Client
+from dom0.names import FARM_FILE
 from dom0.wording import excerpt
 
 AGAIN = 2.0  # seconds between two questions of one that waits
 LONGEST_PAUSE = 60.0  # seconds between two attempts to reach a server that does not answer
 ANSWER_WITHIN = 30.0  # seconds
 MOST_ANSWER = 64 << 10  # bytes
-FILE = "farm.json"
 TICKET = Path("/proc/1/root/medium/dom0/ticket")  # on the base OS, also from the root container
 _TICKET = re.compile(r"[0-9a-f]{64}")
 
@@ -53,12 +53,12 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
 def read(state: Path) -> Membership | None:
     """Raises Dom0Error where the file is not what we wrote, OSError."""
     try:
-        return msgspec.json.decode((state / FILE).read_bytes(), type=Membership)
+        return msgspec.json.decode((state / FARM_FILE).read_bytes(), type=Membership)
     except FileNotFoundError:
         return None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Dom0Error(
-            f"{state / FILE}: is damaged: {error}", hint="remove it: the machine waits then, and is approved again"
+            f"{state / FARM_FILE}: is damaged: {error}", hint="remove it: the machine waits then, and is approved again"
         ) from error
 
 
@@ -80,7 +80,7 @@ def prepare(state: Path, server: Pin, *, leave: bool) -> Membership:
         found = None
     if found is None:
         found = Membership(fingerprint=server.fingerprint, secret=secrets.token_hex(32))
-    return _keep(state, before, replace(found, address=f"{server.host}:{server.port}"))
+    return keep(state, before, replace(found, address=f"{server.host}:{server.port}"))
 
 
 async def join(
@@ -96,7 +96,7 @@ async def join(
         while True:
             _check_kept(state, membership)
             try:
-                standing = await _ask(client, membership.secret, body)
+                standing = await _ask_standing(client, membership.secret, body)
             except (OSError, Malformed) as error:
                 if last is None and not patient:
                     raise
@@ -105,7 +105,7 @@ async def join(
             else:
                 if standing.state is not NodeState.WAITING:
                     told = replace(membership, farm=standing.farm, name=standing.name, role=standing.role)
-                    _keep(state, membership, told)
+                    keep(state, membership, told)
                     return standing
                 said = f"code {standing.code}: on the server of the farm {standing.farm}, dom0 farm approve"
                 said += f" {standing.code} --as NAME --role ROLE"
@@ -147,16 +147,23 @@ def describe() -> Machine:
     return Machine(hostname=hostname, architecture=of.machine, memory=memory)
 
 
-async def _ask(client: Client, secret: str, body: bytes) -> Standing:
-    """Raises Dom0Error where the server refuses, OSError, Malformed."""
+async def ask(
+    client: Client, path: str, secret: str, body: bytes, *, within: float = ANSWER_WITHIN, most: int = MOST_ANSWER
+) -> tuple[int, bytes]:
+    """What the server answers to a POST: the status, and at most so many bytes. Raises OSError, Malformed."""
     headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
     said = bytearray()
-    async with asyncio.timeout(ANSWER_WITHIN), client.ask("POST", "/v1/hello", headers=headers, body=body) as answer:
+    async with asyncio.timeout(within), client.ask("POST", path, headers=headers, body=body) as answer:
         async for piece in answer.chunks():
             said += piece
-            if len(said) > MOST_ANSWER:
+            if len(said) > most:
                 raise ConnectionError("the answer is too long")
-        status = answer.status
+        return answer.status, bytes(said)
+
+
+async def _ask_standing(client: Client, secret: str, body: bytes) -> Standing:
+    """Raises Dom0Error where the server refuses, OSError, Malformed."""
+    status, said = await ask(client, "/v1/hello", secret, body)
     try:
         if status == 200:
             return msgspec.json.decode(said, type=Standing)
@@ -168,15 +175,18 @@ async def _ask(client: Client, secret: str, body: bytes) -> Standing:
     raise Dom0Error(f"the farm's server refuses: {excerpt(message)}", hint="on the server: dom0 farm nodes")
 
 
-def _keep(state: Path, before: Membership | None, after: Membership) -> Membership:
-    """Raises Dom0Error where another process has put another secret there since `before` was read, OSError."""
+def keep(state: Path, before: Membership | None, after: Membership) -> Membership:
+    """What the machine is in its farm from now on.
+
+    Raises Dom0Error where another process has put another secret there since `before` was read, OSError.
+    """
     if after != before:
         lock = state / ".farm.lock"  # of its own: the agent has that of the directory
         lock.mkdir(mode=0o700, parents=True, exist_ok=True)
         locked = flock.open_locked(lock)
         try:
             _check_kept(state, before)
-            write_atomic(state / FILE, msgspec.json.encode(after))
+            write_atomic(state / FARM_FILE, msgspec.json.encode(after))
         finally:
             os.close(locked)
     return after

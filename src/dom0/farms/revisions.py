@@ -99,6 +99,31 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     since: float = 0.0
 
 
+class FollowRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`told`: digest of the order that the node has."""
+
+    report: Report
+    told: Digest = ""
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node is told: what to have on its disk, and what to run, as revision number `revision`; None: stay with
+    what it has. What has failed there it tries again in another `turn` only.
+    """
+
+    farm: str
+    name: str
+    role: str
+    revision: int = 0
+    turn: int = 0
+    fetch: RoleContent | None = None
+    run: RoleContent | None = None
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{hashlib.sha256(msgspec.json.encode(self)).hexdigest()}"
+
+
 def revise(known: Iterable[Revision], roles: Mapping[str, RoleContent], made: float) -> Revision:
     """The newest of the known ones that says just this, or the next one."""
     by_number = {revision.number: revision for revision in known}

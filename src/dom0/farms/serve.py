@@ -2,20 +2,24 @@
 
 POST /v1/hello    {hostname, architecture, memory, ticket}, with the machine's secret as a bearer token
                   -> Standing: whether it waits, and with which code, or which node of the farm it is
+POST /v1/follow   {report, told}, of a node -> Order: what it is to run; the answer waits until that is another one
+                  than it was `told` last, for at most a minute
+GET /v1/blobs/DIGEST   what the images and private files of its own role are made of; a range of it, if one is asked for
 
-All that is decided is decided in `nodes`, and on the disk before it is answered.
+All that is decided is decided in `nodes` and `orders`, and on the disk before it is answered.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -36,8 +40,12 @@ from dom0.farms.nodes import (
     hear,
     key_of,
 )
+from dom0.farms.orders import Orders
+from dom0.farms.revisions import FollowRequest
 from dom0.http import server
 from dom0.http.server import HttpError, Request, Response, refusal, route
+from dom0.registry.reference import digest_flaw
+from dom0.registry.serve import BLOB_TYPE, PIECE, RANGE
 
 MOST = 512  # connections at once
 MOST_EACH = 32  # of one address
@@ -45,16 +53,28 @@ UNREAD = 30.0  # seconds that a machine may leave an answer unread
 MOST_BYTES = 4096  # of a body
 _BEARER = re.compile(r"Bearer ([0-9a-f]{64})")
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
 async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[None]:
     """Until the block ends. Raises Dom0Error, OSError."""
-    answer = route({"POST /v1/hello": _Control(farm).hello})
+    orders = Orders(farm)
+    control = _Control(farm, orders)
+    routes = {
+        "POST /v1/hello": control.hello,
+        "POST /v1/follow": control.follow,
+        "GET /v1/blobs/{digest}": control.blob,
+    }
     tls = pin.of_server(farm.server_pem)
-    async with server.serve(answer, listening, most=MOST, most_each=MOST_EACH, unread=UNREAD, tls=tls):
-        yield
+    keeping = asyncio.create_task(orders.keep())
+    try:
+        async with server.serve(route(routes), listening, most=MOST, most_each=MOST_EACH, unread=UNREAD, tls=tls):
+            yield
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
 
 
 class Hello(Machine, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,20 +84,14 @@ class Hello(Machine, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class _Control:
-    def __init__(self, farm: FarmDirectory) -> None:
+    def __init__(self, farm: FarmDirectory, orders: Orders) -> None:
         self._farm = farm
+        self._orders = orders
         self._name = farm.settings().name
 
     async def hello(self, request: Request) -> Response:
-        said = request.headers.all("Authorization")
-        secret = _BEARER.fullmatch(said[0]) if len(said) == 1 else None
-        if secret is None:
-            raise HttpError(401, "a machine's secret is missing: 64 hexadecimal digits as a bearer token")
-        try:
-            hello = msgspec.json.decode(await request.read(MOST_BYTES), type=Hello)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise HttpError(400, str(error)) from error
-        key, address, now = key_of(secret[1]), request.address, time.time()
+        key, address, now = _key(request), request.address, time.time()
+        hello = await _read(request, Hello)
         try:
             before, node = await asyncio.to_thread(
                 self._farm.change, lambda nodes: _heard(nodes, key, hello, address, now)
@@ -95,6 +109,72 @@ class _Control:
             log.info("%s is enrolled, with the role %s", node.name, node.role)
         standing = Standing(farm=self._name, state=node.state, code=node.code, name=node.name, role=node.role)
         return Response(msgspec.json.encode(standing))
+
+    async def follow(self, request: Request) -> Response:
+        key = _key(request)
+        asked = await _read(request, FollowRequest)
+        try:
+            await self._orders.hear(key, asked.report, request.address)
+            order = await self._orders.wait(key, asked.told, lambda: request.is_gone)
+        except Dom0Error as error:
+            log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
+            return refusal(503, "the farm's server has a problem: its log says which")
+        if order is None:
+            raise HttpError(403, "this machine is no node of the farm")
+        return Response(msgspec.json.encode(order))
+
+    async def blob(self, request: Request) -> Response:
+        """What is not of the node's own role is refused, whether it is there or not."""
+        digest = request.captured["digest"]
+        key = _key(request)
+        with suppress(Dom0Error):  # what was so a moment ago will do
+            await self._orders.look()
+        size = None if digest_flaw(digest) else self._orders.find_blob(key, digest)
+        if size is None:
+            raise HttpError(403, "this is nothing of the role that this machine has")
+        if not self._farm.has_blob(digest, size):
+            log.error("%s: is damaged or gone: dom0 farm up writes it anew", self._farm.blob(digest))
+            raise HttpError(503, "the farm's server does not have it")
+        asked = request.headers.all("Range")
+        wanted = RANGE.fullmatch(asked[0]) if len(asked) == 1 else None
+        start = int(wanted[1]) if wanted else 0
+        last = min(int((wanted and wanted[2]) or size), size - 1)
+        if (asked and wanted is None) or (wanted and last < start):
+            raise HttpError(416, "one range is given: bytes=0-1023")
+        headers = [("Content-Length", str(last + 1 - start)), ("Accept-Ranges", "bytes")]
+        if wanted:
+            headers.append(("Content-Range", f"bytes {start}-{last}/{size}"))
+        stop = start if request.method == "HEAD" else last + 1
+        return Response(self._bytes(digest, start, stop), 206 if wanted else 200, BLOB_TYPE, tuple(headers))
+
+    async def _bytes(self, digest: str, start: int, stop: int) -> AsyncGenerator[bytes]:
+        descriptor = await asyncio.to_thread(os.open, self._farm.blob(digest), os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            while start < stop:
+                data = await asyncio.to_thread(os.pread, descriptor, min(PIECE, stop - start), start)
+                if not data:
+                    raise ConnectionAbortedError("it has gone")
+                start += len(data)
+                yield data
+        finally:
+            os.close(descriptor)
+
+
+def _key(request: Request) -> str:
+    """Of whoever asks. Raises HttpError."""
+    said = request.headers.all("Authorization")
+    secret = _BEARER.fullmatch(said[0]) if len(said) == 1 else None
+    if secret is None:
+        raise HttpError(401, "a machine's secret is missing: 64 hexadecimal digits as a bearer token")
+    return key_of(secret[1])
+
+
+async def _read(request: Request, kind: type[T]) -> T:
+    """Raises HttpError."""
+    try:
+        return msgspec.json.decode(await request.read(MOST_BYTES), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise HttpError(400, str(error)) from error
 
 
 def _heard(

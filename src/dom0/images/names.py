@@ -56,7 +56,7 @@ async def give(engine: Engine, names: Names) -> None:
 
 async def mark(engine: Engine, image: Image, tag: str) -> None:
     """`image` was built for `dom0 up`, to have the name `tag`. Raises EngineError."""
-    for image_id in images_of(image.labels).values():
+    for image_id in (await _service_images(engine, image)).values():
         await engine.tag_image(image_id, _built(image_id))
     if tag == IMAGE:
         await engine.tag_image(image.id, _built(image.id))
@@ -164,8 +164,13 @@ async def _wanted(engine: Engine, image_id: str) -> Names:
     is_latest = await find(engine, _built(image_id)) is not None
     if not is_latest and await find(engine, _built(image_id) + BESIDE) is None:
         return {}
-    wanted = dict(images_of((await engine.image(image_id)).labels))
+    wanted = await _service_images(engine, await engine.image(image_id))
     return wanted | {IMAGE: image_id} if is_latest else wanted
+
+
+async def _service_images(engine: Engine, image: Image) -> dict[str, str]:
+    """What was built with it, as `Names`. Brought from an Engine that keeps images in another way, it is not here."""
+    return {name: id_ for name, id_ in images_of(image.labels).items() if await find(engine, id_)}
 
 
 async def present(engine: Engine, names: Iterable[str]) -> dict[str, str]:

@@ -66,20 +66,44 @@ def brought_for(state: Path, image_id: str) -> Path:
 async def deliver(engine: Engine, image: Image, directory: Path) -> None:
     """Copy the private files of `image` to the Engine's machine, from the project in `directory`.
 
-    Through a container that is never started: the machine may be another one, and this process need not be root.
     Raises EngineError, ProjectError.
     """
+    if names := of_image(image.labels):
+        await _bring(engine, image.id, pack(directory, names, brought_for(Path(), image.id)))
+
+
+async def deliver_packed(engine: Engine, image_id: str, packed: bytes) -> None:
+    """As `deliver`, of what `pack` has made without a directory. Raises EngineError, ValueError for no such tar."""
+    import io
+    import tarfile
+
+    into, moved = brought_for(Path(), image_id), io.BytesIO()
+    try:
+        with (
+            tarfile.open(fileobj=io.BytesIO(packed)) as archive,
+            tarfile.open(fileobj=moved, mode="w", format=tarfile.PAX_FORMAT) as written,
+        ):
+            for parent in (into.parent, into):
+                entry = tarfile.TarInfo(str(parent))
+                entry.type, entry.mode = tarfile.DIRTYPE, 0o700
+                written.addfile(entry)
+            for entry in archive:
+                content = archive.extractfile(entry) if entry.isreg() else None
+                written.addfile(entry.replace(name=str(into / entry.name), deep=False), content)
+    except tarfile.TarError as error:
+        raise ValueError(f"private files: {error}") from error
+    await _bring(engine, image_id, moved.getvalue())
+
+
+async def _bring(engine: Engine, image_id: str, tar: bytes) -> None:
+    """Through a container that is never started: the machine may be another one, and this process need not be root."""
     from dom0.engine.bodies import ContainerBody, HostConfig
 
-    names = of_image(image.labels)
-    if not names:
-        return
     body = ContainerBody(
-        image=image.id,
+        image=image_id,
         labels=labels.NO_PART,
         host_config=HostConfig(binds=(f"{STATE}:{STATE}",), network_mode="none"),
     )
-    tar = pack(directory, names, brought_for(Path(), image.id))
     container = await engine.create_container("", body)
     try:
         await engine.put_archive(container, STATE, tar)

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -33,7 +33,7 @@ from dom0.registry.ask import patiently
 from dom0.registry.client import Registry
 from dom0.registry.credentials import Login
 from dom0.registry.depot import Depot, Need
-from dom0.registry.fetch import USUAL, Terms, fetch
+from dom0.registry.fetch import USUAL, Source, Terms, fetch
 from dom0.registry.manifest import Descriptor, Index, choose, digest_of, naming, parse_platform
 from dom0.registry.mirrors import Mirrored
 from dom0.registry.peers import Peered
@@ -92,15 +92,12 @@ async def pull(
     login = await find_login(wanted.registry)
     async with _registry_of(wanted, info, login, depot, peers) as registry:
         work = _Pull(engine, info, registry, depot, terms, meter)
-        image = await work.resolve(wanted, platform or f"linux/{info.machine}")
+        image = await work.resolve(registry, wanted, platform or f"linux/{info.machine}")
         for key in keys:
             await patiently(partial(require_signed, registry, wanted, image.digest, key), terms, meter)
         if registry.is_anonymous:
             await asyncio.to_thread(work.keep_manifests, image)
-        with depot.use(image.sizes):
-            layers_here = await work.bring(image)
-        if info.containerd_store:
-            await asyncio.to_thread(work.remembered.add, image.id, image.manifest)
+        layers_here = await work.bring(image)
     for_engine = login.for_engine(wanted.registry) if login else {}
     warning = await work.complete_names(image, platform, for_engine)
     await asyncio.to_thread(depot.trim)
@@ -156,12 +153,33 @@ def is_insecure(registry: str, info: EngineInfo) -> bool:
     return any(address in ipaddress.ip_network(each, strict=False) for each in networks)
 
 
+class Origin(Source, Protocol):
+    """Where the blobs of images come from. `is_anonymous`: they may be given to others."""
+
+    @property
+    def is_anonymous(self) -> bool: ...
+
+    def doubt(self, descriptor: Descriptor, /) -> Sequence[tuple[int, int]]:
+        """As of `fetch`."""
+
+
+async def bring(
+    engine: Engine, depot: Depot, image: NamedImage, origin: Origin, *, terms: Terms = USUAL, meter: Meter
+) -> None:
+    """Return when the Engine has an image of which all manifests are here, under its reference, which has a tag.
+
+    Cancelled, it leaves in the depot what has come. Raises as `pull`.
+    """
+    await _Pull(engine, await engine.info(), origin, depot, terms, meter).bring(image)
+    await asyncio.to_thread(depot.trim)
+
+
 class _Pull(msgspec.Struct, frozen=True):
     """Who is asked and told, and where what comes is kept."""
 
     engine: Engine
     info: EngineInfo
-    registry: Peered
+    origin: Origin
     depot: Depot
     terms: Terms
     meter: Meter
@@ -170,15 +188,15 @@ class _Pull(msgspec.Struct, frozen=True):
     def remembered(self) -> Remembered:
         return Remembered(self.depot.root / "images")
 
-    async def resolve(self, reference: Reference, platform: str) -> NamedImage:
+    async def resolve(self, registry: Peered, reference: Reference, platform: str) -> NamedImage:
         index: Index | None = None
-        manifest = await patiently(partial(self.registry.image, reference), self.terms, self.meter)
+        manifest = await patiently(partial(registry.image, reference), self.terms, self.meter)
         if isinstance(manifest, Index):
             index = manifest
             with naming(reference):
                 chosen = choose(index, parse_platform(platform))
             by_digest = replace(reference, tag=None, digest=chosen.digest)
-            manifest = await patiently(partial(self.registry.image, by_digest), self.terms, self.meter)
+            manifest = await patiently(partial(registry.image, by_digest), self.terms, self.meter)
             if isinstance(manifest, Index):
                 raise Final(f"{reference}: {chosen.digest}: is an index in an index")
         top = (index or manifest).digest
@@ -191,7 +209,14 @@ class _Pull(msgspec.Struct, frozen=True):
                 self.depot.keep(each.raw, each.digest, public=True)
 
     async def bring(self, image: NamedImage) -> int:
-        """Returns how many layers the Engine had. All blobs are in `use`."""
+        """Returns how many layers the Engine had."""
+        with self.depot.use(image.sizes):
+            layers_here = await self._bring(image)
+        if self.info.containerd_store:
+            await asyncio.to_thread(self.remembered.add, image.id, image.manifest)
+        return layers_here
+
+    async def _bring(self, image: NamedImage) -> int:
         config = await self._config(image)
         with naming(image.reference):
             ids = diff_ids(config, image.manifest)
@@ -243,13 +268,13 @@ class _Pull(msgspec.Struct, frozen=True):
     async def _fetch(self, image: NamedImage, blobs: Sequence[Descriptor]) -> None:
         await fetch(
             blobs,
-            self.registry,
+            self.origin,
             self.depot,
             repository=image.reference.repository,
-            public=self.registry.is_anonymous,
+            public=self.origin.is_anonymous,
             terms=self.terms,
             meter=self.meter,
-            doubt=self.registry.doubt,
+            doubt=self.origin.doubt,
         )
 
     def _make_space(self, missing: Sequence[Descriptor]) -> None:

@@ -8,11 +8,14 @@ from dom0.cli.farms.init import init
 from dom0.cli.farms.join import join
 from dom0.cli.farms.nodes import approve, assign, nodes, remove
 from dom0.cli.farms.serve import serve
+from dom0.cli.farms.status import status
+from dom0.cli.farms.up import history, plan, rollback, up
 
 
 @click.group("farm")
 def command() -> None:
-    """Say which machines belong to a farm: on its server init, serve, nodes, approve; on a machine join.
+    """Say which machines belong to a farm, and what they run: on its server init, serve, nodes, approve, up; on a
+    machine join.
 
     $ dom0 farm init attic
     $ dom0 farm serve --dir attic
@@ -20,5 +23,5 @@ def command() -> None:
     """
 
 
-for one in (init, serve, nodes, approve, assign, remove, join):
+for one in (init, serve, nodes, approve, assign, remove, join, plan, up, status, history, rollback):
     command.add_command(one)

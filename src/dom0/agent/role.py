@@ -1,0 +1,68 @@
+"""What the farm of this machine wants it to run, brought up as by a person's `dom0 up`: a generation that goes back by
+itself. Of the farm's server nothing is known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from dom0.agent.events import actor
+from dom0.agent.machine import Machine
+from dom0.agent.source import Own
+from dom0.agent.status import Outcome, Progress, UpRequest
+from dom0.engine.protocol import Engine
+from dom0.errors import Busy
+from dom0.images import names
+from dom0.names import IMAGE
+from dom0.plan.labels import BASE
+
+FARM = "farm"  # the actor, in the journal
+
+
+class RoleRunner:
+    def __init__(self, engine: Engine, machine: Machine, own: Own, hand_over: Callable[[str], Awaitable[None]]) -> None:
+        self._engine = engine
+        self._machine = machine
+        self._own = own
+        self._hand_over = hand_over
+
+    @property
+    def generation(self) -> int:
+        """Number of the last one."""
+        return max((one.number for one in self._machine.history()), default=0)
+
+    async def run(self, image: str, images: Mapping[str, str], *, after: int) -> str:
+        """Return how the dom0 image with that ID has ended: "" if its generation is good, else why it is not.
+
+        `images`: IDs of what its services refer to. `after`: number of the last generation when this was begun: it may
+        have ended since. Raises Busy, Dom0Error.
+        """
+        if said := self._find_failure(image, after):
+            return said
+        actor.set(FARM)
+        found = await self._engine.image(image)
+        await names.mark(self._engine, found, IMAGE)
+        if image != self._own.image and found.labels.get(BASE, "") != self._own.built_on:
+            await self._take_its_base(image, images)
+        last = Progress()
+        async for progress in self._machine.up(UpRequest(dom0_image=image, images=dict(images))):
+            last = progress
+        if last.outcome is None:
+            raise Busy("dom0: is shutting down")
+        if last.outcome is Outcome.REPLACED:
+            raise Busy("dom0: another change came between")
+        if not last.outcome.is_failure:
+            return ""
+        return next((problem.title for problem in last.problems), "") or self._find_failure(image, after) or "it failed"
+
+    async def _take_its_base(self, image: str, images: Mapping[str, str]) -> None:
+        """It stands on another dom0-base: its own agent takes it up, in our place, by what its references name."""
+        await names.give(self._engine, {ref: id_ for ref, id_ in images.items() if "@" not in ref})
+        async with names.taken_up_later(self._engine, image):
+            await self._hand_over(image)
+        raise Busy("dom0: gives way to the dom0 image of the role")
+
+    def _find_failure(self, image: str, after: int) -> str:
+        """Why the last generation of that image failed, "" if it did not, or is older."""
+        found = next((one for one in self._machine.history() if one.dom0_image == image and one.number > after), None)
+        return (found.reason or "it failed") if found and found.outcome.is_failure else ""

@@ -1,0 +1,187 @@
+"""`dom0 farm plan`, `up`, `history` and `rollback`: what the nodes of a farm are to run."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from dom0 import terminal, times
+from dom0.cli.engine_client import on_engine
+from dom0.cli.farms.farm_option import farm_option
+from dom0.cli.report import Report
+from dom0.errors import EXIT_CHANGES
+from dom0.farms.directory import FarmDirectory
+from dom0.farms.revisions import Revision, changed_roles, find_earlier, revise
+from dom0.names import short_id
+
+if TYPE_CHECKING:
+    from dom0.engine.protocol import Engine
+
+_HEADS = ("ROLE", "CHANGE", "NODES")
+_COLOURS = {"CHANGE": {"removed": "red", "new": "green", "changed": "cyan"}}
+
+
+class RoleChange(msgspec.Struct, frozen=True, kw_only=True):
+    """As `--json` prints it. `nodes`: which have the role."""
+
+    role: str
+    change: str
+    nodes: tuple[str, ...]
+
+
+class RevisionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """As `--json` prints it. `roles`: by name, the ID of its dom0 image on an Engine with a graph driver."""
+
+    number: int
+    made: float  # seconds since the epoch
+    current: bool
+    roles: dict[str, str]
+
+
+class Revised(msgspec.Struct, frozen=True, kw_only=True):
+    """As `--json` prints it. `changes`: of what the nodes are to run."""
+
+    revision: int
+    changes: tuple[RoleChange, ...]
+
+
+@click.command("plan", short_help="Which roles `dom0 farm up` would change, and on which nodes.")
+@farm_option
+@click.option("--json", "as_json", is_flag=True, help="A list of objects: role, change, nodes.")
+def plan(farm: FarmDirectory, as_json: bool) -> int:
+    """Say which roles `dom0 farm up` would change, and on which nodes; refuse what it would refuse. Changes nothing.
+
+    Ends with 10 if there is something to do, with 0 if not. Images are built to see what becomes of them, as of dom0
+    plan.
+
+    $ dom0 farm plan
+    """
+    changes = on_engine(lambda engine: _plan(engine, farm))
+    if not changes:
+        terminal.say_done(changes, "nothing to do: the current revision is what the roles say", as_json=as_json)
+        return 0
+    _say_changes(changes, as_json=as_json)
+    return EXIT_CHANGES
+
+
+@click.command("up", short_help="Let the nodes run what the roles say.")
+@farm_option
+@click.option("--json", "as_json", is_flag=True, help="An object: revision, changes.")
+def up(farm: FarmDirectory, as_json: bool) -> None:
+    """Build all roles, and let the nodes of each run what it says.
+
+    That is written down as a revision, whose images are pinned: what a tag means later changes nothing. If it is what
+    an earlier revision says, that one is current again. A role that is refused changes nothing. The nodes take it from
+    the server of the farm, which runs as dom0 farm serve; dom0 farm status says how far they are.
+
+    $ dom0 farm up --dir attic
+    """
+    _say_revised(on_engine(lambda engine: _up(engine, farm, Report(beside=as_json))), as_json=as_json)
+
+
+@click.command("rollback", short_help="Let the nodes run what an earlier revision says.")
+@click.argument("number", metavar="[REVISION]", type=click.IntRange(min=1), required=False)
+@farm_option
+@click.option("--json", "as_json", is_flag=True, help="An object: revision, changes.")
+def rollback(number: int | None, farm: FarmDirectory, as_json: bool) -> None:
+    """Let the nodes run what REVISION says, or the one before the current one.
+
+    Nothing is built: all that it is made of is in the farm's directory.
+
+    $ dom0 farm history && dom0 farm rollback 3
+    """
+    farm.settings()
+    before = farm.current()
+    at = before.number if before else 0
+    revision, _ = farm.revise(lambda known: find_earlier(known, at, number))
+    _say_revised(_revised(farm, before, revision), as_json=as_json)
+
+
+@click.command("history")
+@farm_option
+@click.option("--json", "as_json", is_flag=True, help="A list of objects: number, made, current, roles.")
+def history(farm: FarmDirectory, as_json: bool) -> None:
+    """List the revisions of the farm, the newest first, and what each one changed.
+
+    $ dom0 farm history
+    """
+    farm.settings()
+    current = farm.current()
+    revisions = farm.revisions()
+    found = [
+        RevisionInfo(
+            number=each.number,
+            made=each.made,
+            current=each == current,
+            roles={role: content.image.config.digest for role, content in sorted(each.roles.items())},
+        )
+        for each in reversed(revisions)
+    ]
+    earlier = dict(zip((each.number for each in revisions), [None, *revisions], strict=False))
+    changes = {each.number: changed_roles(earlier[each.number], each) for each in revisions}
+    rows = [
+        (
+            "*" if each.current else "",
+            str(each.number),
+            times.moment(each.made),
+            ", ".join(f"{role} {short_id(id_)}" for role, id_ in each.roles.items()),
+            ", ".join(f"{role} {change}" for role, change in changes[each.number].items()),
+        )
+        for each in found
+    ]
+    terminal.say_table(found, ("", "REVISION", "MADE", "ROLES", "CHANGES"), rows, as_json=as_json)
+
+
+async def _plan(engine: Engine, farm: FarmDirectory) -> list[RoleChange]:
+    from dom0.cli.farms.roles import built_roles
+
+    current = farm.current()
+    before = current.roles if current else {}
+    async with built_roles(engine, farm, Report(beside=True)) as roles:
+        same = {role for role, content in before.items() if role in roles and roles[role].find_same([content])}
+    changed = {role: "changed" if role in before else "new" for role in roles if role not in same}
+    return _changes(farm, {**changed, **{role: "removed" for role in before if role not in roles}})
+
+
+async def _up(engine: Engine, farm: FarmDirectory, report: Report) -> Revised:
+    from dom0.cli.farms.roles import built_roles, publish_roles
+    from dom0.images import names
+
+    before = farm.current()
+    async with built_roles(engine, farm, report) as roles:
+        contents = await publish_roles(engine, farm, roles, farm.revisions())
+        revision, _ = farm.revise(lambda known: revise(known, contents, time.time()))
+        for role in roles.values():
+            await names.give(engine, {**role.built, role.tag: role.image})
+    return _revised(farm, before, revision)
+
+
+def _revised(farm: FarmDirectory, before: Revision | None, after: Revision) -> Revised:
+    return Revised(revision=after.number, changes=tuple(_changes(farm, changed_roles(before, after))))
+
+
+def _changes(farm: FarmDirectory, changed: dict[str, str]) -> list[RoleChange]:
+    by_role: dict[str, list[str]] = {}
+    for node in farm.nodes().nodes:
+        by_role.setdefault(node.role, []).append(node.name)
+    return [
+        RoleChange(role=role, change=change, nodes=tuple(sorted(by_role.get(role, ()))))
+        for role, change in sorted(changed.items())
+    ]
+
+
+def _say_changes(changes: list[RoleChange] | tuple[RoleChange, ...], *, as_json: bool) -> None:
+    rows = [(each.role, each.change, ", ".join(each.nodes) or "-") for each in changes]
+    terminal.say_table(changes, _HEADS, rows, as_json=as_json, colours=_COLOURS)
+
+
+def _say_revised(revised: Revised, *, as_json: bool) -> None:
+    if as_json or not revised.changes:
+        said = f"revision {revised.revision}: nothing changes"
+        terminal.say_done(revised, said, as_json=as_json)
+        return
+    terminal.say(f"revision {revised.revision}")
+    _say_changes(revised.changes, as_json=False)

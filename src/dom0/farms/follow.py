@@ -1,0 +1,365 @@
+"""What a node does for its farm: it says to the server how it is, hears what it is to run, fetches that, and has it
+brought up; the agent that does so is handed in.
+
+Theory of operation: one loop asks the server, whose answer waits until there is something new. Another one works on the
+newest order. What is known is on the disk before anything is done about it: whatever is killed, the next process goes
+on from there. Without a server nothing changes, and all that the node runs goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from dom0.durable import write_atomic
+from dom0.engine.protocol import Engine
+from dom0.errors import Busy, Dom0Error, Final, Temporary
+from dom0.farms import join, pin
+from dom0.farms.join import Membership
+from dom0.farms.pin import Pin
+from dom0.farms.revisions import MOST_REASON, Blob, FarmImage, FollowRequest, Order, Report, RoleContent, RoleState
+from dom0.http.channel import Malformed
+from dom0.http.client import Client
+from dom0.images import private
+from dom0.images.loading import NamedImage, remove_name
+from dom0.images.pull import KEPT, bring
+from dom0.names import OS_VERSION, pull_directory, short_id
+from dom0.printable import printable
+from dom0.registry.depot import Depot
+from dom0.registry.fetch import fetch
+from dom0.registry.manifest import Descriptor, Index, digest_of, parse_manifest
+from dom0.registry.progress import Meter
+from dom0.registry.reference import DEFAULT_REGISTRY, Reference
+
+AGAIN = 2.0  # seconds until what has failed is tried again, growing
+LONGEST_PAUSE = 60.0
+ANSWER_WITHIN = 90.0  # seconds; an answer waits for less than one minute
+MOST_ANSWER = 1 << 20  # bytes
+FILE = "farm-role.json"
+NAME = "dom0-farm"  # what images are called that no project names, each with a tag of its ID
+_HOST_ROOT = Path("/proc/1/root")
+
+log = logging.getLogger(__name__)
+
+
+class Runner(Protocol):
+    """Whoever brings up what a role says."""
+
+    @property
+    def generation(self) -> int:
+        """Number of the last one."""
+
+    async def run(self, image: str, images: Mapping[str, str], *, after: int) -> str:
+        """Return how the dom0 image with that ID has ended: "" if its generation is good, else why it is not.
+
+        `images`: IDs of what its services refer to; all are on this machine. `after`: number of the last generation
+        when this was begun. Raises Busy where it cannot be now, Dom0Error.
+        """
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """On the disk of a node. `after`: number of the last generation when it began to try the content of the report."""
+
+    report: Report = Report()
+    after: int = 0
+
+
+async def follow(state: Path, engine: Engine, runner: Runner) -> None:
+    """For as long as this machine is in a farm, and while it is in none."""
+    follower = _Follower(state, engine, runner)
+    while True:
+        try:
+            membership = join.read(state)
+            if membership is not None and membership.name:
+                await follower.serve(membership)
+        except (Dom0Error, OSError) as error:  # of the disk, or another server
+            follower.note(str(error))
+        await asyncio.sleep(AGAIN)
+
+
+class _NoNode(Exception):
+    """The server says that this machine is none."""
+
+
+class _Follower:
+    def __init__(self, state: Path, engine: Engine, runner: Runner) -> None:
+        self._state = state
+        self._engine = engine
+        self._runner = runner
+        self._kept = _read(state)
+        self._order: Order | None = None
+        self._ordered = asyncio.Event()
+        self._reported = asyncio.Event()
+        self._said = ""
+
+    @property
+    def _report(self) -> Report:
+        return self._kept.report
+
+    def note(self, what: str) -> None:
+        """In the log, once."""
+        if what and what != self._said:
+            log.warning("farm: %s", what)
+        self._said = what
+
+    async def serve(self, membership: Membership) -> None:
+        """Until another farm is joined, or this one says that we are no node, and then until we are. Raises Dom0Error,
+        OSError of the disk.
+        """
+        server = pin.parse(f"{membership.address}:{membership.fingerprint}")
+        client = Client(lambda: pin.connect(server), f"{server.host}:{server.port}")
+        origin = _Origin(client, membership.secret)
+        working = asyncio.create_task(self._work(origin))
+        try:
+            await self._listen(client, membership, working)
+        except _NoNode:
+            working.cancel()
+            await self._join_again(server, membership)
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+            await client.close()
+
+    async def _join_again(self, server: Pin, membership: Membership) -> None:
+        log.warning("farm: this machine is no node of the farm %s any more; what it runs goes on", membership.farm)
+        await join.join(self._state, server, membership, log.info, patient=True)
+
+    # what the server says
+
+    async def _listen(self, client: Client, membership: Membership, working: asyncio.Task[None]) -> None:
+        pause = AGAIN
+        while (kept := join.read(self._state)) is not None and kept.secret == membership.secret:
+            self._reported.clear()
+            asking = asyncio.create_task(self._ask(client, membership.secret))
+            news = asyncio.create_task(self._reported.wait())
+            try:
+                await asyncio.wait({asking, news, working}, return_when=asyncio.FIRST_COMPLETED)
+                if working.done():
+                    working.result()  # it ends by an error of the disk alone
+                if not asking.done():
+                    continue
+                order = asking.result()
+            except (OSError, Malformed) as error:
+                self.note(f"the server at {membership.address} does not answer: {error or 'nothing came'}")
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            finally:
+                for task in (asking, news):
+                    task.cancel()
+                await asyncio.gather(asking, news, return_exceptions=True)
+            self.note("")
+            pause = AGAIN
+            self._hear(order, membership)
+
+    def _hear(self, order: Order, membership: Membership) -> None:
+        if self._order is None or order.digest != self._order.digest:
+            self._order = order
+            self._ordered.set()
+        if (kept := join.read(self._state)) is not None and kept.secret == membership.secret:
+            join.keep(self._state, kept, replace(kept, farm=order.farm, name=order.name, role=order.role))
+
+    async def _ask(self, client: Client, secret: str) -> Order:
+        """Raises _NoNode, OSError, Malformed."""
+        asked = FollowRequest(report=self._report, told=self._order.digest if self._order else "")
+        status, said = await join.ask(
+            client, "/v1/follow", secret, msgspec.json.encode(asked), within=ANSWER_WITHIN, most=MOST_ANSWER
+        )
+        if status == 403:
+            raise _NoNode
+        try:
+            if status == 200:
+                return msgspec.json.decode(said, type=Order)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ConnectionError("the answer is not one of a farm's server") from error
+        raise ConnectionError(f"it answers with {status}")
+
+    # what is done about it
+
+    async def _work(self, origin: _Origin) -> None:
+        """Raises Unwritable."""
+        pause = AGAIN
+        while True:
+            await self._until_ordered(self._ordered.wait())
+            order = self._order
+            self._ordered.clear()
+            if order is None:
+                continue
+            try:
+                for content in dict.fromkeys(each.digest for each in (order.fetch, order.run) if each):
+                    await self._until_ordered(self._fetch(origin, order, content))
+                    if self._ordered.is_set():
+                        break
+                if order.run is not None and not self._ordered.is_set():
+                    await self._run(origin, order, order.run)
+                pause = AGAIN
+            except (Dom0Error, OSError, ValueError) as error:
+                words = error.message if isinstance(error, Dom0Error) else str(error)
+                if not isinstance(error, Busy):
+                    self._keep(replace(self._report, reason=_clip(words)))
+                self.note(words)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._ordered.wait()
+                self._ordered.set()
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _until_ordered(self, doing: Coroutine[Any, Any, Any]) -> None:
+        """Do it, unless there is another order meanwhile. Raises what it does."""
+        task, ordered = asyncio.create_task(doing), asyncio.create_task(self._ordered.wait())
+        try:
+            await asyncio.wait({task, ordered}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+        finally:
+            for each in (task, ordered):
+                each.cancel()
+            await asyncio.gather(task, ordered, return_exceptions=True)
+
+    async def _fetch(self, origin: _Origin, order: Order, digest: str) -> None:
+        """All of that content of the order. Raises Dom0Error, OSError."""
+        content = next(each for each in (order.fetch, order.run) if each and each.digest == digest)
+        depot = await asyncio.to_thread(Depot, pull_directory(), KEPT)
+        for image in (content.image, *content.images):
+            await bring(self._engine, depot, await self._named(origin, depot, image), origin, meter=Meter())
+            for layer in image.layers:  # the Engine has it; a second copy may be in memory
+                await asyncio.to_thread(depot.evict, layer.digest)
+        if self._report.fetched != digest:
+            log.info("farm: all of revision %d is here", order.revision)
+            self._keep(replace(self._report, fetched=digest))
+
+    async def _named(self, origin: _Origin, depot: Depot, image: FarmImage) -> NamedImage:
+        documents = [blob for blob in (image.manifest, image.index) if blob is not None]
+        raw = [await origin.read(depot, blob) for blob in documents]
+        manifest, index = parse_manifest(raw[0], ""), parse_manifest(raw[1], "") if image.index else None
+        if isinstance(manifest, Index) or not (index is None or isinstance(index, Index)):
+            raise Final(f"{image.reference}: is an image of something else than the farm's server says")
+        id_ = await self._id(image)
+        return NamedImage(Reference(DEFAULT_REGISTRY, f"library/{NAME}", short_id(id_), None), manifest, index, id_)
+
+    async def _id(self, image: FarmImage) -> str:
+        """On this Engine."""
+        in_containerd, elsewhere = image.ids
+        return in_containerd if (await self._engine.info()).containerd_store else elsewhere
+
+    async def _run(self, origin: _Origin, order: Order, content: RoleContent) -> None:
+        """Raises Dom0Error, OSError."""
+        before = self._report
+        was_tried = before.content == content.digest
+        as_ordered = replace(before, content=content.digest, revision=order.revision, turn=order.turn)
+        if was_tried and (
+            before.state is RoleState.GOOD or (before.state is RoleState.FAILED and before.turn == order.turn)
+        ):
+            self._keep(as_ordered)
+            return
+        trying = replace(as_ordered, state=RoleState.TRYING, reason="")
+        if trying != replace(before, reason=""):
+            self._keep(trying, after=self._runner.generation)
+        image = await self._id(content.image)
+        if content.private is not None:
+            depot = await asyncio.to_thread(Depot, pull_directory(), KEPT)
+            await private.deliver_packed(self._engine, image, await origin.read(depot, content.private))
+        images = {each.reference: await self._id(each) for each in content.images}
+        reason = await self._runner.run(image, images, after=self._kept.after)
+        ended = RoleState.FAILED if reason else RoleState.GOOD
+        log.info("farm: revision %d is %s%s", order.revision, ended, f": {reason}" if reason else "")
+        self._keep(replace(as_ordered, state=ended, reason=_clip(reason)))
+        if not reason:
+            await self._forget_but((image, *images.values()))
+
+    async def _forget_but(self, ids: Collection[str]) -> None:
+        """Images that no generation needs are gone with the names that they have of us."""
+        kept = {f"{NAME}:{short_id(id_)}" for id_ in ids}
+        for row in await self._engine.images():
+            for name in row.tags:
+                if name.startswith(f"{NAME}:") and name not in kept:
+                    await remove_name(self._engine, name)
+
+    def _keep(self, report: Report, *, after: int | None = None) -> None:
+        """Raises Unwritable."""
+        kept = Kept(report=report, after=self._kept.after if after is None else after)
+        if kept != self._kept:
+            write_atomic(self._state / FILE, msgspec.json.encode(kept))
+            self._kept = kept
+            self._reported.set()
+
+
+class _Origin:
+    """The server, as a place where blobs come from."""
+
+    is_anonymous = False
+
+    def __init__(self, client: Client, secret: str) -> None:
+        self._client = client
+        self._secret = secret
+
+    def doubt(self, _descriptor: Descriptor, /) -> tuple[tuple[int, int], ...]:
+        return ()
+
+    @asynccontextmanager
+    async def blob(
+        self, _repository: str, descriptor: Descriptor, start: int, stop: int
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """As `registry.fetch.Source` wants it."""
+        headers = {"Authorization": f"Bearer {self._secret}", "Range": f"bytes={start}-{stop - 1}"}
+        try:
+            async with self._client.ask("GET", f"/v1/blobs/{descriptor.digest}", headers=headers) as answer:
+                if answer.status == 403:
+                    raise Final(f"{descriptor.digest}: the farm's server says that this is nothing of this node's role")
+                expected = f"bytes {start}-{stop - 1}/{descriptor.size}"
+                if answer.status != 206 or answer.headers.get("Content-Range") != expected:
+                    raise Temporary(f"the farm's server answers with {answer.status}")
+                yield _at_most(answer.chunks(), stop - start)
+        except Malformed as error:
+            raise Temporary(f"the farm's server: {error}") from error
+
+    async def read(self, depot: Depot, blob: Blob) -> bytes:
+        """All of a small one. Raises Dom0Error, OSError."""
+        with depot.use([blob.digest]):
+            descriptor = Descriptor(media_type="", digest=blob.digest, size=blob.size)
+            await fetch([descriptor], self, depot, repository="the farm's server")
+            raw = await asyncio.to_thread(depot.path(blob.digest).read_bytes)
+            if digest_of(raw) != blob.digest:
+                await asyncio.to_thread(depot.discard, blob.digest)
+                raise ConnectionError(f"{blob.digest}: is damaged on this disk; it is fetched again")
+            return raw
+
+
+async def _at_most(chunks: AsyncIterator[bytes], length: int) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        length -= len(chunk)
+        if length < 0:
+            raise Temporary("the farm's server sends more than was asked for")
+        yield chunk
+
+
+def _read(state: Path) -> Kept:
+    try:
+        kept = msgspec.json.decode((state / FILE).read_bytes(), type=Kept)
+    except FileNotFoundError:
+        kept = Kept()
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        log.warning("%s: cannot be read: %s", state / FILE, error)
+        kept = Kept()
+    return replace(kept, report=replace(kept.report, os=_os_version()))
+
+
+def _os_version() -> str:
+    try:
+        said = (_HOST_ROOT / OS_VERSION.relative_to("/")).read_text(errors="replace")
+    except OSError:
+        return ""
+    return re.sub("[^A-Za-z0-9._+~-]", "", said)[:64]
+
+
+def _clip(words: str) -> str:
+    return printable(" ".join(words.split()))[:MOST_REASON]

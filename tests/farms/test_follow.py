@@ -1,0 +1,307 @@
+"""What a node does about what its farm's server says, over TLS: with a fake Engine, and a fake agent that brings up."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import socket
+import tarfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from dom0.errors import Busy
+from dom0.farms import follow, join, nodes, orders, pin, serve
+from dom0.farms.directory import FarmDirectory
+from dom0.farms.follow import Kept
+from dom0.farms.join import Membership
+from dom0.farms.nodes import Machine, key_of
+from dom0.farms.pin import Pin
+from dom0.farms.revisions import Blob, FarmImage, Report, Revision, RoleContent, RoleState
+from dom0.registry.manifest import OCI_MANIFEST
+from dom0.testing.fake_docker import FakeDocker
+from dom0.testing.fake_engine import FakeEngine
+
+SECRET = "5" * 64
+LAYER = "application/vnd.oci.image.layer.v1.tar"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(follow, "AGAIN", 0.02)
+    monkeypatch.setattr(follow, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(join, "AGAIN", 0.02)
+    monkeypatch.setattr(orders, "LOOK_AGAIN", 0.02)
+    monkeypatch.setenv("DOM0_STATE", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Nobody answers there but `serving`, and nobody else can take it."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+class Agent:
+    """Brings up what it is told to, and notes it. `ends`: by image, how that ends; until it has one it does not."""
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self.engine = engine
+        self.generation = 0
+        self.begun: list[tuple[str, Mapping[str, str], int]] = []
+        self.ends: dict[str, str] = {}
+        self.busy = 0
+
+    async def run(self, image: str, images: Mapping[str, str], *, after: int) -> str:
+        for id_ in (image, *images.values()):
+            assert (await self.engine.image(id_)).id == id_
+        self.begun.append((image, images, after))
+        if self.busy:
+            self.busy -= 1
+            raise Busy("dom0: another dom0 command is changing this machine")
+        self.generation += 1
+        while image not in self.ends:  # noqa: ASYNC110 -- the test says it at any time
+            await asyncio.sleep(0.01)
+        return self.ends[image]
+
+
+class Node:
+    """One that was approved, and its agent; it may be killed and started again."""
+
+    def __init__(self, state: Path, farm: FarmDirectory, server: Pin) -> None:
+        self.state = state
+        self.farm = farm
+        self.engine = FakeEngine(FakeDocker())
+        self.agent = Agent(self.engine)
+        self._following: asyncio.Task[None] | None = None
+        state.mkdir()
+        hear = (key_of(SECRET), Machine(), "10.0.0.1", 1e6, nodes.draw_code)
+        waiting = farm.change(lambda before: nodes.hear(before, *hear))
+        farm.change(lambda before: nodes.approve(before, waiting.code, "nas", "web"))
+        farm.change(lambda before: nodes.hear(before, *hear))
+        address = f"{server.host}:{server.port}"
+        known = Membership(fingerprint=server.fingerprint, secret=SECRET, address=address, name="nas", role="web")
+        join.keep(state, None, known)
+
+    def start(self) -> None:
+        self._following = asyncio.create_task(follow.follow(self.state, self.engine, self.agent))
+
+    async def kill(self) -> None:
+        assert self._following is not None
+        self._following.cancel()
+        await asyncio.wait([self._following])
+
+    @property
+    def kept(self) -> Report:
+        return msgspec.json.decode((self.state / follow.FILE).read_bytes(), type=Kept).report
+
+    def is_said(self, state: RoleState, revision: int) -> bool:
+        """Whether the server has it."""
+        found = self.farm.reports().get(key_of(SECRET), Report())
+        return (found.state, found.revision) == (state, revision)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 -- files and lists tell nobody
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def serving(farm: FarmDirectory, port: int) -> AsyncIterator[None]:
+    listening = socket.create_server(("127.0.0.1", port), reuse_port=True)
+    async with asyncio.timeout(60), serve.serve(farm, listening):
+        yield
+
+
+@pytest.fixture
+async def node(farm: FarmDirectory, tmp_path: Path, port: int) -> AsyncIterator[Node]:
+    made = Node(tmp_path / "state", farm, Pin("127.0.0.1", port, pin.fingerprint(farm.server_pem)))
+    made.start()
+    yield made
+    await made.kill()
+
+
+def keep(farm: FarmDirectory, raw: bytes) -> Blob:
+    blob = Blob(digest=f"sha256:{hashlib.sha256(raw).hexdigest()}", size=len(raw))
+    farm.add_blob(blob.digest, [raw])
+    return blob
+
+
+def make_image(farm: FarmDirectory, reference: str, word: str) -> FarmImage:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo(word))
+    layer = keep(farm, file.getvalue())
+    config = keep(farm, msgspec.json.encode({"config": {}, "rootfs": {"type": "layers", "diff_ids": [layer.digest]}}))
+    described = [{"mediaType": kind, **msgspec.to_builtins(blob)} for kind, blob in ((CONFIG, config), (LAYER, layer))]
+    document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": described[0], "layers": described[1:]}
+    manifest = keep(farm, msgspec.json.encode(document))
+    return FarmImage(reference=reference, manifest=manifest, config=config, layers=(layer,))
+
+
+def make_content(farm: FarmDirectory, word: str) -> RoleContent:
+    return RoleContent(image=make_image(farm, "dom0:latest", f"{word}-root"), images=(make_image(farm, "nginx", word),))
+
+
+def revise(farm: FarmDirectory, number: int, content: RoleContent) -> None:
+    farm.revise(lambda _known: Revision(number=number, made=1.0, roles={"web": content}))
+
+
+async def test_a_node_fetches_its_images_and_has_just_these_brought_up(
+    farm: FarmDirectory, node: Node, port: int
+) -> None:
+    content = make_content(farm, "first")
+    own, nginx = content.image.config.digest, content.images[0].config.digest
+    async with serving(farm, port):
+        revise(farm, 1, content)
+        await until(lambda: node.is_said(RoleState.TRYING, 1))
+        assert node.agent.begun == [(own, {"nginx": nginx}, 0)]
+        assert node.kept.fetched == content.digest
+        layers = {layer.digest[7:] for image in (content.image, *content.images) for layer in image.layers}
+        assert not layers & {path.name for path in (node.state / "pull").iterdir()}  # the Engine has them
+        node.agent.ends[own] = ""
+        await until(lambda: node.is_said(RoleState.GOOD, 1))
+        other = make_content(farm, "second")
+        node.agent.ends[other.image.config.digest] = ""
+        revise(farm, 2, other)
+        await until(lambda: node.is_said(RoleState.GOOD, 2))
+    names = {tag for image in node.engine.docker.images.all.values() for tag in image.tags}
+    assert names == {f"dom0-farm:{id_[7:19]}" for id_ in (other.image.config.digest, other.images[0].config.digest)}
+
+
+async def test_what_has_failed_is_told_and_not_tried_again(farm: FarmDirectory, node: Node, port: int) -> None:
+    good, bad = make_content(farm, "good"), make_content(farm, "bad")
+    node.agent.ends = {good.image.config.digest: "", bad.image.config.digest: "web is\nunhealthy\x1b"}
+    async with serving(farm, port):
+        revise(farm, 1, good)
+        await until(lambda: node.is_said(RoleState.GOOD, 1))
+        revise(farm, 2, bad)
+        await until(lambda: node.is_said(RoleState.FAILED, 2))
+        assert node.kept.reason == r"web is unhealthy\x1b"
+        revise(farm, 3, msgspec.structs.replace(bad, private=None))  # the same content
+        await until(lambda: node.is_said(RoleState.FAILED, 3))
+        revise(farm, 4, good)
+        await until(lambda: node.is_said(RoleState.GOOD, 4))
+    assert [image for image, _, _ in node.agent.begun] == [each.image.config.digest for each in (good, bad, good)]
+
+
+async def test_a_node_that_is_killed_while_it_tries_goes_on_from_there(
+    farm: FarmDirectory, node: Node, port: int
+) -> None:
+    content = make_content(farm, "first")
+    async with serving(farm, port):
+        revise(farm, 1, content)
+        await until(lambda: node.is_said(RoleState.TRYING, 1))
+        await node.kill()
+        node.agent.ends[content.image.config.digest] = ""
+        node.start()
+        await until(lambda: node.is_said(RoleState.GOOD, 1))
+        await node.kill()
+        node.start()
+        revise(farm, 2, content)
+        await until(lambda: node.is_said(RoleState.GOOD, 2))
+    assert [after for _, _, after in node.agent.begun] == [0, 0]  # what came since then is of this attempt
+
+
+async def test_a_server_that_is_gone_for_a_while_is_followed_when_it_is_back(
+    farm: FarmDirectory, node: Node, port: int
+) -> None:
+    first, second = make_content(farm, "first"), make_content(farm, "second")
+    node.agent.ends = {each.image.config.digest: "" for each in (first, second)}
+    async with serving(farm, port):
+        revise(farm, 1, first)
+        await until(lambda: node.is_said(RoleState.GOOD, 1))
+    revise(farm, 2, second)
+    await node.kill()
+    node.start()
+    assert node.kept.state is RoleState.GOOD
+    async with serving(farm, port):
+        await until(lambda: node.is_said(RoleState.GOOD, 2))
+
+
+async def test_a_fetch_goes_on_when_what_the_server_lacks_is_there_again(
+    farm: FarmDirectory, node: Node, port: int
+) -> None:
+    content = make_content(farm, "first")
+    node.agent.ends[content.image.config.digest] = ""
+    blob = farm.blob(content.images[0].layers[0].digest)
+    raw = blob.read_bytes()
+    blob.unlink()
+    async with serving(farm, port):
+        revise(farm, 1, content)
+        await until((node.state / "pull").is_dir)
+        assert node.agent.begun == []
+    blob.write_bytes(raw)
+    async with serving(farm, port):
+        await until(lambda: node.is_said(RoleState.GOOD, 1))
+
+
+async def test_bytes_that_are_not_what_their_digest_says_reach_no_engine(
+    farm: FarmDirectory, node: Node, port: int
+) -> None:
+    content = make_content(farm, "first")
+    blob = farm.blob(content.images[0].layers[0].digest)
+    blob.write_bytes(b"x" * blob.stat().st_size)
+    async with serving(farm, port):
+        revise(farm, 1, content)
+        await until(lambda: "something else came" in farm.reports().get(key_of(SECRET), Report()).reason)
+    assert node.agent.begun == []
+    assert content.images[0].config.digest not in node.engine.docker.images.all
+
+
+async def test_where_a_person_changes_the_machine_it_is_tried_again(farm: FarmDirectory, node: Node, port: int) -> None:
+    content = make_content(farm, "first")
+    node.agent.busy, node.agent.ends[content.image.config.digest] = 3, ""
+    async with serving(farm, port):
+        revise(farm, 1, content)
+        await until(lambda: node.is_said(RoleState.GOOD, 1))
+    assert len(node.agent.begun) == 4
+
+
+async def test_another_role_is_taken_up_and_known_by_the_node(farm: FarmDirectory, node: Node, port: int) -> None:
+    web, store = make_content(farm, "web"), make_content(farm, "store")
+    node.agent.ends = {each.image.config.digest: "" for each in (web, store)}
+    async with serving(farm, port):
+        farm.revise(lambda _known: Revision(number=1, made=1.0, roles={"web": web, "store": store}))
+        await until(lambda: node.is_said(RoleState.GOOD, 1))
+        farm.change(lambda before: nodes.assign(before, "nas", "store"))
+        await until(lambda: len(node.agent.begun) == 2 and node.kept.state is RoleState.GOOD)
+    assert node.agent.begun[1][0] == store.image.config.digest
+    membership = join.read(node.state)
+    assert membership is not None
+    assert membership.role == "store"
+
+
+async def test_a_node_that_is_removed_waits_again_and_what_it_runs_goes_on(
+    farm: FarmDirectory, node: Node, port: int
+) -> None:
+    content = make_content(farm, "first")
+    node.agent.ends[content.image.config.digest] = ""
+    async with serving(farm, port):
+        revise(farm, 1, content)
+        await until(lambda: node.is_said(RoleState.GOOD, 1))
+        farm.change(lambda before: nodes.remove(before, "nas"))
+        await until(lambda: farm.nodes().nodes)
+        (waiting,) = farm.nodes().nodes
+        farm.change(lambda before: nodes.approve(before, waiting.code, "nas2", "web"))
+        await until(lambda: node.is_said(RoleState.GOOD, 1))
+    assert len(node.agent.begun) == 1
+
+
+async def test_a_file_of_its_own_that_is_damaged_is_begun_anew(farm: FarmDirectory, node: Node, port: int) -> None:
+    await node.kill()
+    (node.state / follow.FILE).write_bytes(b"\xff")
+    content = make_content(farm, "first")
+    node.agent.ends[content.image.config.digest] = ""
+    node.start()
+    async with serving(farm, port):
+        revise(farm, 1, content)
+        await until(lambda: node.is_said(RoleState.GOOD, 1))

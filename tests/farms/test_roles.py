@@ -1,0 +1,166 @@
+"""Roles come to nodes: a farm's server and two nodes, each a host with an Engine of its own and a whole machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dom0.testing import chain
+from dom0.testing.hosts import Host, Switch
+from dom0.testing.machines import Machine
+from dom0.testing.namespaces import Child
+
+pytestmark = [pytest.mark.engine, pytest.mark.chain]
+SERVER, OTHER = "10.9.0.1", "10.9.0.2"
+FIRST = "name: box\nx-dom0: {rollout: {monitor: 1s}}\n"
+WEB = """
+name: box
+services:
+  web:
+    image: busybox:test
+    command: ["sh", "-c", "echo {word} $(cat /run/secrets/word); exec sleep 1000"]
+    secrets: [word]
+    stop_grace_period: 1s
+x-dom0: {{rollout: {{monitor: 1s, timeout: 30s}}}}
+secrets:
+  word: {{file: ./word.txt}}
+"""
+STORE = """
+name: box
+services:
+  store:
+    image: busybox:test
+    command: ["sleep", "1000"]
+    stop_grace_period: 1s
+"""
+
+
+class Farm:
+    """Its server runs on the first node's host; `serve` it."""
+
+    def __init__(self, hosts: dict[str, Host], directory: Path) -> None:
+        self.path = directory / "attic"
+        self.nodes = {}
+        for name, host in hosts.items():
+            project = directory / name
+            project.mkdir()
+            self.nodes[name] = Machine(host, project)
+        self.machine = self.nodes["one"]
+        self.machine.dom0("farm", "init", str(self.path))
+        shutil.rmtree(self.path / "roles" / "hello")
+        (self.path / "farm.yaml").write_text(f"name: attic\nlisten: {SERVER}:7701\n")
+        self.write("web", WEB.format(word="first"), word_txt="secret\n")
+        self.write("store", STORE)
+        self.server: Child | None = None
+
+    def serve(self) -> str:
+        """Returns what nodes join with."""
+        printed = self.path / "served"
+        with printed.open("wb") as log:
+            self.server = self.machine.begin("farm", "serve", "--dir", str(self.path), "--json", stdout=log)
+        return str(json.loads(self.machine.until(printed.read_text))["join"])
+
+    def kill(self) -> None:
+        assert self.server is not None
+        self.server.kill()
+        self.server.wait(60)
+
+    def enroll(self, name: str, role: str, join: str) -> None:
+        machine = self.nodes[name]
+        joining = machine.begin("farm", "join", join)
+        code = machine.until(lambda: next((one["code"] for one in self.ask("nodes") if one["code"]), ""))
+        self.command("approve", code, "--as", name, "--role", role)
+        assert joining.wait(60) == 0
+
+    def write(self, role: str, compose: str, **files: str) -> None:
+        for name, text in {"compose.yaml": compose, **files}.items():
+            path = self.path / "roles" / role / name.replace("_", ".")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    def command(self, *arguments: str, check: bool = True) -> Any:
+        return self.machine.dom0("farm", *arguments, "--dir", str(self.path), check=check)
+
+    def ask(self, *arguments: str) -> Any:
+        return json.loads(self.command(*arguments, "--json").stdout)
+
+    def until_said(self, name: str, revision: int, state: str) -> dict[str, Any]:
+        def found() -> dict[str, Any] | None:
+            node = next(one for one in self.ask("status")["nodes"] if one["name"] == name)
+            return node if (node["revision"], node["state"]) == (revision, state) else None
+
+        said = self.machine.until(found)
+        assert said is not None
+        return said
+
+
+@pytest.fixture(scope="module")
+def hosts(engines_possible: None) -> Iterator[dict[str, Host]]:
+    switch = Switch()
+    made: dict[str, Host] = {}
+    try:
+        for name, address in {"one": SERVER, "two": OTHER}.items():
+            made[name] = Host(name=name, switch=switch, address=f"{address}/24")
+            chain.provide(made[name])
+        yield made
+    finally:
+        for host in made.values():
+            host.stop()
+        switch.stop()
+
+
+@pytest.fixture(scope="module")
+def farm(hosts: dict[str, Host], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """Both nodes are enrolled, and run a machine without a service."""
+    made = Farm(hosts, tmp_path_factory.mktemp("farm"))
+    for machine in made.nodes.values():
+        machine.write(FIRST)
+        machine.up(wait=False)
+    join = made.serve()
+    made.enroll("one", "web", join)
+    made.enroll("two", "store", join)
+    yield made
+    made.kill()
+
+
+def test_each_node_runs_its_role(farm: Farm) -> None:
+    revised = farm.ask("up")
+    assert revised["revision"] == 1
+    farm.until_said("one", 1, "good")
+    farm.until_said("two", 1, "good")
+    assert farm.nodes["one"].output("box-web-1") == "first secret\n"
+    assert farm.nodes["two"].containers()["box-store-1"] == "running"
+
+
+def test_a_second_up_without_a_change_makes_no_revision(farm: Farm) -> None:
+    assert farm.ask("up") == {"revision": 1, "changes": []}
+    assert farm.command("plan").stdout == "nothing to do: the current revision is what the roles say\n"
+    assert [one["number"] for one in farm.ask("history")] == [1]
+
+
+def test_a_change_comes_to_the_nodes_of_its_role_alone(farm: Farm) -> None:
+    store = farm.nodes["two"].lives("box-store-1")
+    farm.write("web", WEB.format(word="second"), word_txt="secret\n")
+    planned = farm.command("plan", "--json", check=False)
+    expected = [{"role": "web", "change": "changed", "nodes": ["one"]}]
+    assert (planned.code, json.loads(planned.stdout)) == (10, expected)
+    assert farm.ask("up") == {"revision": 2, "changes": expected}
+    farm.until_said("one", 2, "good")
+    farm.until_said("two", 2, "good")
+    assert farm.nodes["one"].output("box-web-1") == "second secret\n"
+    assert farm.nodes["two"].lives("box-store-1") == store
+
+
+def test_a_role_that_is_refused_makes_no_revision(farm: Farm) -> None:
+    farm.write("web", WEB.format(word="third").replace("secrets: [word]", "secrets: [word]\n    nonsense: true"))
+    before = farm.ask("history")
+    refused = farm.command("up", check=False)
+    assert refused.code != 0
+    assert refused.stderr.startswith("dom0: roles/web: ")
+    assert "nonsense" in refused.stderr
+    assert farm.ask("history") == before
