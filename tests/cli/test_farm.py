@@ -112,7 +112,47 @@ def test_a_farm_is_made_where_nothing_is(dom0: RunCommand, tmp_path: Path) -> No
     assert list((tmp_path / "Attic!").iterdir()) == []
 
 
-@pytest.mark.parametrize("command", [["serve"], ["nodes"], ["remove", "x"], ["assign", "x", "y"]])
+def test_people_pause_roles_and_drain_nodes_while_no_server_runs(
+    dom0: RunCommand, environment: dict[str, str], farm: Path, tmp_path: Path
+) -> None:
+    inside = ("--dir", str(farm))
+    assert dom0("farm", "status", *inside).code == 0
+    joined = environment | {"DOM0_STATE": str(tmp_path / "n")}
+    with started(environment, "serve", *inside, "--json") as server:
+        address = json.loads(line(server))["join"]
+        with started(joined, "join", address) as joining:
+            code = line(joining, "stderr").partition(":")[0].removeprefix("code ")
+            assert dom0("farm", "approve", code, "--as", "nas", "--role", "hello", *inside).code == 0
+            assert joining.wait(60) == 0
+    paused = dom0("farm", "pause", "hello", *inside)
+    assert (paused.code, paused.stdout) == (0, "hello: paused\n")
+    assert json.loads(dom0("farm", "pause", *inside, "--json").stdout) == {
+        "paused": {"hello": "a person has paused it"}
+    }
+    assert dom0("farm", "drain", "nas", *inside).stdout == "nas: gets nothing any more\n"
+    said = json.loads(dom0("farm", "status", *inside, "--json").stdout)
+    assert (said["farm"], said["revision"], said["drained"]) == ("attic", 0, ["nas"])
+    assert said["paused"] == {"hello": "a person has paused it"}
+    assert [(node["name"], node["target"]) for node in said["nodes"]] == [("nas", 0)]
+    assert dom0("farm", "undrain", "nas", *inside).stdout == "nas: follows its role\n"
+    shown = dom0("farm", "status", *inside)
+    assert (shown.code, "next: dom0 farm resume hello" in shown.stdout) == (10, True)
+    assert json.loads(dom0("farm", "resume", *inside, "--json").stdout) == {"paused": {}}
+    for command, hint in (
+        (["pause", "helo"], "hello?"),
+        (["drain", "nass"], "nas?"),
+        (["unlock", "nas"], "status says"),
+    ):
+        refused = dom0("farm", *command, *inside)
+        assert (refused.code, hint in refused.stderr) == (2, True), refused
+    dom0("farm", "drain", "nas", *inside)
+    dom0("farm", "remove", "nas", *inside)
+    assert json.loads(dom0("farm", "status", *inside, "--json").stdout)["drained"] == []
+
+
+@pytest.mark.parametrize(
+    "command", [["serve"], ["nodes"], ["remove", "x"], ["assign", "x", "y"], ["pause"], ["drain", "x"], ["unlock", "x"]]
+)
 def test_where_no_farm_is_that_is_said(dom0: RunCommand, command: list[str]) -> None:
     refused = dom0("farm", *command)
     assert (refused.code, "no farm is here" in refused.stderr) == (3, True)

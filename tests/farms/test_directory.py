@@ -10,11 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
-from dom0.farms import directory, nodes, pin
+from dom0.farms import directory, lock, nodes, pin
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import Machine, Node, NodeState, key_of
+from dom0.farms.rollout import Lock, Pause, Rollout, Turn
 
 # strace(1) counts each system call for itself, so one test kills at one of them, again and again
 BOTH = ("write", "fchmod", "fsync", "?rename,?renameat,?renameat2", "?unlink,?unlinkat", "?mkdir,?mkdirat")
@@ -28,6 +30,16 @@ from dom0.farms import nodes
 from dom0.farms.directory import FarmDirectory
 farm = FarmDirectory(Path(sys.argv[1]))
 farm.change(lambda before: nodes.approve(before, sys.argv[2], "nas", "web"))
+os.write(1, b"done")
+"""
+LOCK = """
+import os, sys
+from pathlib import Path
+from dom0.farms import lock, rollout
+from dom0.farms.directory import FarmDirectory
+farm = FarmDirectory(Path(sys.argv[1]))
+wanted = rollout.Lock(group="web", id="pi2", since=2e9)
+farm.change_rollout(lambda before: (lock.acquire(before, farm.settings(), wanted), None))
 os.write(1, b"done")
 """
 MAKE = """
@@ -67,6 +79,29 @@ def test_an_approval_that_is_killed_at_any_write_is_there_or_not_at_all(tmp_path
             farm.change(lambda before: nodes.approve(before, code, "nas", "web"))  # noqa: B023 -- at once
         assert hear(farm, "a").state is NodeState.ENROLLED
         assert sorted(path.name for path in farm.state.iterdir()) == [".gitignore", "nodes.json", "server.pem"]
+        if is_done:
+            break
+    assert is_done
+    assert at > 1
+
+
+@pytest.mark.parametrize("call", [*BOTH, "flock"])
+def test_a_reboot_lock_whose_taking_is_killed_at_any_write_is_had_or_not_and_all_others_stay(
+    tmp_path: Path, pem: bytes, call: str
+) -> None:
+    turn = Turn(number=7, role="store", revision=2, content="x", since=1e9)
+    before = Rollout(drawn=7, turns={"nas": turn}, pauses={"web": Pause(why="pi1 failed", since=1e9)}, drained=("pi3",))
+    for at in OFTEN:
+        farm = FarmDirectory(tmp_path / str(at))
+        farm.make("attic", pem, "web", b"name: web\n")
+        farm.change_rollout(lambda _: (before, None))
+        is_done = run_killed(call, at, LOCK, str(farm.path))
+        after = farm.rollout()
+        locked = replace(before, locks=(Lock(group="web", id="pi2", since=2e9),))
+        assert after in ((locked,) if is_done else (before, locked))
+        farm.change_rollout(lambda state: (lock.acquire(state, farm.settings(), locked.locks[0]), None))  # noqa: B023
+        assert farm.rollout() == locked
+        assert sorted(path.name for path in farm.state.iterdir()) == [".gitignore", "rollout.json", "server.pem"]
         if is_done:
             break
     assert is_done

@@ -53,7 +53,7 @@ class Farm:
         self.machine = self.nodes["one"]
         self.machine.dom0("farm", "init", str(self.path))
         shutil.rmtree(self.path / "roles" / "hello")
-        (self.path / "farm.yaml").write_text(f"name: attic\nlisten: {SERVER}:7701\n")
+        (self.path / "farm.yaml").write_text(f"name: attic\nlisten: {SERVER}:7701\nroles: {{web: {{soak: 1s}}}}\n")
         self.write("web", WEB.format(word="first"), word_txt="secret\n")
         self.write("store", STORE)
         self.server: Child | None = None
@@ -89,9 +89,12 @@ class Farm:
     def ask(self, *arguments: str) -> Any:
         return json.loads(self.command(*arguments, "--json").stdout)
 
+    def status(self) -> Any:
+        return json.loads(self.command("status", "--json", check=False).stdout)  # 10: not all run it
+
     def until_said(self, name: str, revision: int, state: str) -> dict[str, Any]:
         def found() -> dict[str, Any] | None:
-            node = next(one for one in self.ask("status")["nodes"] if one["name"] == name)
+            node = next(one for one in self.status()["nodes"] if one["name"] == name)
             return node if (node["revision"], node["state"]) == (revision, state) else None
 
         said = self.machine.until(found)
@@ -164,3 +167,26 @@ def test_a_role_that_is_refused_makes_no_revision(farm: Farm) -> None:
     assert refused.stderr.startswith("dom0: roles/web: ")
     assert "nonsense" in refused.stderr
     assert farm.ask("history") == before
+
+
+def test_a_bad_revision_touches_one_node_which_goes_back_by_itself(farm: Farm) -> None:
+    farm.command("assign", "two", "web")
+    farm.write("web", WEB.format(word="good"))
+    good = farm.ask("up")["revision"]
+    for name in farm.nodes:
+        farm.until_said(name, good, "good")
+    assert farm.command("status").code == 0
+    lives = farm.nodes["two"].lives("box-web-1")
+    farm.write("web", WEB.format(word="bad").replace("exec sleep 1000", "exit 3"))
+    bad = farm.ask("up")["revision"]
+    assert "web" in farm.until_said("one", bad, "failed")["reason"]
+    assert farm.machine.until(lambda: farm.status()["paused"])["web"].startswith("one failed: ")
+    assert farm.nodes["one"].output("box-web-1") == "good secret\n"
+    one, two = farm.status()["nodes"]
+    assert (two["revision"], two["state"], two["fetched"], two["target"]) == (good, "good", True, 0)
+    assert one["waits"] == two["waits"] == f"role web is paused: {farm.status()['paused']['web']}"
+    farm.command("rollback")
+    for name in farm.nodes:
+        farm.until_said(name, good, "good")
+    assert farm.nodes["two"].lives("box-web-1") == lives
+    assert farm.status()["paused"] == {}

@@ -14,6 +14,13 @@ def test_a_name_is_enough() -> None:
     assert settings.read(b"name: a\nlisten: '[fd00::2]:80'\n").address == ("fd00::2", 80)
 
 
+def test_a_role_is_rolled_out_to_one_after_the_other_unless_it_says_otherwise() -> None:
+    found = settings.read(b"name: attic\nroles:\n  web: {at_once: 3, soak: 1m30s, canary: pi1}\n")
+    assert found.roles["web"] == settings.RoleSettings(at_once=3, soak="1m30s", canary="pi1")
+    assert found.roles["web"].soak_seconds == 90
+    assert (settings.RoleSettings().at_once, settings.RoleSettings().soak_seconds) == (1, 30)
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [
@@ -33,6 +40,18 @@ def test_a_name_is_enough() -> None:
         ("name: a\nlisten: 127.0.0.1:0\n", "is not ADDRESS:PORT"),
         ("name: a\nlisten: 127.0.0.1:65536\n", "is not ADDRESS:PORT"),
         ("name: a\nlisten: fd00::2:7701\n", "is not ADDRESS:PORT"),
+        ("name: a\nroles: {Web: {}}\n", "farm.yaml: roles: Web: is no name"),
+        ("name: a\nroles: {web: {at_once: 0}}\n", "farm.yaml: roles.web.at_once: 0: has to be at least 1"),
+        ("name: a\nroles: {web: {at_once: 1.5}}\n", "farm.yaml: roles.*.at_once: has to be a whole number"),
+        ("name: a\nroles: {web: {soak: 30}}\n", "farm.yaml: roles.*.soak: has to be text"),
+        ("name: a\nroles: {web: {soak: soon}}\n", "farm.yaml: roles.web.soak: soon: is no time up to a week"),
+        ("name: a\nroles: {web: {soak: -1s}}\n", "is no time up to a week"),
+        ("name: a\nroles: {web: {soak: 200h}}\n", "is no time up to a week"),
+        ("name: a\nroles: {web: {canary: 'pi 1'}}\n", "farm.yaml: roles.web.canary: pi 1: is no name of a node"),
+        ("name: a\nroles: {web: {project: web}}\n", "farm.yaml: roles.*.project: no such key"),
+        ("name: a\nroles: [web]\n", "farm.yaml: roles: has to be a mapping"),
+        ("name: a\nfleetlock: yes\n", "farm.yaml: fleetlock: yes: is neither nodes nor open"),
+        ("name: a\nfleetlock: all\n", "farm.yaml: fleetlock: all: is neither"),
         ("name: a\nname: b\n", "farm.yaml:2: duplicate key 'name'"),
         ("name: !!python/object/apply:os.system [x]\n", "unknown tag"),
         (

@@ -4,6 +4,7 @@ killed at any moment.
     farm.yaml                  what a person says (`settings`)
     roles/NAME/compose.yaml    a role: the project that its nodes are to run
     state/nodes.json           which machines wait, and which are nodes (`nodes`); replaced as a whole, under a lock
+    state/rollout.json         who has a turn or a reboot lock, which roles are paused (`rollout`); as nodes.json
     state/server.pem           key and certificate of the server, never made anew: nodes know the server by it
     state/revisions/N.json     revisions (`revisions`), each written once
     state/current.json         the number of the current one
@@ -28,6 +29,7 @@ from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
 from dom0.farms import settings
 from dom0.farms.nodes import Nodes
 from dom0.farms.revisions import Report, Revision
+from dom0.farms.rollout import Rollout
 from dom0.farms.settings import NAME, FarmSettings
 from dom0.wording import did_you_mean, excerpt
 
@@ -51,6 +53,7 @@ class FarmDirectory:
         self.state = path / "state"
         self.server_pem = self.state / "server.pem"
         self._nodes = self.state / "nodes.json"
+        self._rollout = self.state / "rollout.json"
         self._current = self.state / "current.json"
         self._revisions = self.state / "revisions"
         self._reports = self.state / "reports"
@@ -107,7 +110,21 @@ class FarmDirectory:
                 return None
             return found.st_ino, found.st_mtime_ns
 
-        return tuple(look(path) for path in (self._nodes, self._current))
+        return tuple(look(path) for path in (self._nodes, self._current, self._rollout))
+
+    def rollout(self) -> Rollout:
+        """Raises Dom0Error where the file is not what we wrote, or cannot be read."""
+        hint = "put a copy of it in its place; without one no role is paused, and nobody has a reboot lock"
+        return self._read(self._rollout, Rollout, hint) or Rollout()
+
+    def change_rollout(self, step: Callable[[Rollout], tuple[Rollout, T]]) -> T:
+        """As `change`, of what has to be known of the roll-out and of reboots."""
+        with self._locked() as owner:
+            before = self.rollout()
+            after, result = step(before)
+            if after != before:
+                write_atomic(self._rollout, msgspec.json.encode(after), owner=owner)
+        return result
 
     # revisions
 

@@ -176,6 +176,8 @@ class _Follower:
         )
         if status == 403:
             raise _NoNode
+        if status == 204 and self._order is not None:
+            return self._order
         try:
             if status == 200:
                 return msgspec.json.decode(said, type=Order)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -37,6 +37,7 @@ TICKET_FOR = 900.0  # seconds from the end of loading until the base OS has aske
 SEEN_EACH = 60.0  # seconds: what is noted of when a machine was heard of, so that not every word is a write
 MOST_MEMORY = 1 << 50  # bytes
 _CODE = re.compile(r"[0-9a-f]{6}")
+_BEARER = re.compile(r"Bearer ([0-9a-f]{64})")
 
 
 class NodeState(StrEnum):
@@ -132,6 +133,12 @@ class TooMany(Busy):
 
 def key_of(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def bearer(authorization: Sequence[str]) -> str:
+    """The key of the machine's secret that came as a bearer token, "" where none did; in two headers there is none."""
+    secret = _BEARER.fullmatch(authorization[0]) if len(authorization) == 1 else None
+    return key_of(secret[1]) if secret else ""
 
 
 def draw_code() -> str:

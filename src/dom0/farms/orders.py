@@ -1,7 +1,8 @@
 """What each node is told to run, as the server keeps it in memory: of what is in the farm's directory, and what nodes
 say. Which revision each of them is to run is decided by one pure function, for all of them at once (`rollout`).
 
-Commands and people change the directory beside the server, which looks whether they have.
+Commands and people change the directory beside the server, which looks whether they have. Words of nodes are answered
+for together: what is decided costs a moment for each node of the farm, what is answered does not.
 """
 
 from __future__ import annotations
@@ -9,111 +10,237 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import msgspec
 from msgspec.structs import replace
 
 from dom0.errors import Dom0Error
+from dom0.farms import rollout
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import SEEN_EACH, Node, Nodes, NodeState
 from dom0.farms.revisions import Order, Report, Revision
+from dom0.farms.rollout import Rollout, Step, Target
 
 LOOK_AGAIN = 0.5  # seconds between looks at the directory
+REST = 0.2  # seconds between two decisions, or ten times as long as one takes
+MOST_REST = 2.0
 WAIT = 50.0  # seconds that an answer waits; connections in which nothing comes for a minute are closed
+GONE_WITHIN = 10.0  # seconds until a node that has gone is noticed
+NOTE_EACH = 1.0  # seconds between looks whether words have to be noted
 
 log = logging.getLogger(__name__)
 
 
+class Told(msgspec.Struct, frozen=True):
+    """What a node is told, and of which target that came. `blobs`: sizes by digest of what it may have."""
+
+    order: Order
+    digest: str
+    of: tuple[str, str, Target]
+    blobs: tuple[Mapping[str, int], ...]
+
+
+class _Word(msgspec.Struct, frozen=True):
+    """When a node said its last one, by the clock and by the loop's time, which is never set."""
+
+    address: str
+    at: float
+    monotonic: float
+
+
+class _Decision(msgspec.Struct, frozen=True):
+    nodes: Nodes
+    current: Revision | None
+    told: dict[str, Told]
+    due: float
+
+
 class Orders:
-    def __init__(self, farm: FarmDirectory) -> None:
+    def __init__(self, farm: FarmDirectory, now: Callable[[], float] = time.time) -> None:
+        """In the running loop. Raises Dom0Error."""
         self._farm = farm
-        self._name = farm.settings().name
-        self._nodes: dict[str, Node] = {}
+        self._now = now
+        self._settings = farm.settings()
         self._reports = farm.reports()
-        self._heard: dict[str, tuple[str, float]] = {}  # by key: address and time of the last word
-        self._orders: dict[str, Order] = {}
-        self._blobs: dict[str, dict[str, int]] = {}  # by key: what the node may have
-        self._seen: object = None  # of the directory
-        self._changed = asyncio.Event()
+        self._decided = _Decision(Nodes(), None, {}, 0.0)
+        self._revisions: dict[int, Revision] = {}
+        self._blobs: dict[tuple[int, str], Mapping[str, int]] = {}
+        self._words: dict[str, _Word] = {}
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._hearing: dict[str, asyncio.Lock] = {}
+        self._seen: tuple[object, ...] = ()  # of the directory
+        self._has_news = asyncio.Event()
         self._turn = asyncio.Lock()
+        self._started = self._note_at = asyncio.get_running_loop().time()
 
     async def keep(self) -> None:
-        """Look until it is cancelled."""
+        """Decide again and again, until it is cancelled."""
+        loop, said = asyncio.get_running_loop(), ""
         while True:
+            began = loop.time()
             try:
-                await self.look()
-                await asyncio.to_thread(self._note_words)
+                await self._decide_if_due()
+                await self._note_words()
+                said = ""
             except Dom0Error as error:
-                log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
-            await asyncio.sleep(LOOK_AGAIN)
-
-    async def hear(self, key: str, report: Report, address: str) -> None:
-        """A word of a node; of others it is passed over. Raises Dom0Error."""
-        await self.look()
-        if key not in self._nodes:
-            return
-        now = time.time()
-        self._heard[key] = (address, now)
-        before = self._reports.get(key, Report())
-        said = replace(report, since=before.since)
-        if said != before:
-            said = replace(said, since=now)
-            await asyncio.to_thread(self._farm.put_report, key, said)
-            self._reports[key] = said
-            await self.look(anew=True)
-
-    async def wait(self, key: str, told: str, is_gone: Callable[[], bool]) -> Order | None:
-        """What the node is to run, as soon as it is not what it was `told`. None: it is no node."""
-        until = time.monotonic() + WAIT
-        while (order := self._orders.get(key)) is not None and order.digest == told and not is_gone():
-            if (left := until - time.monotonic()) <= 0:
-                break
+                if error.message != said:
+                    log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
+                said = error.message
+                await asyncio.sleep(LOOK_AGAIN)
+            await asyncio.sleep(min(max(REST, 10 * (loop.time() - began)), MOST_REST))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(left, 5.0)):
-                    await self._changed.wait()
-        return order
+                async with asyncio.timeout(LOOK_AGAIN):
+                    await self._has_news.wait()
+
+    async def hear(self, key: str, report: Report, address: str, is_gone: Callable[[], bool]) -> None:
+        """A word of a node, on the disk before this returns; of others it is passed over. Raises Dom0Error.
+
+        Who has said another one since, on another connection, has closed this one.
+        """
+        await self.look()
+        if key not in self._decided.told:
+            return
+        async with self._hearing.setdefault(key, asyncio.Lock()):
+            if key not in self._decided.told or is_gone():
+                return
+            now = self._now()
+            before = self._reports.get(key, Report())
+            said = replace(report, since=before.since)
+            if said != before:
+                said = replace(said, since=now)
+                await asyncio.to_thread(self._farm.put_report, key, said)
+                self._reports[key] = said
+                self._has_news.set()
+            self._words[key] = _Word(address, now, asyncio.get_running_loop().time())
+
+    async def wait(self, key: str, told: str, is_gone: Callable[[], bool]) -> Told | None:
+        """What the node is to run, as soon as it is not what it was `told`. None: it is no node."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + WAIT
+        changed = asyncio.Event()
+        self._waiting.setdefault(key, set()).add(changed)
+        try:
+            while (found := self._decided.told.get(key)) is not None and found.digest == told and not is_gone():
+                changed.clear()
+                if (left := until - loop.time()) <= 0:
+                    break
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, GONE_WITHIN)):
+                        await changed.wait()
+            return found
+        finally:
+            self._waiting[key].discard(changed)
+            if not self._waiting[key]:
+                del self._waiting[key]
 
     def find_blob(self, key: str, digest: str) -> int | None:
         """Its size, if the node may have it."""
-        return self._blobs.get(key, {}).get(digest)
+        told = self._decided.told.get(key)
+        return next((blobs[digest] for blobs in (told.blobs if told else ()) if digest in blobs), None)
 
-    async def look(self, *, anew: bool = False) -> None:
-        """Whether the directory has changed, and decide again if so, or `anew`. Raises Dom0Error."""
+    async def look(self) -> None:
+        """Decide if the nodes or the current revision have changed. Raises Dom0Error."""
+        if self._farm.stamp()[:2] != self._seen[:2]:
+            await self._decide_if_due()
+
+    async def _decide_if_due(self) -> None:
         async with self._turn:
             seen = self._farm.stamp()
-            if seen == self._seen and not anew:
+            if seen == self._seen and not self._has_news.is_set() and self._now() < self._decided.due:
                 return
-            nodes, current = await asyncio.to_thread(lambda: (self._farm.nodes(), self._farm.current()))
-            self._seen = seen
-            self._decide(nodes, current)
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    def _decide(self, nodes: Nodes, current: Revision | None) -> None:
-        enrolled = {node.key: node for node in nodes.nodes if node.state is NodeState.ENROLLED}
-        self._orders, self._blobs, self._nodes = {}, {}, enrolled
-        for key, node in enrolled.items():
-            content = current.roles.get(node.role) if current else None
-            number = current.number if current and content else 0
-            self._orders[key] = Order(
-                farm=self._name, name=node.name, role=node.role, revision=number, fetch=content, run=content
-            )
-            self._blobs[key] = content.blobs if content else {}
-        for key in self._reports.keys() - enrolled:
+            self._has_news.clear()
+            try:
+                after = await asyncio.to_thread(self._decide, seen, asyncio.get_running_loop().time())
+            except Dom0Error:
+                self._has_news.set()
+                raise
+            before, self._decided, self._seen = self._decided, after, seen
+        for key in before.told.keys() - after.told.keys():
+            self._words.pop(key, None)
+            self._hearing.pop(key, None)
+        for key in self._reports.keys() - after.told.keys():
             del self._reports[key]
             self._farm.put_report(key, None)
+        for key, waiting in self._waiting.items():
+            if before.told.get(key) is not after.told.get(key):
+                for changed in waiting:
+                    changed.set()
 
-    def _note_words(self) -> None:
-        """When nodes were heard of last, of all of them in one write."""
+    def _decide(self, seen: tuple[object, ...], monotonic: float) -> _Decision:
+        """What is told is on the disk before anybody is told it. Raises Dom0Error."""
+        known, now = self._decided, self._now()
+        is_new = not self._seen or seen[0] != self._seen[0]
+        nodes = self._farm.nodes() if is_new else known.nodes
+        current = self._farm.current() if not self._seen or seen[1] != self._seen[1] else known.current
+        enrolled = [node for node in nodes.nodes if node.state is NodeState.ENROLLED]
+        last = {node.key: now - monotonic + self._heard_at(node, now, monotonic) for node in enrolled}
+        views = rollout.views(enrolled, self._reports, last)
 
-        def note(nodes: Nodes) -> tuple[Nodes, None]:
-            for key, (address, last) in self._heard.items():
-                node = next((node for node in nodes.nodes if node.key == key), None)
-                if node is not None:
-                    nodes = nodes.put(replace(node, address=address, last=last))
-            return nodes, None
+        def step(state: Rollout) -> tuple[Rollout, Step]:
+            found = rollout.step(state, self._settings, current, views, now)
+            return found.state, found
 
-        known = ((self._nodes.get(key), last) for key, (_, last) in self._heard.items())
-        if any(node and not 0 <= last - node.last < SEEN_EACH for node, last in known):
-            self._farm.change(note)
+        found = self._farm.change_rollout(step)
+        if current is not None:
+            self._revisions[current.number] = current
+        told = {node.key: self._tell(known, node, found.targets[node.name]) for node in enrolled}
+        return _Decision(nodes, current, told, math.inf if found.due is None else found.due)
+
+    def _heard_at(self, node: Node, now: float, monotonic: float) -> float:
+        """By the loop's time. While no server ran nobody was silent."""
+        word = self._words.get(node.key)
+        return word.monotonic if word else max(self._started, monotonic - max(0.0, now - node.last))
+
+    def _tell(self, known: _Decision, node: Node, target: Target) -> Told:
+        of = (node.name, node.role, replace(target, why=""))
+        before = known.told.get(node.key)
+        if before is not None and before.of == of:
+            return before
+        numbers = [target.fetch, target.run]
+        fetch, run = (self._revision(number).roles.get(node.role) if number else None for number in numbers)
+        for number, content in zip(numbers, (fetch, run), strict=True):
+            if content is not None and (number, node.role) not in self._blobs:
+                self._blobs[number, node.role] = content.blobs
+        order = Order(
+            farm=self._settings.name,
+            name=node.name,
+            role=node.role,
+            revision=target.run or target.fetch,
+            turn=target.turn,
+            fetch=fetch,
+            run=run,
+        )
+        blobs = tuple(self._blobs[number, node.role] for number in {*numbers} if (number, node.role) in self._blobs)
+        return Told(order, order.digest, of, blobs)
+
+    def _revision(self, number: int) -> Revision:
+        """Raises Dom0Error."""
+        if number not in self._revisions:
+            found = self._farm.revision(number)
+            if found is None:
+                raise Dom0Error(f"revision {number}: is not there", hint="put a copy of it into state/revisions")
+            self._revisions[number] = found
+        return self._revisions[number]
+
+    async def _note_words(self) -> None:
+        """When nodes were heard of last, of all of them in one write, once a minute. Raises Dom0Error."""
+        monotonic = asyncio.get_running_loop().time()
+        if monotonic < self._note_at:
+            return
+        self._note_at = monotonic + NOTE_EACH
+        words = dict(self._words)
+        known = ((node, words.get(node.key)) for node in self._decided.nodes.nodes)
+        if any(word and not 0 <= word.at - node.last < SEEN_EACH for node, word in known):
+            await asyncio.to_thread(self._farm.change, lambda nodes: (_noted(nodes, words), None))
+
+
+def _noted(nodes: Nodes, words: Mapping[str, _Word]) -> Nodes:
+    return Nodes(
+        nodes=tuple(
+            replace(node, address=word.address, last=word.at) if (word := words.get(node.key)) else node
+            for node in nodes.nodes
+        )
+    )

@@ -3,8 +3,9 @@
 POST /v1/hello    {hostname, architecture, memory, ticket}, with the machine's secret as a bearer token
                   -> Standing: whether it waits, and with which code, or which node of the farm it is
 POST /v1/follow   {report, told}, of a node -> Order: what it is to run; the answer waits until that is another one
-                  than it was `told` last, for at most a minute
+                  than it was `told` last; 204 where nothing is new for a minute
 GET /v1/blobs/DIGEST   what the images and private files of its own role are made of; a range of it, if one is asked for
+POST /v1/pre-reboot, /v1/steady-state    whether it may reboot (`lock`)
 
 All that is decided is decided in `nodes` and `orders`, and on the disk before it is answered.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
+import resource
 import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -27,6 +28,7 @@ from msgspec import Meta
 from dom0.errors import Dom0Error
 from dom0.farms import pin
 from dom0.farms.directory import FarmDirectory
+from dom0.farms.lock import FleetLock
 from dom0.farms.nodes import (
     Machine,
     Node,
@@ -35,6 +37,7 @@ from dom0.farms.nodes import (
     NotAdmitted,
     Standing,
     TooMany,
+    bearer,
     draw_code,
     enroll,
     hear,
@@ -47,11 +50,11 @@ from dom0.http.server import HttpError, Request, Response, refusal, route
 from dom0.registry.reference import digest_flaw
 from dom0.registry.serve import BLOB_TYPE, PIECE, RANGE
 
-MOST = 512  # connections at once
+MOST = 512  # connections at once, and of nodes that there are when it starts
+MOST_OF_NODE = 2  # the one in which an answer waits, and the next
 MOST_EACH = 32  # of one address
 UNREAD = 30.0  # seconds that a machine may leave an answer unread
 MOST_BYTES = 4096  # of a body
-_BEARER = re.compile(r"Bearer ([0-9a-f]{64})")
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -61,20 +64,25 @@ log = logging.getLogger(__name__)
 async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[None]:
     """Until the block ends. Raises Dom0Error, OSError."""
     orders = Orders(farm)
-    control = _Control(farm, orders)
+    control, lock = _Control(farm, orders), FleetLock(farm)
     routes = {
         "POST /v1/hello": control.hello,
         "POST /v1/follow": control.follow,
         "GET /v1/blobs/{digest}": control.blob,
+        "POST /v1/pre-reboot": lock.pre_reboot,
+        "POST /v1/steady-state": lock.steady_state,
     }
     tls = pin.of_server(farm.server_pem)
-    keeping = asyncio.create_task(orders.keep())
-    try:
-        async with server.serve(route(routes), listening, most=MOST, most_each=MOST_EACH, unread=UNREAD, tls=tls):
-            yield
-    finally:
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+    most = MOST + MOST_OF_NODE * len(farm.nodes().nodes)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(2 * most, hard)), hard))
+    async with asyncio.TaskGroup() as tasks:
+        keeping = tasks.create_task(orders.keep())
+        try:
+            async with server.serve(route(routes), listening, most=most, most_each=MOST_EACH, unread=UNREAD, tls=tls):
+                yield
+        finally:
+            keeping.cancel()
 
 
 class Hello(Machine, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,14 +122,16 @@ class _Control:
         key = _key(request)
         asked = await _read(request, FollowRequest)
         try:
-            await self._orders.hear(key, asked.report, request.address)
-            order = await self._orders.wait(key, asked.told, lambda: request.is_gone)
+            await self._orders.hear(key, asked.report, request.address, lambda: request.is_gone)
+            told = await self._orders.wait(key, asked.told, lambda: request.is_gone)
         except Dom0Error as error:
             log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
             return refusal(503, "the farm's server has a problem: its log says which")
-        if order is None:
+        if told is None:
             raise HttpError(403, "this machine is no node of the farm")
-        return Response(msgspec.json.encode(order))
+        if told.digest == asked.told:
+            return Response(status=server.NO_CONTENT)
+        return Response(msgspec.json.encode(told.order))
 
     async def blob(self, request: Request) -> Response:
         """What is not of the node's own role is refused, whether it is there or not."""
@@ -162,11 +172,10 @@ class _Control:
 
 def _key(request: Request) -> str:
     """Of whoever asks. Raises HttpError."""
-    said = request.headers.all("Authorization")
-    secret = _BEARER.fullmatch(said[0]) if len(said) == 1 else None
-    if secret is None:
+    key = bearer(request.headers.all("Authorization"))
+    if not key:
         raise HttpError(401, "a machine's secret is missing: 64 hexadecimal digits as a bearer token")
-    return key_of(secret[1])
+    return key
 
 
 async def _read(request: Request, kind: type[T]) -> T:

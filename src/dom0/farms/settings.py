@@ -9,12 +9,14 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from dom0 import durations
 from dom0.compose.source import read_source
 from dom0.errors import ProjectError
 from dom0.wording import excerpt, flaw
 
 FILE = "farm.yaml"
 PORT = 7701
+LONGEST_SOAK = 7 * 86400.0  # seconds
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # of farms, nodes and roles: as a host's
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
 _LISTEN = re.compile(r"(?:\[([0-9a-f:.]+)\]|([0-9.]+)):([0-9]{1,5})")
@@ -35,12 +37,30 @@ class NetbootSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     dhcp: bool = True
 
 
+class RoleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a revision comes to the nodes of a role: to `at_once` of them, the next when they have been good for `soak`,
+    as Compose writes a time. `canary`: the node that is the first one.
+    """
+
+    at_once: int = 1
+    soak: str = "30s"
+    canary: str = ""
+
+    @property
+    def soak_seconds(self) -> float:
+        return durations.seconds(self.soak)
+
+
 class FarmSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`listen`: where the server answers, ADDRESS:PORT; 0.0.0.0 is for everybody who reaches it."""
+    """`listen`: where the server answers, ADDRESS:PORT; 0.0.0.0 is for everybody who reaches it. `roles`: those that
+    are to be rolled out otherwise. `fleetlock`: whether machines that are no nodes may take reboot locks.
+    """
 
     name: str
     listen: str = f"0.0.0.0:{PORT}"
     netboot: NetbootSettings | None = None
+    roles: dict[str, RoleSettings] = {}
+    fleetlock: str = "nodes"
 
     @property
     def address(self) -> tuple[str, int]:
@@ -70,7 +90,29 @@ def read(content: bytes) -> FarmSettings:
         raise _refused("listen", found.listen, "is not ADDRESS:PORT", f"as 192.168.0.2:{PORT}, or [fd00::2]:{PORT}")
     if found.netboot and not _INTERFACE.fullmatch(found.netboot.interface):
         raise _refused("netboot.interface", found.netboot.interface, "is no network interface", "as eth0: ip link")
+    if found.fleetlock not in ("nodes", "open"):
+        raise _refused("fleetlock", found.fleetlock, "is neither nodes nor open", "who may take reboot locks")
+    for role, of_role in found.roles.items():
+        _check_role(role, of_role)
     return found
+
+
+def _check_role(role: str, settings: RoleSettings) -> None:
+    """Raises ProjectError."""
+    if not NAME.fullmatch(role):
+        raise _refused("roles", role, "is no name", "as a directory of roles/: small letters, digits and dashes")
+    if settings.at_once < 1:
+        raise _refused(
+            f"roles.{role}.at_once", str(settings.at_once), "has to be at least 1", "dom0 farm pause stops it"
+        )
+    if settings.canary and not NAME.fullmatch(settings.canary):
+        raise _refused(f"roles.{role}.canary", settings.canary, "is no name of a node", "dom0 farm nodes lists them")
+    try:
+        is_possible = 0 <= settings.soak_seconds <= LONGEST_SOAK
+    except ValueError:
+        is_possible = False
+    if not is_possible:
+        raise _refused(f"roles.{role}.soak", settings.soak, "is no time up to a week", "as 30s, 10m or 1h30m")
 
 
 def _is_address(text: str) -> bool:

@@ -11,6 +11,7 @@ import msgspec
 from dom0 import terminal
 from dom0.cli.farms.farm_option import farm_option
 from dom0.farms import nodes as registry
+from dom0.farms import rollout
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import Node
 from dom0.times import ago
@@ -119,6 +120,7 @@ def remove(which: str, farm: FarmDirectory, as_json: bool) -> None:
     """
     farm.settings()
     node = farm.change(lambda before: registry.remove(before, which))
+    farm.change_rollout(lambda state: (rollout.forget(state, node.name), None))
     terminal.say_done(_info(node), f"{which}: is not known any more", as_json=as_json)
 
 

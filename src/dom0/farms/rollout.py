@@ -1,0 +1,357 @@
+"""Which node of a farm goes to which revision, and why the others wait. Pure: values and the time in, values out.
+
+Everybody fetches at once. To run a revision takes a turn, which the server notes on its disk before it tells the node:
+
+    waits ── first of its role, all have fetched ─▶ turn ── good, and for as long as `soak` ─▶ the next `at_once`
+      ▲                                               └ failed, or silent: the role is paused, nobody gets a turn
+      └────────────────────── resume, or another revision ──────────────────────┘
+
+A node goes back by itself, so what has failed has touched the nodes that had a turn: the first one of a role has it
+alone. Who was silent before its turn is passed over, and gets it when it is heard of again. What runs nothing of its
+role takes nothing away, and gets what the role had last without a turn: after a power cut all of them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import msgspec
+from msgspec.structs import replace
+
+from dom0.farms.nodes import Node
+from dom0.farms.revisions import Report, Revision, RoleState
+from dom0.farms.settings import FarmSettings, RoleSettings
+from dom0.times import moment
+
+SILENT = 180.0  # seconds without a word, after which a node counts as gone; it asks every minute
+FETCH_WITHIN = 600.0  # seconds that the first of a role waits for the others to have fetched
+TURN_WITHIN = 3600.0  # seconds that a turn may take
+
+
+class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+    """A node as the server knows it; `last`: when it said its last word, by the server's clock."""
+
+    name: str
+    role: str
+    report: Report
+    last: float
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A node that was told to run a revision. `good`: since when it is, 0 while it is not. `over`: since when another
+    content is wanted; then it counts until the node has said how it ended.
+    """
+
+    number: int
+    role: str
+    revision: int
+    content: str
+    since: float
+    good: float = 0.0
+    over: float = 0.0
+
+
+class Pause(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of a role. `content`: which has failed, until there is another one; "" for any, when a person has paused."""
+
+    why: str
+    since: float
+    content: str = ""
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all nodes of a role have come to run last."""
+
+    revision: int
+    content: str
+
+
+class Lock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who reboots (`lock`). `foreign`: it is no node, so its name is another one than a node's."""
+
+    group: str
+    id: str
+    since: float
+    foreign: bool = False
+
+
+class Rollout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What has to outlive the server. `drawn`: the number of the last turn; keys are nodes and roles."""
+
+    drawn: int = 0
+    turns: dict[str, Turn] = {}
+    pauses: dict[str, Pause] = {}
+    drained: tuple[str, ...] = ()
+    settled: dict[str, Settled] = {}
+    locks: tuple[Lock, ...] = ()
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a node: the revisions to fetch and to run (0: stay with what you have), in which turn. `why` is for people."""
+
+    fetch: int = 0
+    run: int = 0
+    turn: int = 0
+    why: str = ""
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """`roles`: what each of them waits for, "" where it does not. `due`: when time alone may change something."""
+
+    state: Rollout
+    targets: dict[str, Target]
+    roles: dict[str, str]
+    due: float | None
+
+
+def views(nodes: Iterable[Node], reports: Mapping[str, Report], last: Mapping[str, float]) -> list[NodeView]:
+    """Of enrolled nodes, by name; `reports` and when they said their last words by their keys."""
+    return [
+        NodeView(name=node.name, role=node.role, report=reports.get(node.key, Report()), last=last[node.key])
+        for node in sorted(nodes, key=lambda node: node.name)
+    ]
+
+
+def step(
+    state: Rollout, settings: FarmSettings, current: Revision | None, nodes: Sequence[NodeView], now: float
+) -> Step:
+    """What is now, after any word or any time. To call it again with what it has returned changes nothing."""
+    by_role: dict[str, list[NodeView]] = {}
+    for node in nodes:
+        by_role.setdefault(node.role, []).append(node)
+    targets: dict[str, Target] = {}
+    turns: dict[str, Turn] = {}
+    roles, dues = {}, []
+    for role, members in sorted(by_role.items()):
+        if current is None or role not in current.roles:
+            targets |= dict.fromkeys((node.name for node in members), Target(why="no revision has its role"))
+            continue
+        found = _Role(state, role, settings.roles.get(role, RoleSettings()), current, members, now)
+        state = found.judge_turns()
+        state = found.give_turns(state)
+        turns |= found.turns
+        roles[role] = found.waits_for(state)
+        targets |= found.targets(state, roles[role])
+        dues += found.dues
+    if turns != state.turns:
+        state = replace(state, turns=turns)
+    return Step(state=state, targets=targets, roles=roles, due=min(dues, default=None))
+
+
+class _Role:
+    """The nodes of one role, in the order of their turns."""
+
+    def __init__(
+        self,
+        state: Rollout,
+        role: str,
+        settings: RoleSettings,
+        current: Revision,
+        members: Sequence[NodeView],
+        now: float,
+    ) -> None:
+        self._state = state
+        self._role = role
+        self._settings = settings
+        self._revision = current.number
+        self._content = current.roles[role].digest
+        self._fetch_until = current.made + FETCH_WITHIN
+        self._now = now
+        self._members = {node.name: node for node in members}
+        self._drained = frozenset(state.drained)
+        self._rebooting = {f"{' ' * lock.foreign}{lock.id}": lock for lock in state.locks if lock.group == role}
+        self.turns: dict[str, Turn] = {}
+        self.dues: list[float] = []
+
+    def judge_turns(self) -> Rollout:
+        """Which turns go on; the first one that failed pauses the role."""
+        state = self._state
+        pause = state.pauses.get(self._role)
+        if pause is not None and pause.content not in ("", self._content):
+            pause = None
+        for name, turn in state.turns.items():
+            node = self._members.get(name)
+            if node is None or turn.role != self._role or name in self._drained:
+                continue
+            if turn.over or turn.content != self._content:
+                over = turn.over or self._now
+                has_ended = turn.good > 0 or (node.last > over and node.report.state is not RoleState.TRYING)
+                if not has_ended and self._now - node.last < SILENT:
+                    self.turns[name] = turn if turn.over else replace(turn, over=over)
+                    self.dues.append(node.last + SILENT)
+                continue
+            why, goes_on = self._judge(node, turn)
+            if why:
+                pause = pause or Pause(why=why, since=self._now, content=self._content)
+            elif goes_on is not None:
+                self.turns[name] = goes_on
+        pauses = {role: one for role, one in state.pauses.items() if role != self._role}
+        if pause is not None:
+            pauses[self._role] = pause
+        return state if pauses == state.pauses else replace(state, pauses=pauses)
+
+    def _judge(self, node: NodeView, turn: Turn) -> tuple[str, Turn | None]:
+        """Why it has failed; else the turn as it goes on, None where it is over."""
+        report, now = node.report, self._now
+        has_it = report.turn == turn.number
+        if has_it and report.state is RoleState.FAILED:
+            return f"{node.name} failed: {report.reason or 'it does not say why'}", None
+        if now - node.last >= SILENT:  # without a word of the turn it has begun nothing
+            is_lost = has_it or turn.good > 0
+            why = f"{node.name} is silent since {_clock(node.last)}, when it had begun with revision {turn.revision}"
+            return (why, None) if is_lost else ("", None)
+        self.dues.append(node.last + SILENT)
+        if not self._is_at(node):
+            if now - turn.since >= TURN_WITHIN:
+                return f"{node.name} has not come to an end with revision {turn.revision} within an hour", None
+            self.dues.append(turn.since + TURN_WITHIN)
+            return "", turn if turn.good == 0 else replace(turn, good=0.0)
+        good = turn.good if 0 < turn.good <= now else now
+        if now - good >= self._settings.soak_seconds:
+            return "", None
+        self.dues.append(good + self._settings.soak_seconds)
+        return "", turn if turn.good == good else replace(turn, good=good)
+
+    def give_turns(self, state: Rollout) -> Rollout:
+        """To those whose turn it is; a role that needs none has settled."""
+        self._is_proven = any(self._is_at(node) for name, node in self._members.items() if name not in self.turns)
+        self._needing = sorted(
+            (node for node in self._members.values() if self._needs_turn(node, state)),
+            key=lambda node: (not self._has_failed(node), node.name != self._settings.canary, node.name),
+        )
+        self._unfetched = [node for node in self._needing if node.report.fetched != self._content]
+        self._busy = {node.name for node in self._members.values() if self._is_on_its_way(node, state)}
+        if self._role in state.pauses:
+            return state
+        if not self._needing and not self.turns:
+            settled = Settled(revision=self._revision, content=self._content)
+            before = state.settled.get(self._role)
+            if self._is_proven and (before is None or before.content != self._content):
+                state = replace(state, settled={**state.settled, self._role: settled})
+            return state
+        if self._waits_for_fetches():
+            self.dues.append(self._fetch_until)
+            return state
+        most = self._settings.at_once if self._is_proven else 1
+        free = most - len(self.turns.keys() | self._rebooting.keys() | self._busy)
+        for node in [node for node in self._needing if node.report.fetched == self._content][: max(0, free)]:
+            state = replace(state, drawn=state.drawn + 1)
+            self.turns[node.name] = Turn(
+                number=state.drawn, role=self._role, revision=self._revision, content=self._content, since=self._now
+            )
+            self.dues.append(node.last + SILENT)
+        return state
+
+    def waits_for(self, state: Rollout) -> str:
+        """What keeps those that have no turn, "" where nobody waits."""
+        if pause := state.pauses.get(self._role):
+            return f"role {self._role} is paused: {pause.why}"
+        waiting = [node for node in self._needing if node.name not in self.turns]
+        if not waiting:
+            return ""
+        for name, turn in self.turns.items():
+            who = name if self._is_proven else f"canary {name}"
+            if turn.good:
+                return f"waits: {who} soaks until {_clock(turn.good + self._settings.soak_seconds)}"
+            return f"waits: {who} goes to revision {turn.revision}"
+        for lock in self._rebooting.values():
+            since = _clock(lock.since)
+            return f"waits: {lock.id} has the reboot lock since {since}; is it gone: dom0 farm unlock {lock.id}"
+        if self._busy:
+            return f"waits: {min(self._busy)} comes to an end with what it was told before"
+        return f"waits until {_several(self._unfetched)} fetched revision {self._revision}"
+
+    def targets(self, state: Rollout, waits: str) -> dict[str, Target]:
+        settled = state.settled.get(self._role)
+        waiting = Target(fetch=self._revision, why=waits)
+        at_it = Target(fetch=self._revision, run=self._revision)
+        needing = {node.name for node in self._needing}
+        found = {}
+        for name, node in self._members.items():
+            turn = self.turns.get(name)
+            if name in self._drained:
+                found[name] = Target(why="drained")
+            elif turn is not None and turn.over:
+                found[name] = Target(fetch=self._revision, why=f"comes to an end with revision {turn.revision}")
+            elif turn is not None:
+                why = f"soaks until {_clock(turn.good + self._settings.soak_seconds)}" if turn.good else "goes there"
+                found[name] = Target(fetch=self._revision, run=turn.revision, turn=turn.number, why=why)
+            elif self._is_at(node):
+                found[name] = at_it
+            elif self._now - node.last >= SILENT:
+                found[name] = Target(fetch=self._revision, why=f"silent since {_clock(node.last)}")
+            elif settled is not None and node.report.state is RoleState.NONE:
+                found[name] = Target(fetch=self._revision, run=settled.revision, why="comes to what its role runs")
+            elif name in self._rebooting:
+                found[name] = Target(fetch=self._revision, why="has the reboot lock")
+            elif name in needing:
+                found[name] = waiting
+            else:
+                found[name] = Target(fetch=self._revision, why="is busy with what it has been told before")
+        return found
+
+    def _is_on_its_way(self, node: NodeView, state: Rollout) -> bool:
+        """Without a turn: it had one, and was thought to be gone."""
+        settled = state.settled.get(self._role)
+        comes_back = settled is not None and settled.content == node.report.content
+        return node.report.state is RoleState.TRYING and not comes_back and self._now - node.last < SILENT
+
+    def _is_at(self, node: NodeView) -> bool:
+        return node.report.content == self._content and node.report.state is RoleState.GOOD
+
+    def _has_failed(self, node: NodeView) -> bool:
+        return node.report.content == self._content and node.report.state is RoleState.FAILED
+
+    def _needs_turn(self, node: NodeView, state: Rollout) -> bool:
+        """Whether it is to have one as soon as it may."""
+        is_empty = node.report.state is RoleState.NONE
+        return (
+            node.name not in self.turns
+            and node.name not in self._drained
+            and node.name not in self._rebooting
+            and not self._is_at(node)
+            and self._now - node.last < SILENT
+            and node.report.state is not RoleState.TRYING
+            and not (is_empty and self._role in state.settled)
+        )
+
+    def _waits_for_fetches(self) -> bool:
+        """The first one of a role waits for all of them, but not for ever."""
+        is_early = self._fetch_until - FETCH_WITHIN <= self._now < self._fetch_until
+        return bool(self._unfetched) and not self._is_proven and not self.turns and is_early
+
+
+def pause(state: Rollout, roles: Iterable[str], now: float) -> Rollout:
+    """By a person: whatever revision comes."""
+    found = {role: state.pauses.get(role) or Pause(why="a person has paused it", since=now) for role in roles}
+    return replace(state, pauses={**state.pauses, **{role: replace(one, content="") for role, one in found.items()}})
+
+
+def resume(state: Rollout, roles: Collection[str]) -> Rollout:
+    """What has failed tries it again, before anybody else."""
+    return replace(state, pauses={role: one for role, one in state.pauses.items() if role not in roles})
+
+
+def drain(state: Rollout, name: str) -> Rollout:
+    return replace(state, drained=tuple(sorted({*state.drained, name})))
+
+
+def undrain(state: Rollout, name: str) -> Rollout:
+    return replace(state, drained=tuple(one for one in state.drained if one != name))
+
+
+def forget(state: Rollout, name: str) -> Rollout:
+    """Of a node that is none any more: another one may get its name."""
+    locks = tuple(lock for lock in state.locks if lock.foreign or lock.id != name)
+    return replace(undrain(state, name), locks=locks)
+
+
+def _clock(seconds: float) -> str:
+    return moment(seconds).partition(" ")[2]
+
+
+def _several(nodes: Sequence[NodeView]) -> str:
+    """As the subject of a sentence."""
+    names = [node.name for node in nodes[:3]]
+    more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
+    return f"{', '.join(names)}{more} {'has' if len(nodes) == 1 else 'have'}"
