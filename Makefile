@@ -19,7 +19,7 @@ LANES := -n 3 --dist loadfile --no-loadscope-reorder
 # The machine is this one, whatever the docker client is set to.
 export DOCKER_HOST := unix:///var/run/docker.sock
 
-.PHONY: help up down clean test test-engines test-vm escape fuzz coverage lint wheel bench bench-ambassador bench-boot bench-pull bench-socket os setup dev
+.PHONY: help up down clean test test-engines test-vm escape fuzz coverage lint wheel bench bench-ambassador bench-boot bench-farm bench-pull bench-socket os setup dev
 .NOTPARALLEL:
 
 help: ## list these
@@ -79,6 +79,9 @@ bench-ambassador: dev ## measure ambassadors against the direct way and proxies,
 bench-boot: dev ## measure a boot of the base OS against a plain Debian, write its part of that page
 	$(STEP) "Debian packages" scripts/packages bench
 	.venv/bin/python -m bench.boot $(BENCH)
+
+bench-farm: dev ## measure what a farm's server costs with up to 10,000 nodes, in virtual time, write its part of that page
+	.venv/bin/python -m bench.rollout $(BENCH)
 
 bench-pull: dev ## measure how images come over lines that break, and beside the Engine's own pull, write its parts of that page
 	.venv/bin/python -m bench.pull $(BENCH)
