@@ -43,10 +43,13 @@ LOOK_FOR_FARM = 5.0  # seconds between looks whether this machine has joined a f
 LONGEST_PAUSE = 5.0  # seconds between attempts to reach the Engine at start
 
 
-async def run() -> None:
-    """Serve until SIGTERM or SIGINT. Raises EngineUnreachable, EngineUnsuitable, Busy, Unwritable."""
+async def run(info: bytes) -> None:
+    """Serve until SIGTERM or SIGINT. Raises EngineUnreachable, EngineUnsuitable, Busy, Unwritable.
+
+    `info`: what the Engine has said of itself, b"" if it has not been asked.
+    """
     with exclusive_lock(STATE, patience=END_WITHIN):
-        engine = await _reach_engine()
+        engine = await _reach_engine(info)
         try:
             await _serve(engine)
         finally:
@@ -181,7 +184,7 @@ async def _end_when_ended(engine: Engine, machine: Machine, own: source.Own) -> 
         return
 
 
-async def _reach_engine() -> Engine:
+async def _reach_engine(info: bytes) -> Engine:
     """Wait for an Engine that is still starting, however long it takes.
 
     Raises EngineUnreachable when it answers at a new socket.
@@ -189,7 +192,7 @@ async def _reach_engine() -> Engine:
     pause = 0.1
     while True:
         try:
-            return await DockerEngine.connect()
+            return await DockerEngine.connect(info=info)
         except EngineUnreachable as error:
             if await _answers_elsewhere():
                 raise EngineUnreachable(CUT_OFF) from error

@@ -59,6 +59,8 @@ def test_the_agent_waits_for_the_engine_before_anything_else_is_loaded(tmp_path:
                     assert "_asyncio" not in loaded.read_text()
                     assert asking.recv(4096)  # what is closed with something unread is reset, and its answer lost
                     asking.sendall(b"HTTP/1.0 200 OK\r\n\r\nOK")
+                with engine.accept()[0] as asking:  # what takes the Engine long, while all else is loaded
+                    assert asking.recv(4096).startswith(b"GET /info ")
                 with engine.accept()[0]:  # the agent, without click; it may end when this is closed
                     assert "_asyncio" in loaded.read_text()
             finally:

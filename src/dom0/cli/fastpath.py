@@ -49,7 +49,9 @@ def run_agent() -> None:
     """Until SIGTERM. Nothing of the agent is loaded before the Engine answers."""
     from dom0.engine import address, answer
 
-    answer.await_engine(address.find(None, os.environ, Path.home()), within=_ENGINE_WITHIN)
+    where = address.find(None, os.environ, Path.home())
+    answer.await_engine(where, within=_ENGINE_WITHIN)
+    asked = answer.ask_info(where)
 
     gc.disable()  # imports make no garbage
     import asyncio
@@ -59,7 +61,7 @@ def run_agent() -> None:
     gc.freeze()
     gc.enable()
     log.configure(os.environ.get("DOM0_LOG", "info"))
-    asyncio.run(daemon.run())
+    asyncio.run(daemon.run(answer.take_info(asked)))
 
 
 def _up(directory: Path | None) -> bool:

@@ -58,23 +58,24 @@ _EXEC_LOOK = (0.002, 0.5)  # seconds between looks at an exec that closed its ou
 class DockerEngine:
     """Made by `connect`; `close` it at the end."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, info: EngineInfo | None = None) -> None:
         self._http = transport
-        self._info: EngineInfo | None = None
+        self._info = info
 
     @classmethod
-    async def connect(cls, host: str | None = None) -> DockerEngine:
+    async def connect(cls, host: str | None = None, *, info: bytes = b"") -> DockerEngine:
         """Find the Engine (`host`, DOCKER_HOST, docker context, usual socket) and settle on an API version.
 
-        Raises EngineUnreachable or EngineUnsuitable.
+        `info`: its answer to `/info`, if it has been asked. Raises EngineUnreachable, EngineUnsuitable, EngineError.
         """
         transport = Transport(find(host, os.environ, Path.home()))
         try:
             await transport.negotiate()
+            known = parse.info(info, transport.api_version, "Docker Engine") if info else None
         except BaseException:
             await transport.close()
             raise
-        return cls(transport)
+        return cls(transport, known)
 
     async def info(self) -> EngineInfo:
         """Asked once: for each answer the Engine starts `runc --version` and `docker-init --version`."""
