@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from dom0.cli.root_start import RootStart
+from dom0.errors import ProjectError
 from dom0.names import ROOT
+from dom0.plan.labels import AWAITS, BUILDS
 from dom0.testing.hosts import Host
 
 
@@ -17,7 +20,8 @@ def host(engine_host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("DOCKER_HOST", engine_host.docker_host)
     monkeypatch.setenv("DOM0_RUN", str(tmp_path))
     made = engine_host.docker("create", "busybox:test", "true").stdout.strip()
-    engine_host.docker("commit", "--change", 'CMD ["true"]', made, "dom0:latest")
+    awaits = ["--change", f"LABEL {AWAITS}=", "--change", f"LABEL {BUILDS}={{}}"]
+    engine_host.docker("commit", "--change", 'CMD ["true"]', *awaits, made, "dom0:latest")
     engine_host.docker("rm", made)
     return engine_host
 
@@ -55,3 +59,29 @@ def test_a_container_of_somebody_else_with_its_name_is_left_alone(host: Host) ->
         assert not root.is_pending
     assert names(host) == [ROOT]
     assert host.docker("inspect", "--format", "{{.State.Status}}", ROOT).stdout.strip() == "created"
+
+
+def created(host: Host) -> int:
+    """How many root containers were, in all."""
+    until = f"{time.time():.6f}"  # a duration is cut to whole seconds
+    events = ["--since", "0", "--until", until, "--filter", "event=create", "--filter", f"container={ROOT}"]
+    return len(host.docker("events", *events).stdout.splitlines())
+
+
+def test_it_is_removed_where_its_image_is_not_the_projects(host: Host, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    before = created(host)
+    with RootStart() as root:
+        assert root.begin_if_current(project) == ""
+        assert not root.is_pending
+        assert names(host) == []
+    assert created(host) == before + 1
+
+
+def test_it_is_removed_where_the_project_cannot_be_read(host: Host, tmp_path: Path) -> None:
+    before = created(host)
+    with pytest.raises(ProjectError), RootStart() as root:
+        root.begin_if_current(tmp_path / "missing")
+    assert names(host) == []
+    assert created(host) == before + 1

@@ -1,7 +1,8 @@
 """A root container that starts while the rest of `dom0 up` is loaded and looks whether it may: where none is yet.
 
 An agent takes as long to load as the command does. With as little loaded as unchanged.py, because this comes before all
-else. The agent waits for a `dom0 up` (agent/machine); if the command refuses, or is ended, the container is removed.
+else. The agent waits for a `dom0 up` (agent/machine); if the command refuses, or is ended, the container is removed. It
+is created, not started, before it is known whether its image is the project's.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import json
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,6 +26,7 @@ from dom0.names import IMAGE, ROOT
 from dom0.plan import labels
 
 STOP_GRACE = 20  # seconds for the agent to end
+_CREATE = f"/containers/create?name={ROOT}"
 
 
 class RootStart:
@@ -31,6 +34,7 @@ class RootStart:
 
     def __init__(self) -> None:
         self._id = ""
+        self._creation: socket.socket | None = None
         self._answer: socket.socket | None = None
 
     @property
@@ -46,9 +50,12 @@ class RootStart:
             if not is_here() or _agent_listens():
                 return None
             images = tagged_images()
+            if may_begin := _may_begin(images):
+                self._create()  # while the project and all of dom0 are read
             if not is_current(project, IMAGE, images):
+                self._remove()
                 return ""
-            if _may_begin(images):
+            if may_begin:
                 self.begin()
         except EngineError:
             return None  # the command says why
@@ -58,17 +65,11 @@ class RootStart:
         """Create it, and have it started meanwhile. If it cannot be, whoever waits for its answer says why."""
         if self._id:
             return
-        body = json.dumps(root_document(IMAGE, awaits_up=True)).encode()
-        # Ctrl-C in between would leave one that nobody knows of.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-        try:
-            created = quick_engine.ask(f"/containers/create?name={ROOT}", "POST", body)
-            self._id = str(json.loads(created or b"")["Id"])
-            self._answer = quick_engine.send(f"{self._path}/start", "POST")
-        except (EngineError, ValueError, LookupError, TypeError):
-            pass
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if self._creation is None:
+            self._create()
+        if self._is_created():
+            with contextlib.suppress(EngineError):
+                self._answer = quick_engine.send(f"{self._path}/start", "POST")
 
     def accept(self) -> bool:
         """It stays. Returns whether the Engine has started it."""
@@ -80,7 +81,22 @@ class RootStart:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._id:
+        self._remove()
+
+    def _create(self) -> None:
+        body = json.dumps(root_document(IMAGE, awaits_up=True)).encode()
+        with _uninterrupted(), contextlib.suppress(EngineError):
+            self._creation = quick_engine.send(_CREATE, "POST", body)
+
+    def _is_created(self) -> bool:
+        with _uninterrupted(), contextlib.suppress(EngineError, ValueError, LookupError, TypeError):
+            connection, self._creation = self._creation, None
+            if connection is not None:
+                self._id = str(json.loads(quick_engine.read(connection, _CREATE) or b"")["Id"])
+        return bool(self._id)
+
+    def _remove(self) -> None:
+        if not self._is_created():
             return
         self._await_start()
         with contextlib.suppress(EngineError):
@@ -104,6 +120,16 @@ class RootStart:
         return f"/containers/{quote(self._id)}"
 
 
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C in between would leave a container that nobody knows of."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _agent_listens() -> bool:
     try:
         blocking.connect(str(agent_socket())).close()
@@ -113,8 +139,8 @@ def _agent_listens() -> bool:
 
 
 def _may_begin(images: Images) -> bool:
-    image = images[IMAGE]
-    if labels.AWAITS not in image.labels or not has_its_names(image.tags):
+    image = images.get(IMAGE)
+    if image is None or labels.AWAITS not in image.labels or not has_its_names(image.tags):
         return False
     filters = quote(json.dumps({"label": [labels.ROLE]}))
     return quick_engine.ask(f"/containers/json?all=1&filters={filters}") in (b"[]", b"[]\n")
