@@ -6,6 +6,7 @@ tells nothing while it is down and drops what a slow reader missed.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Collection, Iterable, Mapping
 
@@ -53,11 +54,10 @@ class Observer:
         """List everything. `thorough` inspects all of our containers, else only those whose row has changed."""
         # before the questions: events go on marking meanwhile
         self._dirty, self.ground_is_dirty, self._others_dirty = set(), False, False
-        info = await self._engine.info()
+        info, self._networks, self._volumes, rows = await asyncio.gather(
+            self._engine.info(), self._engine.networks(), self._engine.volumes(), self._engine.containers()
+        )
         self._cpus, self._in_scope = info.cpus, is_in_one(info.labels)
-        self._networks = await self._engine.networks()
-        self._volumes = await self._engine.volumes()
-        rows = await self._engine.containers()
         self._names = {row.name: row.id for row in rows}
         self._others = rows
         ours = {row.id: row for row in rows if row.id in self.adopted or self._ownership.is_claimed(row.labels)}
