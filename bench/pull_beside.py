@@ -7,7 +7,6 @@ is written.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import platform
 import shutil
@@ -28,13 +27,12 @@ from bench.tools import DOM0
 from dom0.run import CommandFailed
 from dom0.testing import owned
 from dom0.testing.debian_registry import DebianRegistry
-from dom0.testing.fault_proxy import FaultProxy, Faults
+from dom0.testing.fault_proxy import Faults
 from dom0.testing.hosts import CONTAINERD_STORE, OWN_STORE, Host
 
 MB = 10**6
 LAYERS = (30 * MB, 22 * MB, 12 * MB, 4 * MB)  # about, packed
 EACH = 8 << 20
-ROOT = Path(__file__).parents[1]
 LONGEST = 240.0  # seconds for one pull
 MOST = 1.2  # of the Engine's own time, on a clean line
 STORES = {"overlay2": OWN_STORE, "containerd": CONTAINERD_STORE}
@@ -92,8 +90,8 @@ def measure(host: Host, registry: DebianRegistry, line: Line, store: str, size: 
 
 def pulled(host: Host, registry: DebianRegistry, faults: Faults, way: str) -> Pulled:
     port = registry.host.rpartition(":")[2]
-    argv = [sys.executable, "-m", "bench.pull_beside", "--line", port, "--faults", msgspec.json.encode(faults).decode()]
-    with host.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+    argv = [sys.executable, "-m", "dom0.testing.fault_proxy", port, msgspec.json.encode(faults).decode()]
+    with host.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         reference = f"127.0.0.1:{process.stdout.readline().decode().strip()}/team/app:1"
@@ -111,14 +109,6 @@ def pulled(host: Host, registry: DebianRegistry, faults: Faults, way: str) -> Pu
     host.run(["rm", "-rf", "/var/lib/dom0/pull"])
     os.sync()
     return Pulled(seconds, sent, is_there)
-
-
-async def _carry(port: int, faults: Faults) -> None:
-    """What the process of a line does, until its standard input ends."""
-    async with FaultProxy(port, faults) as proxy:
-        print(proxy.port, flush=True)
-        await asyncio.to_thread(sys.stdin.read)
-        print(proxy.sent, flush=True)
 
 
 @contextmanager
@@ -167,12 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.pull_beside", description=__doc__)
     parser.add_argument("--only", default="")
     parser.add_argument("--store", choices=STORES)
-    parser.add_argument("--line", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--faults", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.line:
-        asyncio.run(_carry(arguments.line, msgspec.json.decode(arguments.faults, type=Faults)))
-        return
     owned.sweep()
     found = []
     for store in STORES if arguments.store is None else (arguments.store,):

@@ -37,6 +37,7 @@ HALFWAY = PullStatus(image="redis:7", size=2_000_000, have=500_000, rate=1e5, le
         ({}, "25% of 2MB, 100kB/s, 15s left, 3 drops"),
         ({"waits_for": "connection refused", "waits_until": 112.0}, "25% of 2MB, waits 12s: connection refused"),
         ({"have": 2_000_000}, "100% of 2MB, the Engine takes it"),
+        ({"note": "as a whole only"}, "25% of 2MB, 100kB/s, 15s left, 3 drops; as a whole only"),
     ],
 )
 def test_how_far_a_pull_is_in_words(changes: dict[str, Any], words: str) -> None:

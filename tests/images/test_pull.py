@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tarfile
 from asyncio.subprocess import PIPE
@@ -115,6 +116,30 @@ async def test_what_another_machine_has_comes_from_there(
         again = await pull(engine, other, parse(f"{far.host}/team/app:1"), peers=[peer], meter=Meter())
     assert (again.id, again.received, again.from_peers) == (made.id, made.received, made.received)
     assert made.from_peers == 0
+
+
+def test_a_registry_that_sends_layers_as_a_whole_only_and_never_all_of_one_costs_three_times_the_image_an_hour(
+    near: DebianRegistry, engine_host: Host, tmp_path: Path
+) -> None:
+    """Whoever asks, and however often: the Engine's own pull is among it."""
+    near.content.image("team/app", "1", [{"large": os.urandom(4 << 20)}])
+    size = sum(blob.stat().st_size for blob in near.content.directory.rglob("data"))
+    faults = json.dumps({"every_bytes": 2 << 20, "ranges": False})  # one connection carries 1 to 3 MiB
+    argv = [sys.executable, "-m", "dom0.testing.fault_proxy", near.host.rpartition(":")[2], faults]
+    with engine_host.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as line:
+        assert line.stdin
+        assert line.stdout
+        name = f"127.0.0.1:{line.stdout.readline().decode().strip()}/team/app:1"
+        pull = [sys.executable, "-m", "dom0", "image", "pull", name]
+        env = {"DOM0_STATE": str(tmp_path / "state"), "XDG_STATE_HOME": str(tmp_path / "state")}
+        first, *others = (engine_host.run(pull, check=False, env=env).stderr for _ in range(5))
+        line.stdin.close()
+        sent = int(line.stdout.readline())
+    assert "layers as a whole only" in first
+    assert "the Docker Engine's own pull is tried" in first
+    assert "was cut off" in first.splitlines()[-2]
+    assert all("nor could the Docker Engine pull it, which may try again in " in each for each in others)
+    assert size < sent < 3 * size
 
 
 def facts(host: Host, name: str) -> dict[str, Any]:

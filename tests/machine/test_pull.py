@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import sys
-from asyncio.subprocess import DEVNULL
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
@@ -239,7 +239,7 @@ async def test_the_engine_may_try_what_is_refused_in_the_end_unless_it_has_to_be
         box = Project(name="box", machine=machine, keys={"team.pub": keys.public.read_text()})
     engine, report = FakeEngine(FakeDocker()), Report()
     engine.docker.images.registry[name] = Image(id=image_id("app"), tags=(name,))
-    with pytest.raises(Final, match="3 times something else came") if signed else nullcontext():
+    with pytest.raises(Final, match="2 times something else came") if signed else nullcontext():
         async with pulling(engine, box, report) as pull:
             await pull(ImageNeed(where="", ref=name), False)
     assert any(name in image.tags for image in await engine.images()) is not signed
@@ -281,6 +281,30 @@ def test_a_cold_up_pulls_before_there_is_a_root_container(machine: Machine, tmp_
     assert lines.index(f"pull {name}") < started
     assert machine.status()["generation"]["number"] == 1
     assert machine.image_id(name)
+
+
+@pytest.mark.chain
+def test_what_a_cold_up_pulls_is_in_the_status_before_there_is_an_agent(machine: Machine, tmp_path: Path) -> None:
+    require(debian_registry.missing(), "tests of a registry")
+    faults = json.dumps({"every_bytes": 1 << 20, "refuse": 3600})
+    with DebianRegistry(tmp_path, popen=machine.host.popen) as near:
+        near.content.image("team/app", "1", LAYERS)
+        argv = [sys.executable, "-m", "dom0.testing.fault_proxy", str(port_of(near)), faults]
+        with machine.host.popen(argv, stdin=PIPE, stdout=PIPE) as line:
+            assert line.stdout
+            name = f"127.0.0.1:{line.stdout.readline().decode().strip()}/team/app:1"
+            machine.write(f"{{name: box, services: {{app: {{image: '{name}', command: [/none]}}}}}}")
+            with machine.begin("up", str(machine.project), stdout=DEVNULL) as up:
+                machine.until(lambda: machine.dom0("status", check=False).stdout)
+                said = machine.dom0("status", check=False)
+                up.kill()
+            assert machine.dom0("status", check=False).stdout == ""
+            line.kill()
+    head, pulls = said.stdout.splitlines()
+    assert head == "Pulling:"
+    assert pulls.startswith(f"  {name}: ")
+    assert "does not run here" in said.stderr
+    assert said.code != 0
 
 
 async def test_what_another_machine_has_come_from_there_and_is_given_on_as_the_project_says(

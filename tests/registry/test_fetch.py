@@ -22,10 +22,11 @@ from dom0.errors import Final, NoRange, Temporary
 from dom0.registry import patience
 from dom0.registry.client import Registry
 from dom0.registry.depot import Depot
-from dom0.registry.fetch import GaveUp, Source, Terms, fetch
+from dom0.registry.fetch import AS_A_WHOLE, WASTE, GaveUp, Source, Terms, fetch
 from dom0.registry.journal import CHUNK
 from dom0.registry.manifest import Descriptor
 from dom0.registry.progress import Meter
+from dom0.registry.waste import Waste
 from dom0.testing.blob_server import BlobServer, content, describe
 from dom0.testing.fault_proxy import FaultProxy, Faults
 from dom0.testing.virtual_time import VirtualTimeLoop, now
@@ -248,16 +249,17 @@ def test_wrong_bytes_are_asked_for_again_and_refused_the_third_time(depot: Depot
 
         return Line(answer)
 
-    with pytest.raises(Final, match="3 times something else came"):
-        in_virtual_time(get(depot, first(3), terms=Terms(workers=1)))
+    with pytest.raises(Final, match="2 times something else came"):
+        in_virtual_time(get(depot, first(2), terms=Terms(workers=1)))
+    Waste(depot.root / WASTE).path(ONE[0].digest).unlink()
     doubted: list[Descriptor] = []
 
     def doubt(descriptor: Descriptor) -> tuple[()]:
         doubted.append(descriptor)
         return ()
 
-    in_virtual_time(get(depot, first(2), terms=Terms(workers=1), doubt=doubt))
-    assert doubted == ONE * 2
+    in_virtual_time(get(depot, first(1), terms=Terms(workers=1), doubt=doubt))
+    assert doubted == ONE
 
 
 def test_a_registry_without_ranges_sends_all_and_what_came_before_is_passed_over(depot: Depot) -> None:
@@ -286,9 +288,42 @@ def test_a_registry_without_ranges_that_cuts_off_each_time_is_left_in_the_end(de
         raise ConnectionResetError
 
     meter = Meter()
-    with pytest.raises(Final, match="3 times cut off, and the registry does not send the rest alone"):
-        in_virtual_time(get(depot, Line(cut_off), terms=Terms(cuts=3), meter=meter))
-    assert meter.received == 3 * (len(LARGE) - 1)
+    with pytest.raises(Final, match="came in vain within an hour: the registry sends layers as a whole only") as first:
+        in_virtual_time(get(depot, Line(cut_off), meter=meter))
+    assert meter.received == 2 * (len(LARGE) - 1)
+    assert meter.note == AS_A_WHOLE
+    assert "may be asked for again in 1h; at once after: rm " in first.value.hint
+    again = Meter()
+    with pytest.raises(Final, match="came in vain"):
+        in_virtual_time(get(depot, Line(cut_off), meter=again))
+    assert again.received == 0
+    Path(first.value.hint.rpartition(" ")[2]).unlink()
+    in_virtual_time(get(depot, Line(whole), meter=again))
+    assert again.received == 1
+
+
+def test_one_that_cuts_off_sooner_is_asked_more_often_and_no_more_comes(depot: Depot) -> None:
+    async def a_tenth(data: bytes, start: int, stop: int) -> AsyncIterator[bytes]:
+        if (start, stop) != (0, len(data)):
+            raise NoRange("no ranges")
+        yield data[: len(data) // 10]
+        raise ConnectionResetError
+
+    meter, line = Meter(), Line(a_tenth)
+    with pytest.raises(Final, match="came in vain"):
+        in_virtual_time(get(depot, line, meter=meter))
+    assert meter.received == 11 * (len(LARGE) // 10)
+
+
+def test_what_other_bytes_have_cost_is_remembered_for_an_hour(depot: Depot) -> None:
+    async def other(data: bytes, start: int, stop: int) -> AsyncIterator[bytes]:
+        yield bytes(stop - start)
+
+    meter = Meter()
+    for _ in range(3):
+        with pytest.raises(Final, match="something else came"):
+            in_virtual_time(get(depot, Line(other), meter=meter, terms=Terms(workers=1)))
+    assert meter.received == 2 * len(LARGE)
 
 
 def test_what_is_final_ends_it_and_keeps_what_came(depot: Depot) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from dom0.registry.manifest import OCI_INDEX, Descriptor, Index, digest_of
 from dom0.registry.mirrors import Mirrored
 from dom0.registry.peers import Peer, Peered
 from dom0.registry.progress import Meter
+from dom0.registry.recent import remember
 from dom0.registry.reference import parse
 from dom0.testing.blob_server import BlobServer, content, describe
 from dom0.testing.fault_proxy import FaultProxy, Faults
@@ -202,6 +204,16 @@ async def test_of_a_blob_that_is_wrong_what_the_registry_gave_is_kept(nodes: lis
         await node.pull(upstream.port, [lying.netloc], ONE, workers=1)
         assert node.peered.from_peers == 4 << 20
         assert given(upstream) == len(LARGE)
+
+
+async def test_who_gave_what_is_remembered_of_so_many_blobs_only(
+    nodes: list[Node], upstream: BlobServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "remember", partial(remember, most=2))
+    first, second, _ = nodes
+    await first.pull(upstream.port, [])
+    await second.pull(upstream.port, [first.address], workers=1)
+    assert sum(bool(second.peered.doubt(each)) for each in DESCRIPTORS) == 2
 
 
 async def test_one_that_gave_nothing_of_a_blob_that_is_wrong_is_not_doubted(

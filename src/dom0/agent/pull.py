@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
@@ -21,7 +21,7 @@ from dom0.compose.model import Project
 from dom0.compose.x_dom0 import PullSettings
 from dom0.durations import seconds
 from dom0.engine.protocol import Engine
-from dom0.errors import Dom0Error, EngineError, EngineUnreachable, Final, NotThere
+from dom0.errors import Dom0Error, Final
 from dom0.names import pull_directory
 from dom0.plan.facts import ImageNeed
 from dom0.socketproxy.scope import is_in_one
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 TOLD_EVERY = 1.0  # seconds
 BRIEFLY = 20.0  # seconds in which nothing comes, after which the copy that is here is used
-MOST_CUTS = 3  # of a layer that the registry sends as a whole only; then the Engine may try
 
 Pull = Callable[[ImageNeed, bool], Awaitable[None]]
 """Returns when the Engine has the image; whether it has a copy already decides how long it is tried.
@@ -83,6 +82,7 @@ def status_of(image: str, meter: Meter) -> PullStatus:
         drops=progress.drops,
         waits_for=progress.waiting.why if progress.waiting else "",
         waits_until=progress.waiting.until if progress.waiting else 0.0,
+        note=meter.note,
     )
 
 
@@ -138,12 +138,13 @@ class _Pulls:
         self._audience.show(pulls)
 
     async def pull(self, need: ImageNeed, has_copy: bool) -> None:
+        from dom0.images.pull import pull_by_engine
         from dom0.registry.ask import patiently
         from dom0.registry.fetch import GaveUp
         from dom0.registry.reference import parse
 
         reference = parse(need.ref)
-        terms = replace(terms_of(self._project), cuts=MOST_CUTS)
+        terms = terms_of(self._project)
         then = "this is given up; what has come is kept. Ctrl-C ends it sooner"
         if has_copy:
             terms = replace(terms, patience=min(terms.patience, BRIEFLY))
@@ -158,7 +159,8 @@ class _Pulls:
                     if is_in_one((await self._engine.info()).labels):  # the machine around it pulls
                         if keys_of(self._project, reference):
                             raise Final(f"{need.ref}: in a scope nobody can see whether it is signed")
-                        await patiently(partial(self._by_engine, need, terms), terms, meter, most=math.inf)
+                        ask = partial(pull_by_engine, self._engine, need.ref, terms, platform=need.platform)
+                        await patiently(ask, terms, meter, most=math.inf)
                     else:
                         await self._fetch(need, reference, terms, meter)
             except GaveUp:
@@ -180,33 +182,20 @@ class _Pulls:
     async def _fetch(self, need: ImageNeed, reference: Reference, terms: Terms, meter: Meter) -> None:
         from dom0.images.pull import platform_of, pull
 
-        keys, platform = keys_of(self._project, reference), platform_of(need.platform, "platform")
-        depot = await asyncio.to_thread(depot_of, self._project)
-        try:
-            done = await pull(
-                self._engine,
-                depot,
-                reference,
-                platform=platform,
-                keys=keys,
-                peers=settings_of(self._project).peers,
-                find_login=self._login_for,
-                terms=terms,
-                meter=meter,
-            )
-        except (Final, EngineError) as error:
-            if keys or isinstance(error, NotThere | EngineUnreachable):
-                raise
-            self._audience.say(f"{need.ref}: {error.message}; the Docker Engine's own pull is tried")
-            try:
-                login = await self._login_for(reference.registry)
-                await self._by_engine(need, terms, login.for_engine(reference.registry) if login else {})
-            except (EngineError, TimeoutError) as other:
-                also = f"{error.message}; nor can the Docker Engine pull it: {other}"
-                raise Dom0Error(also, hint=error.hint) from error
-        else:
-            if done.warning:
-                self._audience.say(f"{need.ref}: {done.warning}")
+        done = await pull(
+            self._engine,
+            await asyncio.to_thread(depot_of, self._project),
+            reference,
+            platform=platform_of(need.platform, "platform"),
+            keys=keys_of(self._project, reference),
+            peers=settings_of(self._project).peers,
+            find_login=self._login_for,
+            terms=terms,
+            meter=meter,
+            say=self._audience.say,
+        )
+        if done.warning:
+            self._audience.say(f"{need.ref}: {done.warning}")
 
     async def _login_for(self, registry: str) -> Login | None:
         """As docker: what cannot be read is no reason not to ask."""
@@ -217,13 +206,3 @@ class _Pulls:
         except Dom0Error as error:
             self._audience.say(f"{registry}: asked without a login: {error.message}")
             return None
-
-    async def _by_engine(self, need: ImageNeed, terms: Terms, login: Mapping[str, str] = {}) -> None:
-        """Raises EngineError, and TimeoutError where the Engine says nothing for as long as there is patience."""
-        clock = asyncio.get_running_loop().time
-        try:
-            async with asyncio.timeout(terms.patience) as silence:
-                async for _ in self._engine.pull_image(need.ref, platform=need.platform, login=login):
-                    silence.reschedule(clock() + terms.patience)
-        except TimeoutError as error:
-            raise TimeoutError(f"nothing came for {times.ago(terms.patience)}") from error

@@ -99,6 +99,7 @@ class PullStatus(msgspec.Struct, frozen=True, kw_only=True):
     drops: int  # requests that ended too soon
     waits_for: str = ""  # why nothing is asked for now
     waits_until: float = 0.0
+    note: str = ""  # what else there is to know, as that the Docker Engine itself pulls it
 
 
 class SharingStatus(msgspec.Struct, frozen=True, kw_only=True):

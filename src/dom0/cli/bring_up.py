@@ -351,6 +351,7 @@ async def _refuse_beforehand(
     from dom0.agent.pull import pulling
     from dom0.agent.source import read_project, resolve_beforehand
     from dom0.cli import kept_reading
+    from dom0.cli.announced import Heard, announcing
     from dom0.images import names, private
     from dom0.images.second_reading import other_compose
     from dom0.plan.adoption import adopt
@@ -370,8 +371,8 @@ async def _refuse_beforehand(
         if beside:
             desired = await resolve_beforehand(engine, image, found, _never_beside, report.say)
         else:
-            async with pulling(engine, found, report) as pull:
-                with ending_pulls(report):
+            with announcing() as tell, ending_pulls(report):
+                async with pulling(engine, found, Heard(report, tell)) as pull:
                     desired = await resolve_beforehand(engine, image, found, pull, report.say)
         if adopts:
             desired = adopt(desired, await find_adoptable(engine, desired))

@@ -15,12 +15,14 @@ import click
 import msgspec
 
 from dom0 import terminal, times
+from dom0.cli.announced import announcing
 from dom0.cli.engine_client import on_engine
 from dom0.cli.pulls import TAKEN, Line
 from dom0.errors import Dom0Error, Interrupted, ProjectError, UsageError
 from dom0.names import PLACED, pull_directory, short_id
 
 if TYPE_CHECKING:
+    from dom0.agent.status import PullStatus
     from dom0.engine.protocol import Engine
     from dom0.images.pull import Pulled
     from dom0.plan.facts import ImageNeed
@@ -212,6 +214,7 @@ async def pull_all(
                     peers=peers,
                     terms=terms or USUAL,
                     meter=meter,
+                    say=terminal.say_to_stderr,
                 )
                 pulled.append(done)
         except asyncio.CancelledError as error:
@@ -238,27 +241,28 @@ def say_end(outcome: Outcome, *, as_json: bool) -> None:
 async def shown(name: str, meter: Meter, *, then: str = TAKEN) -> AsyncIterator[None]:
     """How far it is, on standard error: one line that changes on a terminal, else a line now and then.
 
-    `then`: what is done with it when all has come.
+    `then`: what is done with it when all has come. What the Engine takes is in `dom0 status`, too.
     """
-    if terminal.quiet():
-        yield
-        return
     line = Line(terminal.say_to_stderr)
-    task = asyncio.create_task(_show(name, meter, line, then))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        line.clear()
+    with announcing() if then == TAKEN else contextlib.nullcontext(lambda _: None) as tell:
+        task = asyncio.create_task(_show(name, meter, line, then, tell))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            line.clear()
 
 
-async def _show(name: str, meter: Meter, line: Line, then: str) -> None:
+async def _show(name: str, meter: Meter, line: Line, then: str, tell: Callable[[tuple[PullStatus, ...]], None]) -> None:
     from dom0.agent.pull import status_of
 
     while True:
-        line.show((status_of(name, meter),), then)
+        pulls = (status_of(name, meter),)
+        tell(pulls)
+        if not terminal.quiet():
+            line.show(pulls, then)
         await asyncio.sleep(_SHOWN_EVERY)
 
 

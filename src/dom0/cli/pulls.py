@@ -17,15 +17,16 @@ def describe(pull: PullStatus, now: float, then: str = TAKEN) -> str:
     """`now` in seconds since the epoch; `then`: what is done with it when all has come."""
     size = terminal.size(pull.size)
     words = [f"{pull.have / pull.size:.0%} of {size}" if pull.size else "asks for it"]
+    note = f"; {pull.note}" if pull.note else ""
     if pull.waits_for:
-        return f"{pull.image}: {words[0]}, waits {max(0.0, pull.waits_until - now):.0f}s: {pull.waits_for}"
+        return f"{pull.image}: {words[0]}, waits {max(0.0, pull.waits_until - now):.0f}s: {pull.waits_for}{note}"
     if pull.size > pull.have:
         words.append(f"{terminal.size(int(pull.rate))}/s")
         words += [f"{times.ago(pull.left)} left"] if pull.left is not None else []
         words += [f"{pull.drops} drops"] if pull.drops else []
     elif pull.size:
         words.append(then)
-    return f"{pull.image}: {', '.join(words)}"
+    return f"{pull.image}: {', '.join(words)}{note}"
 
 
 class Line:

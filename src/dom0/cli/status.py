@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import click
+from msgspec.structs import replace
 
 from dom0 import terminal, times
-from dom0.cli.client import Agent
+from dom0.cli.announced import announced
+from dom0.cli.client import Agent, AgentUnreachable
+from dom0.cli.places import is_here
 from dom0.cli.pulls import describe
 from dom0.health import problem_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dom0.agent.status import ServiceStatus, SharingStatus, Status
+    from dom0.agent.status import PullStatus, ServiceStatus, SharingStatus, Status
 
 _COLOURS = {
     "ready": "green",
@@ -46,24 +50,29 @@ def command(as_json: bool, exit_code: bool, watch: bool) -> int:
     $ dom0 status --json | jq .converged
     """
     if not watch:
-        status = Agent().status()
+        try:
+            status = _with_commands(Agent().status())
+        except AgentUnreachable:
+            if not as_json and is_here() and (pulls := announced()):
+                click.echo("\n".join(_pulling(pulls, time.time())))
+            raise
         if as_json:
             terminal.say_json(status)
         else:
             click.echo("\n".join(lines(status)))
         return int(exit_code and not is_well(status))
     if as_json:
-        for status in Agent().watch():
+        for status in map(_with_commands, Agent().watch()):
             terminal.say_json_line(status)
     elif sys.stdout.isatty():
         from rich.live import Live
         from rich.text import Text
 
         with Live(auto_refresh=False, screen=False) as live:
-            for status in Agent().watch():
+            for status in map(_with_commands, Agent().watch()):
                 live.update(Text.from_ansi("\n".join(lines(status))), refresh=True)
     else:
-        for status in Agent().watch():
+        for status in map(_with_commands, Agent().watch()):
             click.echo("\n".join(lines(status)) + "\n")
     return 0
 
@@ -78,12 +87,21 @@ def lines(status: Status) -> list[str]:
     rows = (_row(service, status.now) for service in status.services)
     text = [terminal.printable(headline(status)), *terminal.columns(heads, rows, colours={"PHASE": _COLOURS})]
     if status.pulls:
-        text += ["", "Pulling:", *(f"  {terminal.printable(describe(pull, status.now))}" for pull in status.pulls)]
+        text += ["", *_pulling(status.pulls, status.now)]
     if status.sharing:
         text += ["", "Images:", *(f"  {terminal.printable(line)}" for line in _sharing(status.sharing))]
     if status.steps:
         text += ["", "Under way:", *(f"  {terminal.printable(step)}" for step in status.steps)]
     return [*text, *map(terminal.printable, problem_lines(status.problems))]
+
+
+def _with_commands(status: Status) -> Status:
+    """And what commands pull on this machine, which the agent does not know."""
+    return replace(status, pulls=status.pulls + announced()) if is_here() else status
+
+
+def _pulling(pulls: tuple[PullStatus, ...], now: float) -> list[str]:
+    return ["Pulling:", *(f"  {terminal.printable(describe(pull, now))}" for pull in pulls)]
 
 
 def _sharing(sharing: SharingStatus) -> Iterator[str]:

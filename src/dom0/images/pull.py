@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ipaddress
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,10 +21,11 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec.structs import replace
 
+from dom0 import times
 from dom0.durable import Unwritable
 from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo
-from dom0.errors import EngineError, EngineUnreachable, Final, NotFound, UsageError
+from dom0.errors import EngineError, EngineUnreachable, Final, NotFound, NotThere, UsageError
 from dom0.images.layers_there import Remembered, in_graph_driver
 from dom0.images.loading import NamedImage, load_as, remove_name
 from dom0.images.names import find
@@ -33,16 +35,18 @@ from dom0.registry.ask import patiently
 from dom0.registry.client import Registry
 from dom0.registry.credentials import Login
 from dom0.registry.depot import Depot, Need
-from dom0.registry.fetch import USUAL, Source, Terms, fetch
+from dom0.registry.fetch import USUAL, WASTE, Source, Terms, fetch
 from dom0.registry.manifest import Descriptor, Index, choose, digest_of, naming, parse_platform
 from dom0.registry.mirrors import Mirrored
 from dom0.registry.peers import Peered
 from dom0.registry.progress import Meter
 from dom0.registry.reference import DEFAULT_REGISTRY, Reference
 from dom0.registry.verify import PublicKey, require_signed
+from dom0.registry.waste import Waste
 
 KEPT = 2 << 30  # bytes of blobs that stay in a depot for the next pull
 MOST_DAMAGED = 3  # times that a blob may turn out to be damaged after it was fetched
+_RETRIES = "Retrying in "  # how the Engine says it: moby's distribution/xfer/download.go
 _NAMING = 60.0  # seconds for a pull of the Engine's own that only adds a name: some kB
 
 
@@ -80,13 +84,33 @@ async def pull(
     find_login: FindLogin = own_login,
     terms: Terms = USUAL,
     meter: Meter,
+    say: Callable[[str], None] | None = None,
 ) -> Pulled:
     """Return when the Engine has the image; `platform` is its own if none is said.
 
     `keys`: with each of them it has to be signed, or nothing of it is fetched.
-    `peers`: `host:port` of other machines that are asked before the registry. Cancelled, it leaves in the depot what
-    has come. Raises Final and GaveUp of the registry, EngineError, and Unwritable and NoSpace of the depot.
+    `peers`: `host:port` of other machines that are asked before the registry.
+    `say`: where the registry is refused in the end, the Engine's own pull is tried, and this is told why; None: it is
+    not, nor where the image has to be signed. Cancelled, it leaves in the depot what has come.
+    Raises Final and GaveUp of the registry, EngineError, and Unwritable and NoSpace of the depot.
     """
+    pulling = _pull(engine, depot, reference, platform, keys, peers, find_login, terms, meter)
+    if say is None or keys:
+        return await pulling
+    return await _or_by_engine(pulling, engine, depot, reference, platform, find_login, terms, meter, say)
+
+
+async def _pull(
+    engine: Engine,
+    depot: Depot,
+    reference: Reference,
+    platform: str,
+    keys: Sequence[PublicKey],
+    peers: Sequence[str],
+    find_login: FindLogin,
+    terms: Terms,
+    meter: Meter,
+) -> Pulled:
     wanted = reference if reference.digest is None else replace(reference, tag=None)  # as docker: the digest names it
     info = await engine.info()
     login = await find_login(wanted.registry)
@@ -112,6 +136,76 @@ async def pull(
         layers_here=layers_here,
         warning=warning,
     )
+
+
+async def _or_by_engine(
+    pulling: Awaitable[Pulled],
+    engine: Engine,
+    depot: Depot,
+    reference: Reference,
+    platform: str,
+    find_login: FindLogin,
+    terms: Terms,
+    meter: Meter,
+    say: Callable[[str], None],
+) -> Pulled:
+    """What `pulling` comes to, or the Engine's own pull where that is refused; once an hour, if it fails too."""
+    name, waste = reference.familiar(), Waste(depot.root / WASTE)
+    try:
+        return await pulling
+    except (Final, EngineError) as error:
+        if isinstance(error, NotThere | EngineUnreachable):
+            raise
+        if await asyncio.to_thread(waste.amount, name, time.time()):
+            again = times.ago(waste.left(name, time.time()))
+            also = f"nor could the Docker Engine pull it, which may try again in {again}"
+            raise Final(f"{error.message}; {also}", hint=error.hint) from error
+        meter.note = f"{error.message}; the Docker Engine's own pull is tried"
+        meter.size = meter.have = 0
+        say(f"{name}: {meter.note}")
+        login = await find_login(reference.registry)
+        auth = login.for_engine(reference.registry) if login else {}
+        try:
+            await pull_by_engine(engine, name, terms, platform=platform, login=auth, retries=False)
+        except (EngineError, TimeoutError) as other:
+            await asyncio.to_thread(waste.add, name, 1, time.time())
+            raise Final(f"{error.message}; nor can the Docker Engine pull it: {other}", hint=error.hint) from error
+    found, repository = await engine.image(name), name.removesuffix(f":{reference.tag}")
+    return Pulled(
+        reference=name,
+        id=found.id,
+        digest=dict(each.split("@") for each in found.digests).get(repository, reference.digest or ""),
+        size=0,
+        received=meter.received,
+        from_peers=0,
+        layers=len(found.layers),
+        layers_here=0,
+        warning="pulled by the Docker Engine itself",
+    )
+
+
+async def pull_by_engine(
+    engine: Engine,
+    name: str,
+    terms: Terms,
+    *,
+    platform: str = "",
+    login: Mapping[str, str] = {},
+    retries: bool = True,
+) -> None:
+    """`retries`: whether it may ask once more for all of a layer that was cut off.
+
+    Raises EngineError, and TimeoutError where the Engine says nothing for as long as there is patience.
+    """
+    clock = asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout(terms.patience) as silence:
+            async for progress in engine.pull_image(name, platform=platform, login=login):
+                silence.reschedule(clock() + terms.patience)
+                if progress.status.startswith(_RETRIES) and not retries:
+                    raise EngineError(f"image {name}: layer {progress.layer} was cut off")
+    except TimeoutError as error:
+        raise TimeoutError(f"nothing came for {times.ago(terms.patience)}") from error
 
 
 @asynccontextmanager

@@ -4,7 +4,8 @@ Theory of operation: a few workers take what `stretches` says is next, over all 
 they ask again from the byte where it broke, after as long as `patience` says. What comes is written at once and synced
 each MiB (`partial`), so being cancelled or killed costs nothing, and a power cut at most a MiB of each part. A blob
 that is all there is verified as a whole. What the disk did not keep of it is asked for again; so is all of it where
-something else had come, but not for ever.
+something else had come, or where its registry sends it as a whole only: as long as no more comes in vain within an hour
+than the blob has bytes (`waste`), whoever asks.
 
 A blob that another process fetches is waited for, as long as it grows or there is patience.
 """
@@ -23,6 +24,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from dom0 import times
 from dom0.durable import Unwritable
 from dom0.errors import Final, NoRange, RegistryError, Temporary
 from dom0.registry.depot import Depot
@@ -31,12 +33,15 @@ from dom0.registry.partial import Partial
 from dom0.registry.patience import Allowance, pause, silence
 from dom0.registry.progress import Meter, Waiting
 from dom0.registry.stretches import Request, Stretch, next_request
+from dom0.registry.waste import Waste
 
 T = TypeVar("T")
 
 MOST_DAMAGED = 10  # times that the disk may have lost something of one
 ENOUGH = 16 << 10  # bytes of one try after which the next is made at once
 LOOK_AGAIN = 0.5  # seconds, for a blob that another process fetches
+WASTE = "waste"  # what the directory of it is called, in a depot
+AS_A_WHOLE = "the registry sends layers as a whole only, so a break costs all that has come of one"
 
 
 class GaveUp(RegistryError):
@@ -57,15 +62,13 @@ class Source(Protocol):
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """`rate`: bytes a second for all workers together, 0 for no limit; `patience`: seconds in which nothing comes;
-    `most_wrong`: times that other bytes may come than the digest says; `cuts`: how often a blob may be cut off that its
-    registry sends as a whole only, 0: as often as it takes.
+    `most_wrong`: times that other bytes may come than the digest says.
     """
 
     workers: int = 2
     rate: float = 0.0
     patience: float = 86400.0
     most_wrong: int = 3
-    cuts: int = 0
 
 
 USUAL = Terms()
@@ -103,16 +106,19 @@ async def fetch(
 
 
 class _Blob:
-    """`entire`: its registry does not support range requests. `requests`: that run for it. `ending`: it is verified."""
+    """`entire`: its registry does not support range requests. `requests`: that run for it. `ending`: it is verified.
+    `wasted`: bytes that came in vain.
+    """
 
-    def __init__(self, descriptor: Descriptor, partial: Partial, held: contextlib.ExitStack) -> None:
+    def __init__(self, descriptor: Descriptor, partial: Partial, held: contextlib.ExitStack, wasted: int) -> None:
         self.descriptor = descriptor
         self.partial = partial
         self.held = held
+        self.wasted = wasted
         self.entire = False
         self.requests = 0
         self.ending = False
-        self.failures = {"damaged": 0, "wrong": 0, "cut": 0}
+        self.failures = {"damaged": 0, "wrong": 0}
 
     @property
     def is_ready(self) -> bool:
@@ -151,6 +157,7 @@ class _Work:
         self.meter = meter
         self.doubt = doubt
         self.now = now
+        self.waste = Waste(depot.root / WASTE)
         self.clock = asyncio.get_running_loop().time
         self.allowance = Allowance(terms.rate)
         self.last = self.clock()  # when something came
@@ -172,7 +179,7 @@ class _Work:
         async with self._opening:
             before, elsewhere = self._whole + self._elsewhere, 0
             for descriptor in tuple(self._unopened):
-                if await _in_thread(partial(self._open, descriptor)):
+                if await _in_thread(partial(self._open, descriptor, self.now())):
                     self._unopened.remove(descriptor)
                 else:
                     elsewhere += await _in_thread(partial(self.depot.have, descriptor.digest, descriptor.size))
@@ -199,21 +206,42 @@ class _Work:
             if ending == "done":
                 self._close(blob)
                 self._whole += blob.descriptor.size
+                self.meter.note = ""
                 return
             if ending == "wrong":
-                await _in_thread(partial(blob.partial.forget, self.doubt(blob.descriptor)))
+                doubted = self.doubt(blob.descriptor)
+                await _in_thread(partial(blob.partial.forget, doubted))
+                await self.count_waste(blob, 0 if doubted else blob.descriptor.size)
         finally:
             blob.ending = False
             self.tell_change()
         blob.failures[ending] += 1
-        if blob.failures["wrong"] == self.terms.most_wrong:
-            times = f"{self.terms.most_wrong} times " if self.terms.most_wrong > 1 else ""
+        wrong = blob.failures["wrong"]
+        if ending == "wrong" and (wrong == self.terms.most_wrong or blob.wasted > blob.descriptor.size):
             raise Final(
-                f"{self.repository}: {blob.descriptor.digest}: {times}something else came",
+                f"{self.repository}: {blob.descriptor.digest}: {f'{wrong} times ' * (wrong > 1)}something else came",
                 hint="something on the way changes them, or the registry has lost them",
             )
         if blob.failures["damaged"] == MOST_DAMAGED:
             raise Unwritable(f"{path}: the disk does not keep what is written to it", hint="look at: dmesg")
+
+    async def count_waste(self, blob: _Blob, count: int) -> None:
+        """Bytes that came, and were thrown away or had been here."""
+        blob.wasted += count
+        if count:
+            await _in_thread(partial(self.waste.add, blob.descriptor.digest, count, self.now()))
+
+    def refuse_waste(self, blob: _Blob) -> None:
+        """Raises Final where what will come in vain were more than the blob has bytes, within an hour."""
+        digest, size = blob.descriptor.digest, blob.descriptor.size
+        again = blob.partial.have if blob.entire else 0
+        if blob.wasted + again > size:
+            why = AS_A_WHOLE if blob.entire else "something else came"
+            raise Final(
+                f"{self.repository}: {digest}: {blob.wasted} bytes came in vain within an hour: {why}",
+                hint=f"it may be asked for again in {times.ago(self.waste.left(digest, self.now()))}; "
+                f"at once after: rm {self.waste.path(digest)}",
+            )
 
     def count(self) -> None:
         self.meter.have = self._whole + self._elsewhere + sum(blob.partial.have for blob in self.blobs)
@@ -250,7 +278,7 @@ class _Work:
         self.blobs.remove(blob)
         blob.held.close()
 
-    def _open(self, descriptor: Descriptor) -> bool:
+    def _open(self, descriptor: Descriptor, now: float) -> bool:
         """In a thread. False: another process fetches it."""
         digest, size = descriptor.digest, descriptor.size
         with contextlib.ExitStack() as stack:
@@ -261,7 +289,7 @@ class _Work:
             if is_whole:
                 self._whole += size
             elif here is not None:
-                self.blobs.append(_Blob(descriptor, here, stack.pop_all()))
+                self.blobs.append(_Blob(descriptor, here, stack.pop_all(), self.waste.amount(digest, now)))
             return is_whole or here is not None
 
 
@@ -273,7 +301,7 @@ class _Worker:
         self._work = work
         self._misses = 0  # tries in a row that brought nothing
         self._since = work.clock()  # when the first of them began
-        self._kept = 0  # bytes that this try brought
+        self._kept = self._vain = 0  # bytes that this try brought, and that were here already
 
     async def run(self) -> None:
         """Until nothing is left to do."""
@@ -294,7 +322,8 @@ class _Worker:
 
     async def _try(self, blob: _Blob, request: Request) -> None:
         """Ask once, and wait until it is time to ask again. Raises Final, GaveUp, Unwritable."""
-        self._kept = 0
+        self._kept = self._vain = 0
+        self._work.refuse_waste(blob)
         part, asks_all = blob.partial.find(request.start), blob.entire
         part.asked, blob.requests = request.stop, blob.requests + 1
         self._work.meter.works(self._number)
@@ -304,17 +333,13 @@ class _Worker:
         except NoRange:
             if asks_all:
                 raise
+            self._work.meter.note = AS_A_WHOLE
             blob.entire, error = True, None
         except (Temporary, OSError) as broken:
-            blob.failures["cut"] += blob.entire
-            if blob.failures["cut"] == (most := self._work.terms.cuts) > 0:
-                raise Final(
-                    f"{self._work.repository}: {blob.descriptor.digest}: {most} times cut off, and the registry "
-                    f"does not send the rest alone: {broken}"
-                ) from broken
             blob.entire, error = False, broken
         finally:
             part.asked, blob.requests = None, blob.requests - 1
+            await self._work.count_waste(blob, self._vain)
             self._work.tell_change()
         if error is not None and part.at < request.stop:
             await self._wait_after(error)
@@ -343,6 +368,7 @@ class _Worker:
         work = self._work
         kept = await _in_thread(partial(blob.partial.put, at, data))
         now = work.clock()
+        self._vain += len(data) - kept
         if kept:
             self._kept += kept
             self._since = work.last = now

@@ -14,6 +14,7 @@ from typing import TypeVar
 from dom0.errors import RegistryError
 from dom0.registry.client import Registry
 from dom0.registry.manifest import Descriptor, ImageManifest, Index
+from dom0.registry.recent import remember
 from dom0.registry.reference import Reference
 
 T = TypeVar("T")
@@ -62,7 +63,8 @@ class Mirrored:
                 except RegistryError as error:
                     errors[registry] = error
                     continue
-                self._senders.setdefault(descriptor.digest, set()).add(registry)
+                senders = self._senders.get(descriptor.digest, set())
+                remember(self._senders, descriptor.digest, senders | {registry})
                 with self._watched(registry):
                     yield chunks
                 return
@@ -70,7 +72,8 @@ class Mirrored:
 
     def doubt(self, descriptor: Descriptor) -> tuple[()]:
         """What came is not what its digest says: who sent some of it is the last to be asked for it from now on."""
-        self._doubted.setdefault(descriptor.digest, set()).update(self._senders.pop(descriptor.digest, ()))
+        doubted = self._doubted.get(descriptor.digest, set())
+        remember(self._doubted, descriptor.digest, doubted | self._senders.pop(descriptor.digest, set()))
         return ()
 
     async def _first(self, ask: Callable[[Registry], Awaitable[T]]) -> T:

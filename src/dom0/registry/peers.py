@@ -25,6 +25,7 @@ from dom0.http.client import Answer, Client
 from dom0.registry.depot import Depot
 from dom0.registry.manifest import MOST_BYTES, Descriptor, ImageManifest, Index, digest_of, naming, parse_manifest
 from dom0.registry.mirrors import Mirrored
+from dom0.registry.recent import remember
 from dom0.registry.reference import Reference
 from dom0.registry.serve import Shared, node_of
 
@@ -106,7 +107,7 @@ class Peer:
                     missing -= len(chunk)
                     if missing < 0 or waited > ANSWER + (last + 1 - start - missing) / SLOWEST:
                         raise PeerFailed
-                    self._gave[descriptor.digest] = time.monotonic()
+                    remember(self._gave, descriptor.digest, time.monotonic())
                     yield chunk  # for as long as it takes
                     asked_at = clock()
             if missing:
@@ -119,13 +120,14 @@ class Peer:
         No peer can claim for ever to have more.
         """
         now = time.monotonic()
-        if now - self._gave.setdefault(digest, now) >= LONGEST_WAIT:
+        gave = self._gave.get(digest, now)
+        remember(self._gave, digest, gave)
+        if now - gave >= LONGEST_WAIT:
             return False
-        before, since = self._progress.setdefault(digest, (have, now))
-        if have > before:
-            self._progress[digest] = have, now
-            return True
-        return now - since < IDLE
+        before, since = self._progress.get(digest, (have, now))
+        has_more = have > before
+        remember(self._progress, digest, (have, now) if has_more else (before, since))
+        return has_more or now - since < IDLE
 
     async def _document(self, target: str, most: int) -> bytes | None:
         with _as_failure():
@@ -163,7 +165,7 @@ class Peered:
         self._peers = [Peer(address) for address in dict.fromkeys(addresses)]
         self._node = node_of(depot)
         self._depot = depot
-        self._entire: set[str] = set()  # which the registry has as a whole only
+        self._entire: dict[str, None] = {}  # which the registry has as a whole only
         self._given: dict[str, list[tuple[Peer, int, int]]] = {}  # by digest: whose bytes are taken
 
     @property
@@ -287,10 +289,11 @@ class Peered:
             peer.leave_out()
         finally:
             if at > start:
-                given = self._given.setdefault(descriptor.digest, [])
+                given = self._given.get(descriptor.digest, [])
                 if given and given[-1][0] is peer and given[-1][2] == start:
                     _, start, _ = given.pop()
                 given.append((peer, start, at))
+                remember(self._given, descriptor.digest, given)
 
     async def _from_registry(
         self, repository: str, descriptor: Descriptor, start: int, stop: int
@@ -300,7 +303,7 @@ class Peered:
                 async for data in pieces:
                     yield data
         except NoRange:
-            self._entire.add(descriptor.digest)
+            remember(self._entire, descriptor.digest, None)
             raise
 
 

@@ -39,6 +39,7 @@ class Meter:
         self.have = 0
         self.received = 0  # bytes that came
         self.drops = 0
+        self.note = ""  # what there is to know beside how far it is
         self._came: deque[tuple[float, int]] = deque()  # time, and how much had come by then
         self._waiting: dict[int, Waiting | None] = {}
 

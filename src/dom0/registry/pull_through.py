@@ -28,6 +28,7 @@ from dom0.registry.manifest import MOST_BYTES, Descriptor, Index, parse_manifest
 from dom0.registry.mirrors import Mirrored
 from dom0.registry.patience import pause
 from dom0.registry.peers import Peered
+from dom0.registry.recent import remember
 from dom0.registry.reference import DEFAULT_REGISTRY, Reference, parse
 from dom0.registry.serve import BLOB_TYPE, PIECE, RANGE
 from dom0.registry.shared import read, share
@@ -146,9 +147,7 @@ class PullThrough:
             return False
         described = [] if isinstance(found, Index) else [found.config, *found.layers]
         for each in described:
-            self._sizes[each.digest] = each.size
-        while len(self._sizes) > _MOST_SIZES:
-            del self._sizes[next(iter(self._sizes))]
+            remember(self._sizes, each.digest, each.size, _MOST_SIZES)
         return True
 
     async def _blob(self, request: Request, repository: str, digest: str) -> Response:

@@ -1,14 +1,19 @@
 """A TCP line with faults, on 127.0.0.1: what comes from one server is slow, late, cut off, silent, or not to be had.
 
 It counts what it sends towards the client, and for how long nothing could come.
+
+`python -m dom0.testing.fault_proxy PORT FAULTS` carries connections to PORT, where FAULTS are JSON: it prints its own
+port, and when its standard input ends what it has sent.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import struct
+import sys
 from random import Random
 from typing import Literal
 
@@ -20,6 +25,7 @@ _PIECE = 16 << 10  # bytes
 _CREDIT = 0.05  # seconds of the rate that a late turn of the loop may make up for
 _SILENCE = 0.5  # seconds
 _BUFFER = 64 << 10  # bytes that are under way at most
+_RANGE = re.compile(rb"(?i)\r\nrange:")
 _RESET = struct.pack("ii", 1, 0)  # struct linger: closing sends RST
 
 
@@ -28,7 +34,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
 
     `how` a connection ends: "stall" leaves it open, and nothing comes any more. `refuse`: seconds after a cut in which
     nobody listens and no connection lives. `rate`: bytes a second of all together. `rtt`: seconds, for a connection and
-    for each request.
+    for each request. `ranges`: whether servers see which bytes of a file are asked for.
     """
 
     every_bytes: int = 0
@@ -37,6 +43,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     refuse: float = 0.0
     rate: float = 0.0
     rtt: float = 0.0
+    ranges: bool = True
     seed: int = 1
 
 
@@ -119,7 +126,7 @@ class FaultProxy:
         with contextlib.suppress(OSError):
             while data := await reader.read(_PIECE):
                 await asyncio.sleep(self.faults.rtt)
-                to_server.write(data)
+                to_server.write(data if self.faults.ranges else _RANGE.sub(b"\r\nPassed-Over:", data))
                 await to_server.drain()
             to_server.transport.abort()
 
@@ -190,3 +197,14 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 def _abort(writer: asyncio.StreamWriter) -> None:
     if not writer.transport.is_closing():
         writer.transport.abort()
+
+
+async def _main(port: int, faults: Faults) -> None:
+    async with FaultProxy(port, faults) as proxy:
+        print(proxy.port, flush=True)  # noqa: T201
+        await asyncio.to_thread(sys.stdin.read)
+        print(proxy.sent, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(int(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=Faults)))
