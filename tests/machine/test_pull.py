@@ -288,7 +288,7 @@ def test_what_a_cold_up_pulls_is_in_the_status_before_there_is_an_agent(machine:
     require(debian_registry.missing(), "tests of a registry")
     faults = json.dumps({"every_bytes": 1 << 20, "refuse": 3600})
     with DebianRegistry(tmp_path, popen=machine.host.popen) as near:
-        near.content.image("team/app", "1", LAYERS)
+        near.content.image("team/app", "1", [{"three": os.urandom(3 << 20)}])
         argv = [sys.executable, "-m", "dom0.testing.fault_proxy", str(port_of(near)), faults]
         with machine.host.popen(argv, stdin=PIPE, stdout=PIPE) as line:
             assert line.stdout
