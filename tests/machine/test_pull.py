@@ -286,6 +286,7 @@ def test_a_cold_up_pulls_before_there_is_a_root_container(machine: Machine, tmp_
 @pytest.mark.chain
 def test_what_a_cold_up_pulls_is_in_the_status_before_there_is_an_agent(machine: Machine, tmp_path: Path) -> None:
     require(debian_registry.missing(), "tests of a registry")
+    machine.host.clean(keep=api.images(machine.host.socket))
     faults = json.dumps({"every_bytes": 1 << 20, "refuse": 3600})
     with DebianRegistry(tmp_path, popen=machine.host.popen) as near:
         near.content.image("team/app", "1", [{"three": os.urandom(3 << 20)}])
