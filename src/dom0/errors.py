@@ -97,6 +97,10 @@ class NotThere(Final):
     pass
 
 
+class Unwelcome(RegistryError):
+    """It could be had, and no Engine should have it."""
+
+
 class NoRange(Final):
     pass
 

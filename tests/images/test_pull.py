@@ -25,12 +25,12 @@ from msgspec.structs import replace
 from dom0.durable import Unwritable
 from dom0.engine.docker import DockerEngine
 from dom0.engine.values import EngineInfo, Image
-from dom0.errors import EngineError, EngineUnreachable, Final
+from dom0.errors import EngineError, EngineUnreachable, Final, Unwelcome
 from dom0.images.pull import KEPT, Pulled, is_insecure, pull
 from dom0.registry import serve
 from dom0.registry.depot import Depot, Need
 from dom0.registry.fetch import GaveUp, Terms
-from dom0.registry.manifest import CONFIGS, OCI_INDEX, OCI_MANIFEST
+from dom0.registry.manifest import CONFIGS, LAYERS, OCI_INDEX, OCI_MANIFEST, digest_of
 from dom0.registry.progress import Meter
 from dom0.registry.reference import parse
 from dom0.registry.verify import PublicKey
@@ -43,6 +43,7 @@ from dom0.testing.fault_proxy import FaultProxy, Faults
 from dom0.testing.hosts import Host
 from dom0.testing.possible import require
 from dom0.testing.signatures import Keys
+from dom0.testing.tars import tar_of
 from dom0.testing.web_server import reply, served
 
 LAYER = gzip.compress(bytes(1024))  # an archive of nothing
@@ -517,6 +518,39 @@ async def test_what_is_wrong_with_a_manifest_is_said_of_the_image(depot: Depot, 
     async with served(lambda asked: reply(200) if asked.path == "/v2/" else reply(200, document, **kind)) as server:
         with pytest.raises(Final, match=f"^{server.netloc}/team/app:1: {what}"):
             await pull(Store(), depot, parse(f"{server.netloc}/team/app:1"), meter=Meter())
+
+
+def of_zstd(registry: DebianRegistry, blocks: bytes, content: bytes) -> str:
+    """The name of an image with one layer, which has those blocks and becomes `content`."""
+    layer = registry.content.blob("team/app", b"\x28\xb5\x2f\xfd\x00\x58" + blocks, LAYERS[2])
+    rootfs = {"type": "layers", "diff_ids": [digest_of(content)]}
+    config = {"os": "linux", "architecture": "amd64", "config": {}, "rootfs": rootfs, "history": []}
+    described = registry.content.blob("team/app", json.dumps(config).encode(), CONFIGS[0])
+    document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": written(described), "layers": [written(layer)]}
+    registry.content.manifest("team/app", document, "1")
+    return f"{registry.host}/team/app:1"
+
+
+async def test_a_layer_that_becomes_far_too_much_is_named_and_no_engine_gets_it(
+    depot: Depot, far: DebianRegistry
+) -> None:
+    """Of 40 kB, and of 1.25 GiB of zeros; the Engine of the test says of no disk that it is here."""
+    engine, said = Store(), list[str]()
+    name = of_zstd(far, b"\x02\x00\x10\x00" * 10_000 + b"\x01\x00\x00", b"")
+    refused = f"^{name}: layer sha256:[0-9a-f]{{64}}: with it the image becomes more than 10.. MiB when it is unpacked$"
+    with pytest.raises(Unwelcome, match=refused) as error:
+        await pull(engine, depot, parse(name), meter=Meter(), say=said.append)
+    assert "docker pull" in error.value.hint
+    assert await engine.images() == ()
+    assert said == []
+
+
+async def test_what_zstd_has_packed_is_loaded(engine: DockerEngine, depot: Depot, far: DebianRegistry) -> None:
+    tar = tar_of({"text": b"hello\n"})
+    name = of_zstd(far, (1 | len(tar) << 3).to_bytes(3, "little") + tar, tar)
+    made = await pulled(engine, depot, name)
+    assert (await engine.image(name)).layers == (digest_of(tar),)
+    assert made.layers == 1
 
 
 async def test_a_registry_that_never_answers_is_given_up_when_patience_ends(depot: Depot) -> None:

@@ -48,12 +48,13 @@ async def load_as(
     image: NamedImage,
     opened: Callable[[Descriptor], IO[bytes]],
     left_out: Collection[str],
+    last: Callable[[], object] = lambda: None,
 ) -> None:
-    """Under `name`, without the layers `left_out`, which the Engine has.
+    """Under `name`, without the layers `left_out`, which the Engine has; `last` is called before the archive's end.
 
     Raises EngineError, also where the Engine says that it loaded the archive, and has not what is in it.
     """
-    archive = Archive(name, image.manifest, image.index, opened, left_out=left_out)
+    archive = Archive(name, image.manifest, image.index, opened, left_out=left_out, last=last)
     await engine.load_image(archive, name=image.reference.familiar())
     found = await find(engine, image.id if name.digest else name.familiar())
     if found is None or found.id != image.id:

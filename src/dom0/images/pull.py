@@ -10,8 +10,11 @@ import asyncio
 import contextlib
 import ipaddress
 import os
+import shutil
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -25,7 +28,7 @@ from dom0 import times
 from dom0.durable import Unwritable
 from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo
-from dom0.errors import EngineError, EngineUnreachable, Final, NotFound, NotThere, UsageError
+from dom0.errors import EngineError, EngineUnreachable, Final, NotFound, NotThere, Unwelcome, UsageError
 from dom0.images.layers_there import Remembered, in_graph_driver
 from dom0.images.loading import NamedImage, load_as, remove_name
 from dom0.images.names import find
@@ -34,18 +37,20 @@ from dom0.registry.archive import Damaged, diff_ids
 from dom0.registry.ask import patiently
 from dom0.registry.client import Registry
 from dom0.registry.credentials import Login
-from dom0.registry.depot import Depot, Need
+from dom0.registry.depot import RESERVE, Depot, Need
 from dom0.registry.fetch import USUAL, WASTE, Source, Terms, fetch
 from dom0.registry.manifest import Descriptor, Index, choose, digest_of, naming, parse_platform
 from dom0.registry.mirrors import Mirrored
 from dom0.registry.peers import Peered
 from dom0.registry.progress import Meter
 from dom0.registry.reference import DEFAULT_REGISTRY, Reference
+from dom0.registry.unpacked import TooMuch, require_at_most
 from dom0.registry.verify import PublicKey, require_signed
 from dom0.registry.waste import Waste
 
 KEPT = 2 << 30  # bytes of blobs that stay in a depot for the next pull
 MOST_DAMAGED = 3  # times that a blob may turn out to be damaged after it was fetched
+SMALL, USUAL_RATIO = 1 << 30, 100  # bytes, and times the size: what layers may become on a disk that nobody here knows
 _RETRIES = "Retrying in "  # how the Engine says it: moby's distribution/xfer/download.go
 _NAMING = 60.0  # seconds for a pull of the Engine's own that only adds a name: some kB
 
@@ -336,6 +341,11 @@ class _Pull(msgspec.Struct, frozen=True):
             try:
                 await self._load(image, left_out)
             except EngineError as error:
+                if isinstance(error.__cause__, TooMuch):
+                    raise Unwelcome(
+                        f"{image.reference}: {error.__cause__}",
+                        hint="a bomb, or there is no room for it: docker system df; whoever trusts it: docker pull",
+                    ) from error
                 if isinstance(error.__cause__, Damaged) and damaged < MOST_DAMAGED:
                     damaged += 1
                     await asyncio.to_thread(self.depot.discard, error.__cause__.descriptor.digest)
@@ -376,10 +386,20 @@ class _Pull(msgspec.Struct, frozen=True):
         sizes = {each.digest: each.size for each in missing}
         coming = sum(sizes.values())
         here = sum(self.depot.have(digest, size) for digest, size in sizes.items())
+        root = self._engines_root()
+        need = Need(depot=coming - here, engine=2 * coming if root else 0)
+        self.depot.make_space(need, root or self.depot.root)
+
+    def _engines_root(self) -> Path | None:
+        """None: that of an Engine elsewhere."""
         root = Path(self.info.root_dir)
-        is_here = self.info.name == os.uname().nodename and root.is_dir()
-        need = Need(depot=coming - here, engine=2 * coming if is_here else 0)
-        self.depot.make_space(need, root if is_here else self.depot.root)
+        return root if self.info.name == os.uname().nodename and root.is_dir() else None
+
+    def _most_unpacked(self, missing: Sequence[Descriptor]) -> int:
+        """Bytes that they may become, beside the copy that the Engine makes of them first."""
+        coming = sum({each.digest: each.size for each in missing}.values())
+        root = self._engines_root()
+        return shutil.disk_usage(root).free - RESERVE - coming if root else SMALL + USUAL_RATIO * coming
 
     async def _load(self, image: NamedImage, left_out: frozenset[str]) -> None:
         """Raises EngineError, also where the Engine says that it loaded the archive, and has not what is in it.
@@ -408,7 +428,16 @@ class _Pull(msgspec.Struct, frozen=True):
         def opened(blob: Descriptor) -> IO[bytes]:
             return self.depot.path(blob.digest).open("rb")
 
-        await load_as(self.engine, reference, image, opened, left_out)
+        missing = [each for each in image.manifest.layers if each.digest not in left_out]
+        most, stop = await asyncio.to_thread(self._most_unpacked, missing), threading.Event()
+        with ThreadPoolExecutor(
+            1
+        ) as beside:  # the Engine meanwhile reads the archive, and unpacks nothing before its end
+            counting = beside.submit(require_at_most, most, missing, opened, stop)
+            try:
+                await load_as(self.engine, reference, image, opened, left_out, counting.result)
+            finally:
+                stop.set()
 
     async def complete_names(self, image: NamedImage, platform: str, login: Mapping[str, str]) -> str:
         """Let the Engine pull what it has by digest: that fills in the digest, and asks for some kB.

@@ -37,7 +37,8 @@ class Damaged(OSError):
 
 
 class Archive:
-    """Read from its beginning, once. `blob` opens a config or layer; `left_out` are digests of layers.
+    """Read from its beginning, once. `blob` opens a config or layer; `left_out` are digests of layers. `last` is called
+    before the end, and what it raises is raised in its place.
 
     An image that a digest names gets no name in the graph driver's store: there only a pull can give it that one.
     """
@@ -50,9 +51,10 @@ class Archive:
         blob: Callable[[Descriptor], IO[bytes]],
         *,
         left_out: Collection[str] = (),
+        last: Callable[[], object] = lambda: None,
     ) -> None:
         blobs = {each.digest: each for each in (image.config, *image.layers) if each.digest not in left_out}
-        self._pieces = filter(None, _archive(_documents(reference, image, index), tuple(blobs.values()), blob))
+        self._pieces = filter(None, _archive(_documents(reference, image, index), tuple(blobs.values()), blob, last))
 
     def read(self, size: int, /) -> bytes:
         """The next piece, at most 64 KiB whatever `size` is; an empty one is the end.
@@ -105,7 +107,10 @@ def _documents(reference: Reference, image: ImageManifest, index: Index | None) 
 
 
 def _archive(
-    documents: dict[str, bytes], blobs: tuple[Descriptor, ...], opened: Callable[[Descriptor], IO[bytes]]
+    documents: dict[str, bytes],
+    blobs: tuple[Descriptor, ...],
+    opened: Callable[[Descriptor], IO[bytes]],
+    last: Callable[[], object],
 ) -> Iterator[bytes]:
     for name, content in documents.items():
         file = _head(name, len(content)) + content + bytes(-len(content) % _BLOCK)
@@ -121,6 +126,7 @@ def _archive(
         if left or f"sha256:{digest.hexdigest()}" != descriptor.digest:
             raise Damaged(descriptor)
         yield bytes(-descriptor.size % _BLOCK)
+    last()
     yield bytes(2 * _BLOCK)
 
 
