@@ -78,8 +78,14 @@ class Journal:
         self._at: int | None = None  # descriptor of the directory, where the lock is
         self._segment: _Segment | None = None
         self._synced = ""  # a segment whose name is on the disk
-        with contextlib.suppress(OSError):
-            self._look_back()
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:  # where the writer before us has stopped
+            at = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, at)
+            for newest in _segments(at)[-1:]:
+                segment = _open(at, newest, os.O_RDONLY)
+                os.close(segment.descriptor)
+                self.last = segment.seq
+                self.is_of_another_boot = not newest.endswith(f"-{self._boot}.ndjson")
 
     def note(self, kind: str, subject: str, text: str, reason: str = "", *, by: str | None = None) -> None:
         """Waits for nothing, raises nothing. `by`: who did it, where that is not whom this task works for."""
@@ -204,18 +210,6 @@ class Journal:
             if sum(sizes[index:]) + SEGMENT <= MOST and len(names) - index < MOST_SEGMENTS:
                 return
             os.unlink(name, dir_fd=at)
-
-    def _look_back(self) -> None:
-        """Where the writer before us has stopped. Raises OSError."""
-        at = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            for newest in _segments(at)[-1:]:
-                segment = _open(at, newest, os.O_RDONLY)
-                os.close(segment.descriptor)
-                self.last = segment.seq
-                self.is_of_another_boot = not newest.endswith(f"-{self._boot}.ndjson")
-        finally:
-            os.close(at)
 
     def _close_segment(self) -> None:
         if self._segment is not None:

@@ -24,7 +24,7 @@ from dom0.ambassador.sources import Followed, Named, Source
 from dom0.ambassador.state import moment
 from dom0.errors import Busy, Dom0Error, UsageError
 from dom0.forward.drain import forecast
-from dom0.forward.table import MOST_TARGETS, Listener, Protocol, Route, Target
+from dom0.forward.table import MOST_TARGETS, Listener, Protocol, Target
 
 PROBE = 0.5  # seconds: timeout and interval of probes of a target that `hold` waits for
 MOST_FOLLOWED = 4096
@@ -112,8 +112,14 @@ class Requests(msgspec.Struct, frozen=True):
                 names = ", ".join(map(str, wishes[listener]))
                 message = f"to: {names} is listener {listener} of this ambassador itself: a loop"
                 raise UsageError(message, hint="name the provider; nothing was changed")
-            if listener in routes:
-                _check_reachable(routes[listener], targets)
+            # The rules do not translate between IPv4 and IPv6.
+            before = {target.family for target in routes[listener].targets} if listener in routes else set()
+            after = {target.family for target in targets}
+            if before and not before & after:
+                families = {"ip": "IPv4", "ip6": "IPv6"}
+                message = f"to: consumers come over {families[before.pop()]}, and the new target has only "
+                hint = "name a target of the same family, or one of each; nothing was changed"
+                raise UsageError(message + families[after.pop()], hint=hint)
         wants = forwarder.wants(wished)
         return rewire.replace(forwarder.stored, wishes, wants, policies, at=moment())
 
@@ -241,15 +247,6 @@ def _policies(rules: Collection[Rule], existing: str, udp: Any) -> Policies:
         hint = "say --existing and --udp, or rewire one with --listener"
         raise UsageError("existing: the listeners' settings differ", hint=hint)
     return Policies(choices.pop(), moves.pop())
-
-
-def _check_reachable(route: Route, targets: Collection[Target]) -> None:
-    """The rules do not translate between IPv4 and IPv6. Raises UsageError."""
-    before, after = ({target.family for target in of} for of in (route.targets, targets))
-    if before and not before & after:
-        names = {"ip": "IPv4", "ip6": "IPv6"}
-        message = f"to: consumers come over {names[before.pop()]}, and the new target has only {names[after.pop()]}"
-        raise UsageError(message, hint="name a target of the same family, or one of each; nothing was changed")
 
 
 async def _until_accepted(targets: Collection[Target]) -> None:

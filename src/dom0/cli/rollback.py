@@ -27,20 +27,17 @@ def command(generation: int | None, only_plan: bool, as_json: bool) -> None:
     $ dom0 history && dom0 rollback --plan 3 && dom0 rollback 3
     """
     if only_plan:
-        say_changes(Agent().plan_rollback(generation or _last_good()), as_json=as_json)
+        if not generation:
+            generations = Agent().history()
+            current = next((one.number for one in generations if one.current), 0)
+            good = [one.number for one in generations if one.outcome == "good" and one.number < current]
+            if not good:
+                raise UsageError("rollback: there is no good generation before this one", hint="dom0 history")
+            generation = good[0]
+        say_changes(Agent().plan_rollback(generation), as_json=as_json)
         return
     report = Report(as_json=as_json)
     last = follow(Agent().rollback(generation), report)
     await_announced_succession(report)
     if not as_json:
         terminal.say(f"generation {last.generation} is {last.outcome}")
-
-
-def _last_good() -> int:
-    """Number of the one that is meant where none is named. Raises UsageError."""
-    generations = Agent().history()
-    current = next((one.number for one in generations if one.current), 0)
-    found = (one.number for one in generations if one.outcome == "good" and one.number < current)
-    if (number := next(found, None)) is None:
-        raise UsageError("rollback: there is no good generation before this one", hint="dom0 history")
-    return number
