@@ -128,7 +128,8 @@ def test_without_an_engine_the_server_runs_beside_it(machine: Launcher, person: 
 def test_an_engine_that_hangs_is_as_good_as_none(machine: Launcher, person: Person, rescue_image: Path) -> None:
     image = machine.image(HEALTHY)
     machine.host.run(["busybox", "killall", "-STOP", "containerd"])  # dockerd says its version, and starts nothing
-    machine.start(DOM0_RESCUE=str(rescue_image), DOM0_ENGINE_WITHIN="2", DOM0_RESCUE_PATIENCE="2")
+    haste = {"DOM0_ENGINE_WITHIN": "2", "DOM0_ANSWER_WITHIN": "2", "DOM0_RESCUE_PATIENCE": "2"}
+    machine.start(DOM0_RESCUE=str(rescue_image), **haste)
     until_admitted(machine, person)
     machine.until(lambda: machine.told()["why"] == "the Docker Engine does not answer")
     assert not machine.recall("failed")  # it is no fault of the image
