@@ -23,7 +23,7 @@ from dom0.testing.machines import Machine
 CASES = Path(__file__).with_name("cases")
 OWNERS = {("media", "media"): (1000, 1000)}  # a directory of a stack that belongs to a user
 MAIN = ("compose.yaml", "docker-compose.yml", "base.yaml")
-HASTE = "x-dom0: {rollout: {monitor: 2s}}"  # else half of the time would pass with watching what is well
+HASTE = "x-dom0: {rollout: {monitor: 1s}}"  # else half of the time would pass with watching what is well
 
 
 @pytest.fixture(scope="module")
