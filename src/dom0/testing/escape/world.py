@@ -228,18 +228,19 @@ class World:
     def clean(self) -> None:
         """Remove what the last attempt made."""
         now = self._everything()
-        for container_id in now["containers"] - self._before["containers"]:
+        made = {kind: now[kind] - self._before[kind] for kind in now}
+        for container_id in made["containers"]:
             self._drop(f"/containers/{container_id}", force="1", v="1")
-        for network_id in now["networks"] - self._before["networks"]:
+        for network_id in made["networks"]:
             self._drop(f"/networks/{network_id}")
-        for name in now["volumes"] - self._before["volumes"]:
+        for name in made["volumes"]:
             self._drop(f"/volumes/{quote(name, safe='')}")
-        for tag in now["images"] - self._before["images"]:
+        for tag in made["images"]:
             name, _, image_id = tag.partition("=")
             self._drop(f"/images/{image_id if name == '<none>' else name}", force="1")
         self._lay_out_granted()
         self._since = _now()
-        if self._damage(self._everything()):
+        if self._damage(self._everything() if any(made.values()) else now):
             self._lay_out_anew()
 
     def _lay_out_anew(self) -> None:
