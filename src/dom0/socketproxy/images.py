@@ -18,7 +18,17 @@ from dom0.socketproxy import dockerfile, imagearchive, owned, requests, shown, s
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters
 from dom0.socketproxy.grants import Grants, Images
-from dom0.socketproxy.refusal import BAD_REQUEST, CONFLICT, FORBIDDEN, NOT_FOUND, Refused, not_granted, short, too_many
+from dom0.socketproxy.refusal import (
+    BAD_REQUEST,
+    CONFLICT,
+    FORBIDDEN,
+    NO_BUILDKIT,
+    NOT_FOUND,
+    Refused,
+    not_granted,
+    short,
+    too_many,
+)
 from dom0.socketproxy.scope import REPOSITORY, TAG
 
 FILTERS = ("before", "dangling", "label", "since")
@@ -52,6 +62,8 @@ async def created(context: Context, asked: Asked) -> Call:
         raise Refused(BAD_REQUEST, f"{asked_for!r}: no image with its tag or digest", field="fromImage")
     name = full_name(asked_for)
     if not context.grants.may_pull(name):
+        if name.startswith("moby/buildkit:"):  # which docker build starts where the Engine has none
+            raise Refused(FORBIDDEN, f"{name}: {NO_BUILDKIT}", field="fromImage", value=name)
         raise not_granted("fromImage", name, Grants(images=Images(pull=(name,))))
     if (own := _own_name(context, name)) and await _inspect(context, own):
         raise Refused(CONFLICT, f"{name}: is a name of the scope's own, which would hide it: docker rmi {name}")

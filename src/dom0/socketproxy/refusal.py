@@ -18,6 +18,9 @@ _NUMBERED = re.compile(rb"[<>&]|\\[bf]|\xe2\x80[\xa8\xa9]")
 LONGEST = 2_000  # characters of a message: in some is what a client has written
 
 
+NO_BUILDKIT = "BuildKit is not to be had through this socket; docker build does without it by DOCKER_BUILDKIT=0"
+
+
 class Refused(Exception):
     """`field` and `value`, where one is at fault, and `grant`, the smallest that would allow it."""
 
@@ -60,5 +63,5 @@ def size_as_json(value: object) -> int:
 
 
 def short(value: object) -> str:
-    text = repr(value)
+    text = repr(msgspec.to_builtins(value))  # by the Engine's keys
     return text if len(text) <= 80 else f"{text[:77]}…"

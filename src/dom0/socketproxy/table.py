@@ -15,7 +15,7 @@ from dom0.engine.bodies import Body
 from dom0.socketproxy import build, containers, images, inner, networks, requests, system, volumes
 from dom0.socketproxy.context import Asked, Handler
 from dom0.socketproxy.head import Head
-from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused
+from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, NO_BUILDKIT, Refused
 from dom0.socketproxy.strict import is_empty
 
 Rule = Callable[[str], str]
@@ -106,7 +106,7 @@ TABLE = (
     Endpoint("GET", "/plugins", system.none, {"filters": document}),
     Endpoint("GET", "/plugins/{plugin}/json", system.no_plugin),
     *(
-        Endpoint("GET", f"/{path}", system.no_swarm)
+        Endpoint("GET", f"/{path}", system.no_swarm, {"filters": document, "status": flag})
         for path in ("swarm", "nodes", "services", "tasks", "secrets", "configs")
     ),
     Endpoint("GET", "/containers/json", containers.listed, _LIST),
@@ -165,6 +165,7 @@ TABLE = (
     Endpoint("POST", "/images/create", images.created, _CREATE),
     Endpoint("POST", "/images/prune", images.pruned, {"filters": document}),
     Endpoint("POST", "/build", build.built, _BUILD, Archive),
+    Endpoint("POST", "/build/prune", build.pruned, {"all": flag, "filters": document, "keep-storage": number}),
     Endpoint("POST", "/commit", images.committed, _COMMIT),
     Endpoint("PUT", "/dom0/budget", inner.budgeted, {}, requests.Budget),  # of ours, for scopes inside
 )
@@ -194,7 +195,8 @@ def find(head: Head) -> tuple[Endpoint, Asked]:
             return endpoint, Asked(
                 method=head.method, path=head.path, names=names, query=query, registry_auth=head.registry_auth
             )
-    raise Refused(FORBIDDEN, f"{head.method} {path}: not through this socket")
+    what = NO_BUILDKIT if path in ("/grpc", "/session") else "not through this socket"
+    raise Refused(FORBIDDEN, f"{head.method} {path}: {what}")
 
 
 def _checked_query(endpoint: Endpoint, query: Mapping[str, str]) -> dict[str, str]:
