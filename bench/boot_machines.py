@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import socket
@@ -15,7 +16,7 @@ from threading import Thread
 
 from bench.observed import Heard
 from bench.plain_debian import SERIAL, PlainDebian
-from dom0.osimage import medium
+from dom0.osimage import medium, prepared
 from dom0.testing import data_disk
 
 MEMORY = 1024  # MiB
@@ -53,17 +54,20 @@ def dom0_system(base_os: Path, data: Path, observer: Path, into: Path) -> System
 
 
 def dom0_from_medium(base_os: Path, archive: Path, observer: Path, into: Path) -> System:
-    """The base OS with an empty disk, and `archive` on the medium it boots from."""
+    """The base OS with an empty disk, and `archive`, prepared, on the medium it boots from."""
     tree = into / "tree" / "var" / "lib" / "dom0"
     tree.mkdir(parents=True)
     shutil.copy(observer, tree)
     (tree / "bootlocal.sh").write_text(_BOOTLOCAL)
     disk, fat = into / "empty.ext4", into / "medium.fat"
     data_disk.write(disk, into / "tree")
-    size = archive.stat().st_size // 1024 + 16 * 1024  # KiB, as mkfs.vfat counts
+    (into / "scratch").mkdir()
+    store = asyncio.run(prepared.prepare(archive, into / "scratch"))
+    size = (archive.stat().st_size + store.stat().st_size) // 1024 + 16 * 1024  # KiB, as mkfs.vfat counts
     subprocess.run(["mkfs.vfat", "-n", medium.LABEL, "-C", str(fat), str(size)], check=True, stdout=subprocess.DEVNULL)
     subprocess.run(["mmd", "-i", str(fat), "::dom0"], check=True)
     subprocess.run(["mcopy", "-i", str(fat), str(archive), "::dom0/image.tar"], check=True)
+    subprocess.run(["mcopy", "-i", str(fat), str(store), "::dom0/image.store"], check=True)
     return System("dom0 with a medium", base_os / "linux", base_os / "initrd", _CONSOLE, disk, fat)
 
 

@@ -50,6 +50,16 @@ def test_write_does_not_replace_a_file_unasked(dom0: RunCommand, work: Path) -> 
     assert (work / "dom0.img").stat().st_size > 1 << 20
 
 
+def test_images_that_cannot_be_prepared_are_written_as_they_are(dom0: RunCommand, work: Path) -> None:
+    (work / "manifest.json").write_text("[]")
+    with tarfile.open(work / "image.tar", "w") as archive:
+        archive.add(work / "manifest.json", "manifest.json")
+    written = dom0("os", "write", "dom0.img", "--image", "image.tar")
+    assert written.code == 0
+    assert "the images are not prepared, and loaded at the first boot" in written.stdout
+    assert written.stdout.endswith("in slot a\n")
+
+
 def test_write_shows_what_a_device_is_and_writes_it_with_consent(dom0: RunCommand, work: Path, tmp_path: Path) -> None:
     if reason := loop.missing():
         pytest.skip(reason)

@@ -15,7 +15,7 @@ from dom0.testing.namespaces import Child
 
 HERE = "/usr/lib/dom0"
 SOCKET = "/run/docker/containerd/containerd.sock"
-STEPS = ("readahead", "mark", "drivers", "contract", "disk", "record", "engine", "network", "bootlocal")
+STEPS = ("readahead", "mark", "drivers", "contract", "disk", "prepared", "record", "engine", "network", "bootlocal")
 
 # Writes to the data disk, as long as it lives.
 CONTAINERD = """#!/bin/sh

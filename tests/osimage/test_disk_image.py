@@ -109,10 +109,13 @@ def test_a_bios_finds_grub_where_it_lies(os: uki.Uki, tmp_path: Path) -> None:
 
 def test_the_boot_contract_lies_beside(os: uki.Uki, tmp_path: Path) -> None:
     disk, image = tmp_path / "disk.img", image_tar(tmp_path)
-    write(os, BootContract(b"hostname=attic\n", b"ssh-ed25519 AAAA me\n", image), disk)
+    store = tmp_path / "store"
+    store.write_bytes(b"prepared")
+    write(os, BootContract(b"hostname=attic\n", b"ssh-ed25519 AAAA me\n", image, store), disk)
     assert read(disk, "dom0/config") == b"hostname=attic\n"
     assert read(disk, "dom0/authorized_keys") == b"ssh-ed25519 AAAA me\n"
     assert read(disk, "dom0/image.tar") == image.read_bytes()
+    assert read(disk, "dom0/image.store") == b"prepared"
 
 
 def test_a_size_that_is_too_small_is_refused_and_nothing_is_left(os: uki.Uki, tmp_path: Path) -> None:

@@ -40,9 +40,13 @@ class BootContract(msgspec.Struct, frozen=True):
     config: bytes = b""
     authorized_keys: bytes = b""
     image: Path | None = None  # a tar of images with a dom0:latest
+    store: Path | None = None  # of prepared.prepare
 
     def digest(self) -> str:
-        """The same for the same settings, keys and file of images, which is not read: its time tells of a change."""
+        """The same for the same settings, keys and file of images, which is not read: its time tells of a change.
+
+        What was prepared of that file is left out.
+        """
         file = self.image.resolve() if self.image else None
         told = (self.config, self.authorized_keys, file and (str(file), file.stat().st_size, file.stat().st_mtime_ns))
         return hashlib.sha256(repr(told).encode()).hexdigest()

@@ -20,7 +20,10 @@ _LARGEST = (4 << 30) - 1  # bytes of a file on FAT
 def contract_files(contract: BootContract) -> tuple[BootFile, ...]:
     """Raises UsageError for an invalid image."""
     files = [BootFile("dom0/config", contract.config), BootFile("dom0/authorized_keys", contract.authorized_keys)]
-    image = [BootFile("dom0/image.tar", _image(contract.image))] if contract.image else []
+    image = [BootFile("dom0/image.tar", image_of(contract.image))] if contract.image else []
+    store = Part(contract.store, 0, contract.store.stat().st_size) if contract.store else None
+    if store and store.size <= _LARGEST:
+        image.append(BootFile("dom0/image.store", store))
     return (*(file for file in files if file.size), *image)
 
 
@@ -31,7 +34,8 @@ def common_files(os: Uki, contract: BootContract) -> tuple[BootFile, ...]:
     return (BootFile("dom0/grub.cfg", grub_config), *slot, *contract_files(contract))
 
 
-def _image(file: Path) -> Part:
+def image_of(file: Path) -> Part:
+    """Raises UsageError if it is no archive of images, or too large for a medium."""
     size = file.stat().st_size
     if size > _LARGEST:
         raise UsageError(f"--image {file}: is larger than 4 GiB, which no file on a boot medium can be")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from dom0.errors import UsageError
+from dom0.run import CommandFailed
 
 if TYPE_CHECKING:
     from dom0.host.uki import Uki
@@ -77,6 +80,22 @@ class MediumOptions(msgspec.Struct, frozen=True):
         said = {setting.partition("=")[0] for setting in self.config}
         config = (*self.config, *(f"{key}={value}" for key, value in defaults.items() if key not in said))
         return BootContract(boot_contract.config(config), boot_contract.authorized_keys(self.ssh_key), self.image)
+
+    def prepared(self, contract: BootContract, say: Callable[[str], None]) -> BootContract:
+        """With what spares a first boot to load the images, for as long as the command runs. Raises UsageError."""
+        if contract.image is None:
+            return contract
+        from dom0 import temporary
+        from dom0.osimage import medium, prepared
+
+        medium.image_of(contract.image)
+        scratch = click.get_current_context().with_resource(temporary.directory("store", temporary.LARGE))
+        say("preparing the images for a first boot")
+        try:
+            return replace(contract, store=asyncio.run(prepared.prepare(contract.image, scratch)))
+        except CommandFailed as error:
+            say(f"the images are not prepared, and loaded at the first boot, which takes longer: {error}")
+            return contract
 
     def is_for_the_machine(self) -> bool:
         return bool(self.config or self.ssh_key or self.image)

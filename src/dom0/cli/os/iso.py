@@ -10,6 +10,7 @@ import click
 from dom0 import terminal
 from dom0.cli.os.contract_options import MediumOptions, contract_options
 from dom0.cli.os.write import Medium, confirm_file
+from dom0.cli.report import Report
 
 
 @click.command("iso")
@@ -28,6 +29,7 @@ def iso(target: Path, given: MediumOptions, yes: bool, as_json: bool) -> None:
 
     os, contract = given.os(), given.contract()
     confirm_file(target, yes=yes)
+    contract = given.prepared(contract, Report(beside=as_json).say)
     asyncio.run(media.write_iso(os, contract, target))
     size = target.stat().st_size
     medium = Medium(target=str(target), size=size, version=os.version)

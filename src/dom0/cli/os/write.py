@@ -47,7 +47,8 @@ def write(target: Path, size: str | None, given: MediumOptions, yes: bool, as_js
     """
     from dom0.osimage import disk_image, media
 
-    os, contract = given.os(), given.contract()
+    report = Report(beside=as_json)
+    os, contract = given.os(), given.prepared(given.contract(), report.say)
     files = asyncio.run(media.disk_files(os, contract))
     wanted = disk_image.least_size(files)
     if size:
@@ -58,7 +59,7 @@ def write(target: Path, size: str | None, given: MediumOptions, yes: bool, as_js
         if wanted > _LARGEST:
             raise UsageError(f"--size {size}: is more than a boot disk can have", hint="2048G at most")
     if target.is_block_device():
-        asyncio.run(_write_device(os, files, target, wanted, Report(beside=as_json).say, yes=yes))
+        asyncio.run(_write_device(os, files, target, wanted, report.say, yes=yes))
     else:
         confirm_file(target, yes=yes)
         asyncio.run(media.write_disk(os, files, target, wanted))

@@ -1,0 +1,170 @@
+"""Images that a first boot only unpacks, beside what an Engine makes of them when it loads them."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import signal
+import subprocess
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dom0.osimage import prepared
+from dom0.package_data import os_recipe
+from dom0.run import CommandFailed
+from dom0.testing import busybox
+from dom0.testing.hosts import CONTAINERD_STORE, Host
+from dom0.testing.namespaces import Child
+
+PROGRAM = os_recipe() / "tree/usr/lib/dom0/prepared"
+# Gone, replaced, two names of one file, other owners and modes, an attribute, a device: what a layer can hold.
+CHANGES = """
+rm /etc/group /tmp/gone; rm -r /root; mkdir -m 750 /root; echo new >/root/new; ln /root/new /root/same
+echo mine >/etc/mine; chown 7:8 /etc/mine; chmod 4751 /etc/mine; ln -s nowhere /etc/link; mknod /etc/device c 1 7
+"""
+LOOKED_AT = (
+    "ls -lan /root /bin/busybox; ls -ln /tmp /etc/mine /etc/device | sed 's/ -> .*//'; ls /etc; readlink /etc/link; "
+    "cat /root/same; stat -c '%n %h %Y' /root /root/new"
+)
+
+
+@pytest.fixture(scope="module")
+def medium(session_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With `dom0/image.tar` and what was prepared of it; large enough to be cut off."""
+    place = tmp_path_factory.mktemp("medium")
+    layer = place / "layer.tar"
+    layer.write_bytes(busybox.layer())
+    with tarfile.open(layer, "a") as files:
+        for name, size in (("root/old", 3), ("tmp/gone", 3), ("var/large", 64 << 20)):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mtime = size, 1_700_000_000
+            files.addfile(entry, io.BytesIO(b"x" * size))
+    session_host.docker("import", str(layer), "prepared:below")
+    session_host.docker("run", "--name", "prepared", "prepared:below", "sh", "-c", CHANGES)
+    session_host.docker("commit", "prepared", "dom0:latest")
+    (place / "dom0").mkdir()
+    session_host.docker("save", "--output", str(place / "dom0/image.tar"), "dom0:latest", "prepared:below")
+    session_host.docker("rm", "prepared")
+    session_host.docker("image", "rm", "dom0:latest", "prepared:below")
+    (place / "scratch").mkdir()
+    asyncio.run(prepared.prepare(place / "dom0/image.tar", place / "scratch")).rename(place / "dom0/image.store")
+    return place
+
+
+class Machine:
+    """The base OS's programs where an Engine's store is empty, before that Engine starts."""
+
+    def __init__(self, host: Host, medium: Path) -> None:
+        self.host, self.medium = host, medium
+        self.programs = host.root / "programs"
+        self.programs.mkdir()
+        subprocess.run(["busybox", "--install", "-s", str(self.programs)], check=True)
+        for program in ("/usr/bin/containerd", "/usr/bin/setfattr"):
+            (self.programs / Path(program).name).unlink(missing_ok=True)
+            (self.programs / Path(program).name).symlink_to(program)
+        self.docker = host.path("/var/lib/docker")
+        self.empty()
+
+    def empty(self) -> None:
+        if self.host.engine_is_running:
+            self.host.stop_engine()
+        self.host.run(["sh", "-c", "rm -rf /var/lib/docker/* /var/lib/docker/.prepared; mkdir -p /run/dom0/os"])
+        self.host.path("/run/dom0/os/contract").write_text("image=dom0/image.tar\n")
+
+    def start(self) -> Child:
+        env = {"DOM0_MEDIUM": str(self.medium), "DOM0_PATH": str(self.programs)}
+        return self.host.popen(["busybox", "sh", str(PROGRAM)], env=env)
+
+    def boot(self) -> None:
+        assert self.start().wait(120) == 0
+
+    def problems(self) -> list[str]:
+        record = self.host.path("/run/dom0/boot.record")
+        return [line for line in record.read_text().splitlines() if "\tproblem\t" in line] if record.exists() else []
+
+    def told(self) -> str:
+        """IDs of the images, and files as a container sees them."""
+        self.host.start_engine()
+        ids = self.host.docker("images", "--no-trunc", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}").stdout
+        files = self.host.docker("run", "--rm", "--network", "none", "dom0:latest", "sh", "-c", LOOKED_AT).stdout
+        return f"{sorted(line for line in ids.splitlines() if 'busybox' not in line)}\n{files}"
+
+
+@pytest.fixture
+def machine(fresh_host: Callable[..., Host], medium: Path) -> Machine:
+    return Machine(fresh_host(config=CONTAINERD_STORE), medium)
+
+
+def test_the_engine_finds_what_it_would_have_loaded(machine: Machine, medium: Path) -> None:
+    machine.host.start_engine()
+    machine.host.docker("load", "--input", str(medium / "dom0/image.tar"))
+    machine.host.stop_engine()
+    loaded = machine.told()
+    machine.empty()
+    machine.boot()
+    assert machine.told() == loaded
+    assert machine.problems() == []
+    archive = medium / "dom0/image.tar"
+    stamp = f"{archive.stat().st_size} {int(archive.stat().st_mtime)} "
+    assert machine.host.path("/var/lib/dom0/launcher/medium").read_text().startswith(stamp)
+    saved = machine.host.run(["sh", "-c", "docker save dom0:latest | docker load"]).stdout  # all layers are there
+    assert "dom0:latest" in saved
+    machine.host.docker("image", "rm", "dom0:latest", "prepared:below")
+
+
+@pytest.mark.parametrize("file", ["image.tar", "image.store"])
+def test_damage_leaves_the_store_empty_and_is_said(file: str, machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "dom0").mkdir()
+    for name in ("image.tar", "image.store"):
+        content = bytearray((machine.medium / "dom0" / name).read_bytes())
+        if name == file:
+            at = content.index(b"xxxxxxxx" if name == "image.tar" else b"moby")  # in a layer, or what containerd wrote
+            content[at] ^= 1
+        (tmp_path / "dom0" / name).write_bytes(content)
+    machine.medium = tmp_path
+    machine.boot()
+    assert list(machine.docker.iterdir()) == []
+    assert len(machine.problems()) == 1
+
+
+def test_one_that_was_cut_off_begins_anew(machine: Machine) -> None:
+    process = machine.start()
+    half = machine.docker / ".prepared/daemon"
+    deadline = time.monotonic() + 60
+    while not half.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)
+    assert not (machine.docker / "containerd").exists()
+    machine.boot()
+    assert "dom0:latest" in machine.told()
+    assert machine.problems() == []
+
+
+def test_a_store_that_is_used_is_left_alone(machine: Machine) -> None:
+    (machine.docker / "volumes").mkdir()
+    machine.boot()
+    assert [path.name for path in machine.docker.iterdir()] == ["volumes"]
+
+
+def test_another_containerd_loads_the_archive_itself(machine: Machine) -> None:
+    other = machine.programs / "containerd"
+    other.unlink()
+    other.write_text("#!/bin/sh\necho containerd of tomorrow\n")
+    other.chmod(0o755)
+    machine.boot()
+    assert list(machine.docker.iterdir()) == []
+    assert machine.problems() == []
+
+
+def test_an_archive_without_a_dom0_is_not_prepared(session_host: Host, tmp_path: Path) -> None:
+    archive = tmp_path / "image.tar"
+    session_host.docker("save", "--output", str(archive), busybox.IMAGE)
+    (tmp_path / "scratch").mkdir()
+    with pytest.raises(CommandFailed, match="dom0:latest"):
+        asyncio.run(prepared.prepare(archive, tmp_path / "scratch"))
