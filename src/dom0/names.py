@@ -6,6 +6,7 @@ Imports nothing of dom0, and little else: the quickest commands load it.
 from __future__ import annotations
 
 import os
+from enum import IntEnum
 from pathlib import Path
 
 IMAGE = "dom0:latest"  # of the machine
@@ -34,6 +35,18 @@ MIRROR = "127.0.0.1:15050"  # of docker.io, for the Engine of this machine; no s
 ETC = "/etc/dom0"  # where a dom0 image keeps its project
 FARM_FILE = "farm.json"  # in the state directory, of a machine that is in a farm, or waits to be
 OS_VERSION = Path("/etc/dom0-os")  # the file in which the base OS says its version
+
+
+class Access(IntEnum):
+    """What is answered on one of the agent's sockets, each of which answers what the ones before it do."""
+
+    VIEW = 0  # what changes nothing, and tells no variables and no contents of files
+    OPERATE = 1  # what brings about nothing but what the machine was already
+    ALL = 2
+
+    @property
+    def socket(self) -> str:
+        return ("view.sock", "operate.sock", "dom0.sock")[self]
 
 
 def state_directory() -> Path:

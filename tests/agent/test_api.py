@@ -7,11 +7,13 @@ import contextlib
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -19,10 +21,11 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.agent.ambassadors import Ambassadors
-from dom0.agent.api import LARGEST_BODY, PAGE, VIEW, VIEWS, WATCH_AT_MOST_EVERY, _Api, serve
+from dom0.agent.api import LARGEST_BODY, PAGE, ROUTES, WATCH_AT_MOST_EVERY, serve
 from dom0.agent.machine import Machine
 from dom0.agent.status import LARGEST_PROJECT, GenerationInfo
 from dom0.http.client import Answer, Client
+from dom0.names import Access
 from dom0.plan.desired import Rollout
 from dom0.testing.builders import asking, desired, slot
 from dom0.testing.rig import OLD, Rig
@@ -333,27 +336,41 @@ def test_who_asked_is_the_actor_of_what_became_of_it(rig: Rig) -> None:
     converse(rig, talk)
 
 
-def test_on_the_socket_for_looking_nothing_can_be_changed(rig: Rig) -> None:
+def test_a_socket_answers_the_requests_of_its_access_and_of_no_other(rig: Rig) -> None:
+    """Each route, on each socket, as a program asks and as a page of another site would."""
+    foreign = ({"Origin": "http://attacker.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "attacker.example"})
+
     async def talk(client: Client, machine: Machine) -> None:
         await machine.changed.until(lambda: bool(machine.history()))
         before = generations(machine)
-        view = Client(lambda: asyncio.open_unix_connection(rig.path / "run" / VIEW), "dom0")
-        routes = _Api(machine, Ambassadors(rig.engine, rig.readiness, machine.changed)).routes()
-        assert {route for route in routes if route.startswith("GET")} >= set(VIEWS)
-        for route in routes:
-            method, path = route.replace("{number}", "1").split()
-            query = {"/v1/logs": "?container=box-web-1", "/v1/watch": "?repeat=1"}.get(path, "")
-            async with view.ask(method, f"{path}{query}", body=b"" if method == "POST" else None) as answer:
-                assert (answer.status == 404) == (route not in VIEWS), route
-        async with view.ask("POST", "/v1/status", body=b"") as answer:
-            assert answer.status == 405
-        async with view.ask("GET", "/v1/status", headers={"Origin": "http://attacker.example"}) as answer:
-            assert answer.status == 403
+        for access in (Access.VIEW, Access.OPERATE):
+            socket = rig.path / "run" / access.socket
+            assert socket.stat().st_mode & 0o777 == 0o660
+            limited = Client(partial(asyncio.open_unix_connection, socket), "dom0")
+            for route, allowed in ROUTES.items():
+                method, path = re.sub(r"\{number\}", "1", route).split()
+                query = {"/v1/logs": "?container=box-web-1", "/v1/watch": "?repeat=1"}.get(path, "")
+                body = b'{"generation": 99}' if method == "POST" else None  # which is refused, also where it is none
+                async with limited.ask(method, f"{path}{query}", body=body, headers=JSON) as answer:
+                    assert (answer.status == 404) == (allowed.access > access), (access, route)
+                for headers in foreign:
+                    async with limited.ask(method, f"{path}{query}", body=body, headers=JSON | headers) as answer:
+                        assert answer.status == 403, (access, route, headers)
+            async with limited.ask("POST", "/v1/status", body=b"") as answer:
+                assert answer.status == 405
+            await limited.close()
         assert generations(machine) == before
-        assert (rig.path / "run" / VIEW).stat().st_mode & 0o777 == 0o660
-        await view.close()
 
     converse(rig, talk)
+
+
+def test_the_socket_for_looking_has_nothing_that_changes_the_machine() -> None:
+    assert all(route.startswith("GET ") for route, about in ROUTES.items() if about.access is Access.VIEW)
+    assert {route for route, about in ROUTES.items() if about.access is Access.OPERATE} == {
+        "POST /v1/rollback",
+        "POST /v1/confirm",
+        "POST /v1/abort",
+    }
 
 
 def test_what_a_container_has_printed_is_told_line_by_line(rig: Rig) -> None:

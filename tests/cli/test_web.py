@@ -13,6 +13,7 @@ import pytest
 
 from dom0.cli import web
 from dom0.cli.web import Elsewhere
+from dom0.names import Access
 
 
 async def until_ended(programs: Elsewhere, process: int) -> None:
@@ -30,7 +31,7 @@ async def test_a_program_that_hangs_ends_with_its_connection_and_no_other_does(
     docker.write_text("#!/bin/sh\necho $$\nexec sleep 1000\n")
     docker.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    programs = Elsewhere()
+    programs = Elsewhere(Access.VIEW)
     other = await asyncio.create_subprocess_exec("true")  # as a browser that was opened
     async with asyncio.timeout(60):
         closed, used = [await programs.connect() for _ in range(2)]

@@ -6,6 +6,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from dom0.agent.api import VIEWS
+from dom0.agent import api
+from dom0.names import Access
 from dom0.testing import browser
 from dom0.testing.browser import Browser
 from dom0.testing.machines import Machine
@@ -44,6 +46,7 @@ COMPOSE = """
         init: true
         ports: ["8080:80"]
     """
+VIEWS = [route for route, about in api.ROUTES.items() if about.access is Access.VIEW]
 VIEW_NAMES = ("", "services", "generations", "events", "logs")
 
 
@@ -123,12 +126,30 @@ def page(web: Web) -> Iterator[Browser]:
         yield page
 
 
+@pytest.fixture(scope="module")
+def operating(box: Machine) -> Iterator[Web]:
+    with Web(box, "--operate") as web:
+        yield web
+
+
+@pytest.fixture(scope="module")
+def desk(operating: Web) -> Iterator[Browser]:
+    """The page that may change the machine."""
+    require(browser.missing(), "tests of the page")
+    with Browser() as desk:
+        desk.look(1440, 900)
+        desk.open(operating.address)
+        desk.until("document.querySelectorAll('main .card').length > 2")
+        operating.address = operating.next_address()
+        yield desk
+
+
 @pytest.fixture(autouse=True)
 def no_problems(request: pytest.FixtureRequest) -> Iterator[None]:
     """The console of the page is told of none."""
-    page: Browser | None = request.getfixturevalue("page") if "page" in request.fixturenames else None
+    used = [request.getfixturevalue(name) for name in ("page", "desk") if name in request.fixturenames]
     yield
-    if page is not None:
+    for page in used:
         page.run("0")  # what was told before is read with the answer
         assert page.problems == []
 
@@ -175,8 +196,9 @@ def test_generations_show_what_they_changed_and_what_going_back_would_do(page: B
     assert "64 MiB" in changed
     assert "Env.PASSWORD" in changed
     assert "(not shown)" in changed
-    page.click("#generation-1 button[data-load]")
-    plan = page.until_text("Going back to generation 1 would", "#generation-1")
+    page.run("document.querySelector('#generation-1 [data-ask]').focus()")
+    page.press("Enter")
+    plan = page.until_text("Going back to generation 1 would", "#ask")
     planned: list[dict[str, str]] = json.loads(box.dom0("rollback", "--plan", "1", "--json").stdout)
     assert {
         "action": "replace",
@@ -186,6 +208,10 @@ def test_generations_show_what_they_changed_and_what_going_back_would_do(page: B
     } in planned
     assert all(change["name"] in plan and change["action"] in plan for change in planned)
     assert "dom0 rollback 1" in plan
+    assert page.run("document.querySelectorAll('#ask .acts button').length") == 1  # this page may only look
+    page.press("Escape")
+    page.until("!document.querySelector('#ask').open")
+    assert page.run("document.activeElement.closest('li').id") == "generation-1"
     assert "second" not in page.run("document.documentElement.outerHTML")
     history = box.dom0("history", "2").stdout
     assert "HostConfig.Memory" in history
@@ -336,6 +362,110 @@ def test_a_tab_that_is_seen_again_does_not_pass_what_it_knew_for_news(page: Brow
     page.until("!document.querySelector('#line').innerText")
 
 
+def ask_for(desk: Browser, action: str) -> str:
+    """Open the question; returns it when it can be answered."""
+    desk.click(f"[data-ask='{action}']")
+    desk.until("document.querySelector('#ask').open && !document.querySelector('#ask .main').disabled")
+    return desk.text("#ask")
+
+
+def answer(desk: Browser) -> None:
+    desk.click("#ask .main")
+    desk.until("!document.querySelector('#ask').open")
+
+
+def test_going_back_says_first_what_it_would_do_and_then_what_came_of_it(desk: Browser, box: Machine) -> None:
+    show(desk, "generations")
+    question = ask_for(desk, "rollback 1")
+    assert "replace\tcontainer\tbox-web-1" in question
+    assert "dom0 rollback 1" in question
+    assert desk.run("document.activeElement.dataset.do") == "leave"
+    desk.press("Escape")
+    desk.until("!document.querySelector('#ask').open")
+    assert box.status()["generation"]["number"] == 2
+    ask_for(desk, "rollback 1")
+    answer(desk)
+    told = desk.until_text("generation 1 is good", "#acts")
+    assert "done" in told
+    desk.until_text("runs now", "#generation-1")
+    assert box.status()["generation"]["number"] == 1
+    events = [json.loads(line) for line in box.dom0("events", "--json").stdout.splitlines()]
+    asked = [one for one in events if one["subject"] == "dom0 rollback"]
+    assert [(one["kind"], one["actor"]) for one in asked] == [("command", f"uid {os.getuid()} on the page")]
+    desk.click("#acts button")
+    desk.until("document.querySelector('#acts').innerText === ''")
+    desk.problems.clear()  # the browser says that streams have ended: that generation has an agent of its own
+
+
+def test_what_the_machine_refuses_is_said_in_its_words(desk: Browser, box: Machine) -> None:
+    show(desk, "generations")
+    ask_for(desk, "rollback 2")
+    box.dom0("rollback", "2")  # by somebody else, while it is asked
+    desk.until_text("generation 2 is the current one", "#ask")
+    assert desk.run("document.querySelector('#ask .main').disabled")
+    desk.press("Escape")
+    desk.until_text("runs now", "#generation-2")
+    desk.problems.clear()  # the browser says that it was refused
+
+
+def test_a_trial_is_counted_down_and_kept_or_ended(desk: Browser, box: Machine) -> None:
+    show(desk, "")
+    for action, kept in (("abort 2", 2), ("confirm 4", 4)):
+        box.write(COMPOSE.format(hostile=HOSTILE, password="third", memory="96m"))
+        box.dom0("try", str(box.project), "--for", "10m")
+        desk.until_text("is on trial", "h1")
+        assert re.search(r"goes back to generation 2 in (9|10):[0-5]\d unless", desk.text(".trial"))
+        ask_for(desk, action)
+        answer(desk)
+        desk.until_text("done", "#acts")
+        desk.click("#acts button")
+        desk.until("!document.querySelector('.trial')")
+        box.until_good(kept)
+
+
+def test_an_answer_that_was_lost_is_called_unknown_and_never_done(desk: Browser, box: Machine) -> None:
+    slow = """
+      slow:
+        image: busybox:test
+        command: ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
+        stop_grace_period: 10m
+    """
+    box.write(COMPOSE.format(hostile=HOSTILE, password="third", memory="96m") + slow)
+    box.up()
+    box.until_good(5)
+    show(desk, "generations")
+    ask_for(desk, "rollback 4")
+    answer(desk)
+    desk.until_text("under way", "#acts")  # until the slow one is stopped
+    box.until(lambda: box.status()["generation"]["number"] == 4)
+    box.docker("kill", "dom0")
+    desk.until_text("unknown", "#acts")
+    desk.until_text("Not connected since", "#line")
+    box.docker("start", "dom0")
+    desk.until("!document.querySelector('#line').innerText")
+    assert "done" not in desk.text("#acts")
+    assert "look at Generations" in desk.text("#acts")
+    desk.until_text("runs now", "#generation-4")
+    box.docker("kill", "box-slow-1")
+    box.until(lambda: "box-slow-1" not in box.containers())
+    desk.click("#acts button")
+    desk.problems.clear()  # the browser says what it could not load
+
+
+def test_an_engine_that_is_restarted_is_said_and_nothing_is_asked_for_meanwhile(desk: Browser, box: Machine) -> None:
+    show(desk, "generations")
+    box.host.stop_engine()
+    desk.until_text("Not connected since", "#line")
+    desk.click("[data-ask='rollback 1']")
+    desk.until_text("nothing can be asked for now", "#ask")
+    assert desk.run("document.querySelector('#ask .main').disabled")
+    desk.press("Escape")
+    box.host.start_engine()
+    desk.until("!document.querySelector('#line').innerText")
+    box.until(lambda: box.status()["converged"])
+    desk.problems.clear()
+
+
 def test_a_used_address_opens_nothing(web: Web) -> None:
     require(browser.missing(), "tests of the page")
     used = web.address
@@ -355,10 +485,7 @@ ROUTES = [
     *(f"GET /{file.name}" for file in ASSETS.iterdir()),
     "GET /",
     "POST /session",
-    *VIEWS,
-    "POST /v1/up",
-    "POST /v1/rollback",
-    "GET /v1/files",
+    *api.ROUTES,
     "GET /nothing",
     "DELETE /v1/status",
     "OPTIONS /v1/status",
@@ -379,11 +506,19 @@ FOREIGN = (
 
 def asked(route: str) -> tuple[str, str]:
     method, path = route.split()
-    return method, path.replace("{number}", "1").replace("/logs", "/logs?container=box-web-1")
+    return method, re.sub(r"\{\w+\}", "1", path).replace("/logs", "/logs?container=box-web-1")
+
+
+@pytest.fixture(params=["web", "operating"])
+def either(request: pytest.FixtureRequest) -> Web:
+    """A page that may look, and one that may change the machine."""
+    found: Web = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_no_page_of_another_site_is_answered(web: Web, route: str) -> None:
+def test_no_page_of_another_site_is_answered(either: Web, route: str) -> None:
+    web = either
     token = {"Authorization": f"Bearer {web.enter()}", "Content-Type": "application/json"}
     body = json.dumps({"code": web.address.partition("#")[2]}) if route.startswith("POST") else ""
     for headers in FOREIGN:
@@ -393,12 +528,13 @@ def test_no_page_of_another_site_is_answered(web: Web, route: str) -> None:
         assert b"box" not in said
 
 
-def test_nothing_is_told_without_the_token_of_this_run(web: Web, box: Machine) -> None:
+def test_nothing_is_told_without_the_token_of_this_run(either: Web, box: Machine) -> None:
+    web = either
     with Web(box) as earlier:
         old = earlier.enter()
     assert earlier.process.returncode == 130
     wrong = ("", f"Bearer {old}", "Bearer ", f"Basic {web.enter()}", f"Bearer {web.address.partition('#')[2]}")
-    for route, authorization in itertools.product((*VIEWS, "GET /v1/files", "GET /v1"), wrong):
+    for route, authorization in itertools.product((*api.ROUTES, "GET /v1"), wrong):
         status, said = web.ask(*asked(route), {"Authorization": authorization} if authorization else {})
         assert status == 401, (route, authorization)
         assert b"box" not in said
@@ -418,6 +554,21 @@ def test_every_question_of_the_page_is_answered_and_nothing_else(web: Web) -> No
     for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
         for path in ("/v1/up", "/v1/rollback", "/v1/status", "/"):
             assert web.ask(method, path, token | {"Content-Type": "application/json"})[0] == 405, (method, path)
+
+
+def test_the_page_that_may_change_the_machine_is_answered_that_and_no_more(operating: Web, box: Machine) -> None:
+    before = box.history()
+    token = {"Authorization": f"Bearer {operating.enter()}", "Content-Type": "application/json"}
+    for route, about in api.ROUTES.items():
+        body = json.dumps({"generation": 99}) if route.startswith("POST") else ""  # which is refused where it is known
+        status, said = operating.ask(*asked(route), token, body)
+        assert (status == 404) == (about.access > Access.OPERATE), (route, said)
+        if route.startswith("POST"):
+            assert operating.ask(*asked(route), token | {"Content-Type": "text/plain"}, body)[0] == 415, route
+    for method in ("PUT", "PATCH", "DELETE", "OPTIONS"):
+        assert operating.ask(method, "/v1/rollback", token)[0] == 405, method
+    assert operating.ask("POST", "/v1/rollback", token, "x" * 2000)[0] == 413
+    assert box.history() == before
 
 
 def test_every_answer_carries_the_policy(web: Web) -> None:

@@ -11,7 +11,7 @@ import math
 import os
 import resource
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -42,6 +42,7 @@ from dom0.errors import Busy, Dom0Error, EngineError, ProjectError, UsageError
 from dom0.http import server
 from dom0.http.server import Handler, HttpError, Request, Response
 from dom0.http.web_pages import ON_UNIX_SOCKET, check_request
+from dom0.names import Access
 
 LARGEST_BODY = 64 * 1024  # bytes
 HINT = "see docs/reference/api.md"
@@ -51,39 +52,25 @@ LINES = "application/x-ndjson"
 WATCH_AT_MOST_EVERY = 0.2  # seconds
 PAGE = 1000  # events in an answer
 LONGEST_NUMBER = 9  # digits
-VIEW = "view.sock"
-VIEWS = (
-    "GET /v1/status",
-    "GET /v1/watch",
-    "GET /v1/events",
-    "GET /v1/history",
-    "GET /v1/generations/{number}/differences",
-    "GET /v1/generations/{number}/plan",
-    "GET /v1/logs",
-)
-"""All that is answered on VIEW: the page needs it, and it tells no variables and no contents of files."""
-
 T = TypeVar("T")
 
 
 @contextlib.asynccontextmanager
 async def serve(machine: Machine, ambassadors: Ambassadors, path: Path, *, gid: int) -> AsyncIterator[None]:
-    """Answer on the socket at `path`, and what changes nothing on VIEW beside it, until the block ends.
+    """Answer on the socket at `path`, and on one beside it for each lesser access, until the block ends.
 
-    Both have mode 0660 and group `gid`.
+    All have mode 0660 and group `gid`.
     """
     asyncio.get_running_loop().set_exception_handler(Unaccepted())
     await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
-    routes = _Api(machine, ambassadors).routes()
+    api = _Api(machine, ambassadors)
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    half, eighth = max(2, descriptors // 2), max(1, descriptors // 8)  # the other half is for the machine
-    sockets = (
-        (path, routes, half - eighth),
-        (path.with_name(VIEW), {key: routes[key] for key in VIEWS}, eighth),
-    )
+    half, eighth = max(3, descriptors // 2), max(1, descriptors // 8)  # the other half is for the machine
     async with contextlib.AsyncExitStack() as stack:
-        for socket, answered, most in sockets:
-            handler = partial(_answer, server.route(answered))
+        for access in Access:
+            socket = path if access is Access.ALL else path.with_name(access.socket)
+            most = half - 2 * eighth if access is Access.ALL else eighth
+            handler = partial(_answer, server.route(api.answered(access)))
             unnamed = socket.with_name(f".{socket.name}.new")
             await stack.enter_async_context(server.serve(handler, unnamed, most=most, beyond=_too_many))
             # Complete before it has its name: nobody meets it half-made, nor an old one in its place.
@@ -151,56 +138,28 @@ class _Api:
         self._files = machine.files
         self._ambassadors = ambassadors
 
-    def routes(self) -> Mapping[str, Handler]:
+    def answered(self, access: Access) -> Mapping[str, Handler]:
+        """By ROUTES, on the socket of that access."""
         return {
-            "GET /v1/status": self.status,
-            "GET /v1/watch": self.watch,
-            "GET /v1/events": self.events,
-            "GET /v1/history": self.history,
-            "GET /v1/generations/{number}/differences": self.differences,
-            "GET /v1/generations/{number}/plan": self.plan_rollback,
-            "GET /v1/logs": self.logs,
-            "POST /v1/up": self._command("dom0 up", self.up),
-            "POST /v1/rollback": self._command("dom0 rollback", self.rollback),
-            "POST /v1/try": self._command("dom0 try", self.try_next),
-            "POST /v1/confirm": self._command("dom0 confirm", self.confirm),
-            "POST /v1/abort": self._command("dom0 abort", self.abort),
-            "GET /v1/files": self.files,
-            "GET /v1/files/diff": self.diff,
-            "POST /v1/files/take": self._command("dom0 files take", self.take),
-            "POST /v1/files/keep": self._command("dom0 files keep", self.keep),
-            "POST /v1/files/plan": self.plan_files,
-            "GET /v1/ambassadors": self.ambassadors,
-            "GET /v1/ambassadors/{name}/history": self.receipts,
-            "GET /v1/ambassadors/{name}/flows": self.flows,
-            "POST /v1/ambassadors/{name}/rewire": self._asked(self.rewire),
-            "POST /v1/ambassadors/{name}/undo": self._asked(self.undo),
+            key: partial(self._change, access, route) if key.startswith("POST") else partial(route.handler, self)
+            for key, route in ROUTES.items()
+            if route.access <= access
         }
 
-    def _command(self, command: str, handler: Handler) -> Handler:
-        """The journal has that it was asked for, and why it was refused."""
-
-        async def handle(request: Request) -> Response:
-            self._journal.note(Kind.COMMAND, command, command)
-            try:
-                return await handler(request)
-            except (Dom0Error, HttpError) as error:
-                self._journal.note(Kind.REFUSED, command, f"{command}: refused", str(error))
-                raise
-
-        return self._asked(handle)
-
-    def _asked(self, handler: Handler) -> Handler:
-        """What becomes of it is noted as done by whoever asks."""
-
-        async def handle(request: Request) -> Response:
-            before = actor.set(asked_by.say(request.peer, self._machine.container_ids))
-            try:
-                return await handler(request)
-            finally:
-                actor.reset(before)
-
-        return handle
+    async def _change(self, access: Access, route: Route, request: Request) -> Response:
+        """What becomes of it is noted as done by whoever asks; the journal has that it was, and why it was refused."""
+        asking = asked_by.say(request.peer, self._machine.container_ids)
+        before = actor.set(f"{asking} on the page" if access is Access.OPERATE else asking)
+        try:
+            if route.command:
+                self._journal.note(Kind.COMMAND, route.command, route.command)
+            return await route.handler(self, request)
+        except (Dom0Error, HttpError) as error:
+            if route.command:
+                self._journal.note(Kind.REFUSED, route.command, f"{route.command}: refused", str(error))
+            raise
+        finally:
+            actor.reset(before)
 
     async def status(self, _request: Request) -> Response:
         return _document(self._machine.status())
@@ -326,6 +285,41 @@ class _Api:
         way = f"{', '.join(receipt.before) or 'nowhere'} -> {', '.join(receipt.after) or 'nowhere'}"
         self._journal.note(Kind.REWIRED, name, f"rewire {name} {', '.join(receipt.listeners)}: {way}", receipt.cause)
         return rewired
+
+
+class Route(msgspec.Struct, frozen=True):
+    """`command`: what does the same in a terminal; the journal has that it was asked for."""
+
+    access: Access
+    handler: Callable[[_Api, Request], Awaitable[Response]]
+    command: str = ""
+
+
+ROUTES: Mapping[str, Route] = {
+    "GET /v1/status": Route(Access.VIEW, _Api.status),
+    "GET /v1/watch": Route(Access.VIEW, _Api.watch),
+    "GET /v1/events": Route(Access.VIEW, _Api.events),
+    "GET /v1/history": Route(Access.VIEW, _Api.history),
+    "GET /v1/generations/{number}/differences": Route(Access.VIEW, _Api.differences),
+    "GET /v1/generations/{number}/plan": Route(Access.VIEW, _Api.plan_rollback),
+    "GET /v1/logs": Route(Access.VIEW, _Api.logs),
+    "POST /v1/up": Route(Access.ALL, _Api.up, "dom0 up"),
+    "POST /v1/rollback": Route(Access.OPERATE, _Api.rollback, "dom0 rollback"),
+    "POST /v1/try": Route(Access.ALL, _Api.try_next, "dom0 try"),
+    "POST /v1/confirm": Route(Access.OPERATE, _Api.confirm, "dom0 confirm"),
+    "POST /v1/abort": Route(Access.OPERATE, _Api.abort, "dom0 abort"),
+    "GET /v1/files": Route(Access.ALL, _Api.files),
+    "GET /v1/files/diff": Route(Access.ALL, _Api.diff),
+    "POST /v1/files/take": Route(Access.ALL, _Api.take, "dom0 files take"),
+    "POST /v1/files/keep": Route(Access.ALL, _Api.keep, "dom0 files keep"),
+    "POST /v1/files/plan": Route(Access.ALL, _Api.plan_files),
+    "GET /v1/ambassadors": Route(Access.ALL, _Api.ambassadors),
+    "GET /v1/ambassadors/{name}/history": Route(Access.ALL, _Api.receipts),
+    "GET /v1/ambassadors/{name}/flows": Route(Access.ALL, _Api.flows),
+    "POST /v1/ambassadors/{name}/rewire": Route(Access.ALL, _Api.rewire),
+    "POST /v1/ambassadors/{name}/undo": Route(Access.ALL, _Api.undo),
+}
+"""All that the agent answers."""
 
 
 async def _await_news(request: Request, changes: Changes, seen: int, within: float = math.inf) -> None:

@@ -11,8 +11,9 @@ import click
 
 from dom0.cli import fastpath
 from dom0.cli.client import Agent
-from dom0.cli.places import agent_socket, view_socket
+from dom0.cli.places import agent_socket
 from dom0.http import blocking
+from dom0.names import Access
 
 _PIECE = 1 << 16  # bytes
 
@@ -21,14 +22,16 @@ _PIECE = 1 << 16  # bytes
 @click.option("--check", is_flag=True, help="Ask the running agent whether it answers (the image's health check).")
 @click.option("--dial", is_flag=True, help="Connect standard input and output with the running agent's socket.")
 @click.option("--view", is_flag=True, help="With --dial: the socket that changes nothing.")
+@click.option("--operate", is_flag=True, help="With --dial: the socket for what a page may do.")
 @click.option("--read-as", type=click.Path(path_type=Path), help="Refuse this image's project where it is another one.")
-def command(check: bool, dial: bool, view: bool, read_as: Path | None) -> None:
+def command(check: bool, dial: bool, view: bool, operate: bool, read_as: Path | None) -> None:
     """Run the agent, or --check the running one, or --dial it.
 
     Example: dom0 agent --check
     """
     if dial:
-        _connect_with(blocking.connect(str(view_socket() if view else agent_socket())))
+        access = Access.VIEW if view else Access.OPERATE if operate else Access.ALL
+        _connect_with(blocking.connect(str(agent_socket(access))))
         return
     if check:
         Agent(patient=False).status()

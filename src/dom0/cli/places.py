@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from dom0.errors import Dom0Error, UsageError
-from dom0.names import ROOT, run_directory, state_directory
+from dom0.names import ROOT, Access, run_directory, state_directory
 
 
 def is_here() -> bool:
@@ -61,19 +61,15 @@ def go_where_files_are(group: str, name: str, *arguments: str, as_json: bool) ->
         become(["docker", "exec", "--interactive", *terminal, ROOT, "dom0", group, name, *options, *arguments])
 
 
-def agent_socket() -> Path:
-    return run_directory() / "dom0.sock"
-
-
-def view_socket() -> Path:
-    return run_directory() / "view.sock"
+def agent_socket(access: Access = Access.ALL) -> Path:
+    return run_directory() / access.socket
 
 
 def forget_agent_sockets() -> None:
     """Remove the sockets of an agent that is gone, where nobody listens on them and we may."""
     from dom0.http import blocking
 
-    for socket in (agent_socket(), view_socket()):
+    for socket in map(agent_socket, Access):
         with contextlib.suppress(OSError):
             try:
                 blocking.connect(str(socket)).close()

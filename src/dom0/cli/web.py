@@ -9,16 +9,18 @@ import signal
 import socket
 import webbrowser
 from contextlib import suppress
+from functools import partial
 
 import click
 
 from dom0 import terminal
 from dom0.cli.client import THROUGH_ENGINE, Agent
-from dom0.cli.places import is_here, view_socket
+from dom0.cli.places import agent_socket, is_here
 from dom0.errors import Dom0Error, UsageError
 from dom0.http import server
 from dom0.http.channel import Streams
 from dom0.http.client import Client
+from dom0.names import Access
 from dom0.run import dial_process
 from dom0.web import page
 from dom0.web.session import Sessions
@@ -29,30 +31,35 @@ HERE = "127.0.0.1"
 @click.command(name="web")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of this machine; default: one that is free.")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
-def command(port: int, no_browser: bool) -> None:
-    """Show this machine as a page in a browser, until Ctrl-C. The page changes nothing.
+@click.option("--operate", is_flag=True, help="The page may change the machine too: go back, keep or end a change.")
+def command(port: int, no_browser: bool, operate: bool) -> None:
+    """Show this machine as a page in a browser, until Ctrl-C. The page changes nothing, unless you say --operate.
 
     It is served on 127.0.0.1 by this command; on the machine that it shows no port is opened. The address works once:
     when it was used, the next one is printed.
 
     $ dom0 web
+    $ dom0 web --operate
     $ dom0 -H ssh://me@server web   # another machine, through your ssh
     """
     Agent(patient=False).status()  # or says why there is none
     has_screen = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    asyncio.run(_serve(port, opens=has_screen and not no_browser))  # else it would open in the terminal
+    opens = has_screen and not no_browser  # else it would open in the terminal
+    asyncio.run(_serve(port, Access.OPERATE if operate else Access.VIEW, opens=opens))
 
 
-async def _serve(port: int, *, opens: bool) -> None:
-    elsewhere = Elsewhere()
-    sessions, agent = Sessions(), Client(_connect_here if is_here() else elsewhere.connect, "dom0")
+async def _serve(port: int, access: Access, *, opens: bool) -> None:
+    elsewhere = Elsewhere(access)
+    here = partial(asyncio.open_unix_connection, agent_socket(access))
+    sessions, agent = Sessions(), Client(here if is_here() else elsewhere.connect, "dom0")
     with _listen(port) as listening:
         address = f"http://{HERE}:{listening.getsockname()[1]}/#"
 
         def show() -> None:
             terminal.say(f"{address}{sessions.code}")
 
-        handler = page.handler(agent, sessions, command=command_to_copy(), opened=show)
+        operates = access is Access.OPERATE
+        handler = page.handler(agent, sessions, command=command_to_copy(), opened=show, operates=operates)
         try:
             async with server.serve(handler, listening):
                 async with agent.ask("GET", "/v1/status"):
@@ -78,19 +85,16 @@ def _listen(port: int) -> socket.socket:
         raise UsageError(f"web: port {port} of {HERE}: {error.strerror}", hint="leave --port out") from error
 
 
-async def _connect_here() -> Streams:
-    return await asyncio.open_unix_connection(view_socket())
-
-
 class Elsewhere:
     """Connections to the agent of another machine, each through a program of its own: docker, and ssh below it."""
 
-    def __init__(self) -> None:
+    def __init__(self, access: Access) -> None:
+        self._argv = (*THROUGH_ENGINE, f"--{access.name.lower()}")
         self._programs: dict[int, socket.socket] = {}  # by process ID
 
     async def connect(self) -> Streams:
         self.forget_closed()
-        connection, program = dial_process((*THROUGH_ENGINE, "--view"), stderr=False)
+        connection, program = dial_process(self._argv, stderr=False)
         self._programs[program] = connection
         return await asyncio.open_unix_connection(sock=connection)
 

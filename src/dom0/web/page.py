@@ -1,4 +1,5 @@
-"""Serves the page on a port of this machine, and passes on what it asks of the agent: questions only.
+"""Serves the page on a port of this machine, and passes on what it asks of the agent: questions, and what changes the
+machine where it was opened for that. Which of them are answered the agent decides, by its socket.
 
 Every answer carries the same headers, which let the browser run nothing but the files of this directory. What the agent
 answers is passed on as it is, so all in it is data to the page, never markup.
@@ -28,7 +29,8 @@ ASSETS = Path(__file__).with_name("assets")
 INDEX = "index.html"
 TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 LARGEST_BODY = 1024  # bytes
-ANSWER_WITHIN = 30.0  # seconds for the agent to begin
+ANSWER_WITHIN = 30.0  # seconds for the agent to begin, where it is asked to change nothing
+NOT_ASKED = (FileNotFoundError, ConnectionRefusedError)  # by whom it was never heard
 PASSED_ON = ("application/json", "application/x-ndjson")  # types of answers
 SECURITY = (
     (
@@ -55,13 +57,16 @@ class Opened(msgspec.Struct, frozen=True):
 
     token: str
     command: str
+    operates: bool
 
 
-def handler(agent: Client, sessions: Sessions, *, command: str, opened: Callable[[], None]) -> Handler:
-    """`agent`: asks its socket for looking. `opened` is called when a code was used."""
+def handler(
+    agent: Client, sessions: Sessions, *, command: str, opened: Callable[[], None], operates: bool = False
+) -> Handler:
+    """`agent`: asks its socket for looking, or `operates` by that for it. `opened` is called when a code was used."""
     files = {f"/{file.name}": file for file in ASSETS.iterdir()} | {"/": ASSETS / INDEX}
     contents = {path: Response(file.read_bytes(), content_type=TYPES[file.suffix]) for path, file in files.items()}
-    return partial(_answer, _Page(agent, sessions, contents, command, opened))
+    return partial(_answer, _Page(agent, sessions, contents, command, opened, operates))
 
 
 async def _answer(page: _Page, request: Request) -> Response:
@@ -81,25 +86,29 @@ class _Page:
         contents: dict[str, Response],
         command: str,
         opened: Callable[[], None],
+        operates: bool,
     ) -> None:
         self.contents = contents
         self._agent = agent
         self._sessions = sessions
         self._command = command
         self._opened = opened
+        self._operates = operates
 
     async def respond(self, request: Request) -> Response:
         """Raises HttpError."""
         match request.method, request.parts:
             case "POST", ("", "session"):
                 return await self._open(request)
-            case _ if request.method not in ("GET", "HEAD"):
-                raise HttpError(405, "this page changes nothing")
-            case _, ("", "v1", *_):
+            case method, ("", "v1", *_):
                 scheme, _, token = request.headers.get("Authorization").partition(" ")
                 if scheme != "Bearer" or not self._sessions.knows(token):
                     raise HttpError(401, "this needs the address that `dom0 web` has printed")
+                if method not in ("GET", "HEAD", *(["POST"] if self._operates else [])):
+                    raise HttpError(405, "this page changes nothing")
                 return await self._pass_on(request)
+            case method, _ if method not in ("GET", "HEAD"):
+                raise HttpError(405, "this page changes nothing")
         if (found := self.contents.get(request.path)) is None:
             raise HttpError(404, "Not Found")
         return found
@@ -112,15 +121,21 @@ class _Page:
         if (token := self._sessions.open(code)) is None:
             raise HttpError(401, "this address is not valid any more: each works once")
         self._opened()
-        return Response(msgspec.json.encode(Opened(token, self._command)))
+        return Response(msgspec.json.encode(Opened(token, self._command, self._operates)))
 
     async def _pass_on(self, request: Request) -> Response:
         path = "/".join(quote(part, safe="") for part in request.parts)
         target = f"{path}?{urlencode(request.query)}" if request.query else path
         asking = AsyncExitStack()
+        changes = request.method == "POST"
+        body = await request.read(LARGEST_BODY) if changes else None
+        headers = {"Content-Type": server.JSON} if body else {}
         try:
-            async with asyncio.timeout(ANSWER_WITHIN):
-                answer = await asking.enter_async_context(self._agent.ask("GET", target))
+            async with asyncio.timeout(None if changes else ANSWER_WITHIN):
+                asked = self._agent.ask("POST" if changes else "GET", target, headers=headers, body=body)
+                answer = await asking.enter_async_context(asked)
+        except NOT_ASKED as error:
+            return server.refusal(503, f"dom0 does not answer: {error}", "dom0 status")
         except TimeoutError:
             return server.refusal(502, f"dom0 does not answer within {ANSWER_WITHIN:g} s", "dom0 status")
         except (OSError, Malformed, Dom0Error) as error:

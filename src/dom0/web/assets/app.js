@@ -1,19 +1,21 @@
 // The page: what it knows, which view is shown, and how it is kept true. Each view is a function of the state.
 
+import { Act, action, acts, question } from "/act.js";
 import { h, patch } from "/dom.js";
 import { events } from "/events.js";
-import { generations } from "/generations.js";
+import { generations, under } from "/generations.js";
 import { Log, logs } from "/logs.js";
 import { overview } from "/overview.js";
 import { services } from "/services.js";
-import { code, command, enter, follow, get, watch } from "/wire.js";
+import { code, command, enter, follow, get, mayOperate, watch } from "/wire.js";
 import { clock, headline, shortId } from "/words.js";
 
 const MOST_EVENTS = 500;
+const MOST_ACTS = 5; // that are told of
 const PATIENCE = 1500; // milliseconds: a hand-over from one agent to the next is no loss worth a word
 const VIEWS = { "": ["Overview", overview], services: ["Services", services], generations: ["Generations", generations], events: ["What happened", events], logs: ["Logs", logs] };
 
-const state = { status: null, at: 0, heard: 0, lost: 0, broke: 0, refused: null, history: [], events: [], live: false, shown: "all", find: "", findLine: "", details: new Map(), chosen: 0, log: null, most: MOST_EVENTS };
+const state = { status: null, at: 0, heard: 0, lost: 0, broke: 0, refused: null, history: [], events: [], live: false, shown: "all", find: "", findLine: "", details: new Map(), chosen: 0, log: null, asking: null, acts: [], most: MOST_EVENTS };
 let streams = []; // of statuses and of events
 let again = 0; // timer: the history is asked for once more
 let due = false;
@@ -52,11 +54,13 @@ function render() {
   const line = document.getElementById("line");
   document.documentElement.toggleAttribute("data-old", isOld());
   patchInto(line, connection());
+  patchInto(document.getElementById("acts"), acts(state.acts));
   if (state.refused) return void patchInto(content, locked());
   if (!state.status) return;
   const [name, rest] = route();
   state.chosen = Number(rest) || 0;
   if (name === "logs") chooseLog(rest);
+  patchInto(document.getElementById("ask"), question({ ...state, now: now() }, isOld()));
   const shown = VIEWS[name][1]({ ...state, now: now() });
   patchInto(content, name === "" ? [hero(), shown] : [h("h1.hidden-text", { "data-key": "title" }, VIEWS[name][0]), shown]);
   content.dataset.view = name || "overview";
@@ -69,7 +73,7 @@ function render() {
   document.getElementById("machine").textContent = project || "dom0";
   document.getElementById("services-count").textContent = all.length || "";
   document.getElementById("generation-count").textContent = generation?.number ?? "";
-  patchInto(document.getElementById("about"), [`dom0 ${version}`, h("br"), "image ", h("code", null, shortId(state.status.dom0_image) || "none"), h("br"), command("").trim() === "dom0" ? "" : command("").trim()]);
+  patchInto(document.getElementById("about"), [`dom0 ${version}`, h("br"), "image ", h("code", null, shortId(state.status.dom0_image) || "none"), h("br"), mayOperate() ? "may change this machine" : "only looks", h("br"), command("").trim() === "dom0" ? "" : command("").trim()]);
 }
 
 function patchInto(parent, children) {
@@ -81,7 +85,7 @@ function patchInto(parent, children) {
 function hero() {
   const { is, title, rest } = headline(state.status, now());
   return h("section.hero", { "data-key": "hero", "aria-label": "State" },
-    h("h1", null, h(`span.pulse.${is}`, { "aria-hidden": "true" }), title), h("p", null, rest));
+    h("h1", null, h(`span.pulse.${is}`, { "aria-hidden": "true" }), title), h("p", null, rest), state.status.generation && under(state.status.generation, now()));
 }
 
 function locked() {
@@ -109,6 +113,7 @@ function told(what, error) {
     if (!state.lost) {
       state.broke = Date.now();
       for (const stream of [streams[1], state.log?.stream]) stream?.again();
+      for (const act of state.acts) act.lose();
       setTimeout(changed, PATIENCE + 50);
     }
     state.lost ||= state.heard || state.broke;
@@ -133,6 +138,7 @@ async function readHistory() {
   try {
     state.history = await get("/v1/history");
     for (const key of state.details.keys()) if (key.startsWith("plan ")) state.details.delete(key);
+    if (state.asking?.plan) load(`plan ${state.asking.plan}`);
     for (const one of state.history.filter((one) => one.current || one.number === state.chosen)) load(`differences ${one.number}`);
     changed();
   } catch {
@@ -191,7 +197,7 @@ function chooseLog(wanted) {
 // What a person does
 
 document.addEventListener("click", async (event) => {
-  const target = event.target.closest("[data-copy],[data-filter],[data-do],button[data-load],#theme,.skip");
+  const target = event.target.closest("[data-copy],[data-filter],[data-do],[data-ask],[data-forget],#theme,.skip");
   if (!target) return;
   if (target.matches(".skip")) {
     event.preventDefault();
@@ -208,10 +214,22 @@ document.addEventListener("click", async (event) => {
     setTimeout(() => target.removeAttribute("data-copied"), 1200);
   } else if (target.dataset.filter) {
     state.shown = target.dataset.filter;
-  } else if (target.dataset.load) {
-    await load(target.dataset.load);
   } else if (target.dataset.do === "to-end") {
     state.log?.toEnd();
+  } else if (target.dataset.ask) {
+    state.asking = action(target.dataset.ask);
+    state.details.delete(`plan ${state.asking.plan}`);
+    render();
+    document.getElementById("ask").showModal();
+    if (state.asking.plan) await load(`plan ${state.asking.plan}`);
+  } else if (target.dataset.forget) {
+    state.acts.splice(Number(target.dataset.forget), 1);
+  } else if (target.dataset.do === "leave") {
+    document.getElementById("ask").close();
+  } else if (target.dataset.do === "act" && state.asking) {
+    state.acts = [...state.acts, new Act(state.asking, changed)].slice(-MOST_ACTS);
+    document.getElementById("ask").close();
+    scrollTo(0, 0);
   }
   changed();
 });
@@ -232,6 +250,11 @@ document.addEventListener("change", (event) => {
 document.addEventListener("toggle", (event) => {
   if (event.target.open && event.target.dataset.load) load(event.target.dataset.load);
 }, true);
+
+document.getElementById("ask").addEventListener("close", () => {
+  state.asking = null;
+  changed();
+});
 
 function say(text) {
   document.getElementById("said").textContent = text;

@@ -1,8 +1,9 @@
 // What the machine was asked to be, what each one changed, and what going back would do.
 
+import { ask } from "/act.js";
 import { h } from "/dom.js";
 import { card, cmd, outcome } from "/parts.js";
-import { age, moment, shortId } from "/words.js";
+import { age, countdown, moment, shortId } from "/words.js";
 import { command } from "/wire.js";
 
 /** `268435456` of a key that counts bytes reads `256 MiB`. */
@@ -30,19 +31,23 @@ function differences(found) {
         one.after !== "" && h("ins", null, value(one.key, one.after))])))));
 }
 
-function plan(generation, found, now) {
-  if (!found) return null;
-  if (found.error) return h("p.plan", null, found.error);
-  return h("div.plan", null,
-    h("p", null, found.list.length ? `Going back to generation ${generation.number} would, as the machine was at ${moment(found.at, now)}:` : `Going back to generation ${generation.number} would have changed nothing at ${moment(found.at, now)}.`),
-    h("table", null, h("tbody", null, found.list.map((one) => h("tr", null, h(`td.${one.action}`, null, one.action), h("td.mute", null, one.kind), h("th", { scope: "row" }, one.name), h("td.mute", null, one.reason))))),
-    h("p.mute", null, "Data in volumes stays as it is. This page changes nothing; this command does it:"), cmd(`rollback ${generation.number}`));
+/** Of a generation that is not good yet: what is decided, and when. */
+export function under(one, now) {
+  if (one.trial_until) {
+    return h("div.trial", { "data-key": "trial" },
+      h("p", null, `Generation ${one.number} is on trial. It goes back${one.goes_back_to ? ` to generation ${one.goes_back_to}` : ""} in `, h("b", null, countdown(one.trial_until - now)), " unless it is confirmed."),
+      h("p.acts", null, ask(`confirm ${one.number}`, "Keep it…", `Keep generation ${one.number}`), ask(`abort ${one.goes_back_to}`, "Go back now…"), " ", h("span.mute", null, `${command("confirm")}, ${command("abort")}`)));
+  }
+  if (one.outcome !== "pending" || !one.goes_back_to) return null;
+  return h("div.trial", { "data-key": "trial" },
+    h("p", null, `Generation ${one.number} is not good yet. If it does not become so, the machine goes back to generation ${one.goes_back_to}.`),
+    h("p.acts", null, ask(`abort ${one.goes_back_to}`, "Go back now…"), " ", h("span.mute", null, command("abort"))));
 }
 
 export function generations({ history, now, details, chosen }) {
   return card("Generations", { sub: "newest first; the good ones can be gone back to", right: cmd("history") },
     h("ol.line.long", null, history.map((one) => {
-      const open = chosen === one.number || one.current || details.has(`plan ${one.number}`);
+      const open = chosen === one.number || one.current;
       return h("li", { "data-key": one.number, id: `generation-${one.number}` },
         h(`span.dot.${one.current ? "current" : one.outcome}`, { "aria-hidden": "true" }, one.number),
         h("div.head", null, h("h3", null, `Generation ${one.number}`), outcome(one), one.current && h("span.tag", null, "runs now"),
@@ -50,10 +55,9 @@ export function generations({ history, now, details, chosen }) {
         h("p", null, one.cause, `, ${one.services} containers`, one.dom0_image && [", dom0 image ", h("code", null, shortId(one.dom0_image))]),
         one.back_at ? h("p", null, `The machine came back to it ${age(now - one.back_at)} ago: ${one.back_because}`) : null,
         one.reason && h("p.bad", null, one.reason),
-        one.trial_until ? h("p", null, `On trial: goes back in ${age(one.trial_until - now)} unless confirmed. `, cmd("confirm")) : null,
+        one.current && under(one, now),
         one.said.length ? h("details", null, h("summary", null, "What its services said last"), h("pre", { tabindex: "0" }, one.said.join("\n"))) : null,
         h("details", { open, "data-load": `differences ${one.number}` }, h("summary", null, "What it changed"), differences(details.get(`differences ${one.number}`))),
-        !one.current && h("p.acts", null, h("button", { type: "button", "data-load": `plan ${one.number}`, "aria-label": `What going back to generation ${one.number} would do` }, "What going back would do"), " ", h("span.mute", null, command(`rollback --plan ${one.number}`))),
-        plan(one, details.get(`plan ${one.number}`), now));
+        !one.current && h("p.acts", null, ask(`rollback ${one.number}`, "Go back…", `Go back to generation ${one.number}: what that would do`), " ", h("span.mute", null, command(`rollback --plan ${one.number}`))));
     })));
 }

@@ -2,6 +2,7 @@
 
 const TOKEN = "dom0.token";
 const COMMAND = "dom0.command";
+const OPERATES = "dom0.operates";
 const REPEAT = 5; // seconds between two statuses when nothing changes
 const ANSWER_WITHIN = 15_000; // milliseconds, of what is no stream
 const SILENCE = 13_000; // milliseconds without any: nobody answers
@@ -18,6 +19,11 @@ export class Refused extends Error {
 
 export function command(words) {
   return `${sessionStorage.getItem(COMMAND) ?? "dom0"} ${words}`;
+}
+
+/** Whether this page was opened to change the machine, too. */
+export function mayOperate() {
+  return sessionStorage.getItem(OPERATES) === "true";
 }
 
 /** What opens a session, where the address has it. */
@@ -39,13 +45,16 @@ export async function enter() {
       const opened = await answer.json();
       sessionStorage.setItem(TOKEN, opened.token);
       sessionStorage.setItem(COMMAND, opened.command);
+      sessionStorage.setItem(OPERATES, String(opened.operates));
     }
   }
   return sessionStorage.getItem(TOKEN) !== null;
 }
 
-async function ask(path, signal) {
-  const answer = await fetch(path, { headers: { Authorization: `Bearer ${sessionStorage.getItem(TOKEN)}` }, signal });
+async function ask(path, signal, body) {
+  const headers = { Authorization: `Bearer ${sessionStorage.getItem(TOKEN)}` };
+  const change = body && { method: "POST", body: JSON.stringify(body) };
+  const answer = await fetch(path, { ...change, headers: change ? { ...headers, "Content-Type": "application/json" } : headers, signal });
   if (!answer.ok) throw new Refused(answer.status, await answer.json().catch(() => ({})));
   return answer;
 }
@@ -55,18 +64,23 @@ export async function get(path) {
 }
 
 /** Call `take` with the documents of a stream, those that have come; none at first. Returns when it ends; throws when it breaks. */
-async function read(path, signal, take) {
-  const answer = await ask(path, signal);
+async function read(path, signal, take, body) {
+  const answer = await ask(path, signal, body);
   take([]);
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
     const { done, value } = await reader.read();
-    if (done) return;
+    if (done) return void (rest && take([JSON.parse(rest)])); // what is no stream has no line break
     const lines = (rest + value).split("\n");
     rest = lines.pop();
     if (lines.length) take(lines.map((line) => JSON.parse(line)));
   }
+}
+
+/** Ask for a change, and call `take` with the documents of the answer as they come. Throws Refused, or else nobody knows. */
+export function change(path, body, signal, take) {
+  return read(path, signal, take, body);
 }
 
 /**

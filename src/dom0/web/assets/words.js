@@ -9,6 +9,14 @@ export function age(seconds) {
   return `${Math.floor(whole / 86400)} days`;
 }
 
+/** What is left: 0:07, 4:59, 1:02:03. */
+export function countdown(seconds) {
+  const whole = Math.max(0, Math.ceil(seconds));
+  const two = (number) => String(number).padStart(2, "0");
+  const minutes = Math.floor(whole / 60);
+  return minutes < 60 ? `${minutes}:${two(whole % 60)}` : `${Math.floor(minutes / 60)}:${two(minutes % 60)}:${two(whole % 60)}`;
+}
+
 const CLOCK = new Intl.DateTimeFormat([], { timeStyle: "medium", hour12: false }); // a new one for each time is slow
 
 export function clock(seconds) {
@@ -83,7 +91,7 @@ export function headline(status, now) {
   const rest = `${since}${back} ${containers}`;
   if (blind) return { is: "bad", title: "The Docker Engine cannot be asked", rest: `${blind.title}. Below is what was seen last.` };
   if (generation.trial_until) {
-    return { is: "busy", title: `Generation ${generation.number} is on trial`, rest: `It goes back in ${age(generation.trial_until - now)} unless it is confirmed. ${rest}` };
+    return { is: "busy", title: `Generation ${generation.number} is on trial`, rest };
   }
   if (!status.converged) return { is: "busy", title: "Not yet as desired", rest };
   if (errors.length) return { is: "bad", title: errors.length === 1 ? "One thing is wrong" : `${errors.length} things are wrong`, rest };
