@@ -19,7 +19,7 @@ LANES := -n 3 --dist loadfile --no-loadscope-reorder
 # The machine is this one, whatever the docker client is set to.
 export DOCKER_HOST := unix:///var/run/docker.sock
 
-.PHONY: help up down clean test test-engines test-vm escape fuzz coverage lint wheel bench bench-ambassador bench-boot bench-farm bench-pull bench-socket os setup dev
+.PHONY: help up down clean test test-engines test-vm escape fuzz coverage lint wheel bench bench-ambassador bench-boot bench-farm bench-pull bench-socket bench-web os setup dev
 .NOTPARALLEL:
 
 help: ## list these
@@ -89,6 +89,9 @@ bench-pull: dev ## measure how images come over lines that break, and beside the
 
 bench-socket: dev ## measure a scoped socket against the Engine's own, write its part of that page
 	.venv/bin/python -m bench.socketproxy $(BENCH)
+
+bench-web: dev ## measure the page of a machine with 200 services, write its part of that page
+	.venv/bin/python -m bench.web $(BENCH)
 
 os: setup ## build the base OS into dom0-os/
 	$(STEP) "Debian packages" scripts/packages os

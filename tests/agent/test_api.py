@@ -348,7 +348,7 @@ def test_a_socket_answers_the_requests_of_its_access_and_of_no_other(rig: Rig) -
             assert socket.stat().st_mode & 0o777 == 0o660
             limited = Client(partial(asyncio.open_unix_connection, socket), "dom0")
             for route, allowed in ROUTES.items():
-                method, path = re.sub(r"\{number\}", "1", route).split()
+                method, path = re.sub(r"\{\w+\}", "1", route).split()
                 query = {"/v1/logs": "?container=box-web-1", "/v1/watch": "?repeat=1"}.get(path, "")
                 body = b'{"generation": 99}' if method == "POST" else None  # which is refused, also where it is none
                 async with limited.ask(method, f"{path}{query}", body=body, headers=JSON) as answer:
@@ -370,7 +370,47 @@ def test_the_socket_for_looking_has_nothing_that_changes_the_machine() -> None:
         "POST /v1/rollback",
         "POST /v1/confirm",
         "POST /v1/abort",
+        "POST /v1/services/{service}/start",
+        "POST /v1/services/{service}/stop",
+        "POST /v1/services/{service}/restart",
     }
+
+
+def test_a_service_is_stopped_started_and_restarted_as_by_a_person(rig: Rig) -> None:
+    async def talk(client: Client, machine: Machine) -> None:
+        def phase() -> str:
+            return next((one.phase for one in machine.status().services), "")
+
+        async def ask(verb: str, service: str = "web") -> tuple[int, Any]:
+            path = f"/v1/services/{quote(service, safe='')}/{verb}"
+            async with operate.ask("POST", path, body=b"{}", headers=JSON) as answer:
+                return answer.status, await document(answer)
+
+        operate = Client(lambda: asyncio.open_unix_connection(rig.path / "run" / Access.OPERATE.socket), "dom0")
+        await machine.changed.until(lambda: phase() == "ready")
+        container = rig.box.docker.containers[machine.container_ids["box-web-1"]]
+        acted = [{"service": "web", "container": "box-web-1"}]
+        assert await ask("stop") == (200, acted)
+        await machine.changed.until(lambda: phase() == "stopped")
+        assert await ask("start") == (200, acted)
+        await machine.changed.until(lambda: phase() == "ready")
+        before = container.started
+        assert await ask("restart") == (200, acted)
+        await machine.changed.until(lambda: phase() == "ready" and machine.status().services[0].started > before)
+        assert rig.box.docker.containers[machine.container_ids["box-web-1"]] is container
+        for service in ("", "other", "../web", "home-volume"):
+            status, said = await ask("stop", service)
+            assert status in (400, 404), said
+        told = [one for one in await events(client) if one.get("actor", "").endswith(" on the page")]
+        assert [(one["kind"], one["text"]) for one in told[:3]] == [
+            ("command", "dom0 stop web"),
+            ("command", "dom0 start web"),
+            ("command", "dom0 restart web"),
+        ]
+        assert told[-1]["kind"] == "refused"
+        await operate.close()
+
+    converse(rig, talk)
 
 
 def test_what_a_container_has_printed_is_told_line_by_line(rig: Rig) -> None:

@@ -269,6 +269,7 @@ DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
     (Problem, None),
     (status.UpRequest, None),
     (status.PullStatus, None),
+    (status.Acted, None),
     (status.RollbackRequest, None),
     (status.TryRequest, None),
     (file_status.FileInfo, file_status.FileState),

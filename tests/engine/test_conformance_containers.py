@@ -161,6 +161,18 @@ async def test_stopping_what_does_not_run_is_no_error(bench: Bench) -> None:
     assert (await bench.engine.container("one")).state is State.CREATED
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_a_restart_leaves_it_running_whether_it_ran_or_not(bench: Bench, stopped: bool) -> None:
+    await bench.run("one", *HANDLES_TERM)
+    before = await bench.engine.container("one")
+    if stopped:
+        await bench.engine.stop_container("one")
+    await bench.engine.restart_container("one", timeout=20)
+    after = await bench.engine.container("one")
+    assert (after.id, after.state, after.restart_count) == (before.id, State.RUNNING, 0)
+    assert after.started > before.started
+
+
 async def test_a_signal_reaches_the_process(bench: Bench) -> None:
     await bench.run("one", *HANDLES_TERM)
     await bench.kill("one", "SIGTERM")

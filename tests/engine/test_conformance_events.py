@@ -45,6 +45,14 @@ async def test_a_life_from_create_to_destroy(bench: Bench) -> None:
     assert sorted(told[5:7]) == ["die", "stop"]  # of two threads of the Engine, one each
 
 
+async def test_a_restart_is_told_as_a_stop_and_a_start(bench: Bench) -> None:
+    await bench.run("one", *HANDLES_TERM)
+    await bench.engine.restart_container("one")
+    told = [one for one in await story(bench, "restart") if not one.startswith("network")]
+    assert [told[0], told[1], told[2], *told[5:]] == ["create", "start", "kill", "start", "restart"]
+    assert sorted(told[3:5]) == ["die", "stop"]
+
+
 async def test_a_stop_that_ran_out_of_grace_kills_twice(bench: Bench) -> None:
     await bench.run("one", *IGNORES_TERM)
     await bench.engine.stop_container("one", timeout=1)

@@ -209,6 +209,7 @@ def test_generations_show_what_they_changed_and_what_going_back_would_do(page: B
     assert all(change["name"] in plan and change["action"] in plan for change in planned)
     assert "dom0 rollback 1" in plan
     assert page.run("document.querySelectorAll('#ask .acts button').length") == 1  # this page may only look
+    assert page.violations() == []
     page.press("Escape")
     page.until("!document.querySelector('#ask').open")
     assert page.run("document.activeElement.closest('li').id") == "generation-1"
@@ -289,6 +290,8 @@ def test_every_view_fits_and_can_be_read_on_every_screen(page: Browser) -> None:
         where = (view, width, dark)
         assert page.run("document.documentElement.scrollWidth <= innerWidth"), where
         assert page.pale_texts() == [], where
+        if width != 768:
+            assert page.violations() == [], where
     page.look(1440, 900)
 
 
@@ -372,6 +375,23 @@ def ask_for(desk: Browser, action: str) -> str:
 def answer(desk: Browser) -> None:
     desk.click("#ask .main")
     desk.until("!document.querySelector('#ask').open")
+
+
+def test_a_service_is_restarted_stopped_and_started(desk: Browser, box: Machine) -> None:
+    show(desk, "services")
+    row = "[data-key='beside-1']"
+    before = box.container("box-beside-1")
+    for action, phase in (("restart beside", "ready"), ("stop beside", "stopped"), ("start beside", "ready")):
+        question = ask_for(desk, action)
+        assert "box-beside-1" in question
+        assert f"dom0 {action}" in question
+        answer(desk)
+        desk.until_text("done", "#acts")
+        desk.click("#acts button")
+        desk.until_text(phase, row)
+    after = box.container("box-beside-1")
+    assert after["Id"] == before["Id"]
+    assert after["State"]["StartedAt"] != before["State"]["StartedAt"]
 
 
 def test_going_back_says_first_what_it_would_do_and_then_what_came_of_it(desk: Browser, box: Machine) -> None:

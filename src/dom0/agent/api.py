@@ -34,6 +34,7 @@ from dom0.agent.status import (
     RollbackRequest,
     TryRequest,
     UpRequest,
+    Verb,
     WatchRequest,
 )
 from dom0.agent.unaccepted import EXHAUSTED, Unaccepted
@@ -152,7 +153,7 @@ class _Api:
         before = actor.set(f"{asking} on the page" if access is Access.OPERATE else asking)
         try:
             if route.command:
-                self._journal.note(Kind.COMMAND, route.command, route.command)
+                self._journal.note(Kind.COMMAND, route.command, " ".join([route.command, *request.captured.values()]))
             return await route.handler(self, request)
         except (Dom0Error, HttpError) as error:
             if route.command:
@@ -243,6 +244,9 @@ class _Api:
     async def abort(self, _request: Request) -> Response:
         return _document(await self._machine.abort())
 
+    async def act(self, request: Request) -> Response:
+        return _document(await self._machine.act(Verb(request.parts[-1]), request.captured["service"]))
+
     async def files(self, _request: Request) -> Response:
         return _document(self._files.survey())
 
@@ -308,6 +312,9 @@ ROUTES: Mapping[str, Route] = {
     "POST /v1/try": Route(Access.ALL, _Api.try_next, "dom0 try"),
     "POST /v1/confirm": Route(Access.OPERATE, _Api.confirm, "dom0 confirm"),
     "POST /v1/abort": Route(Access.OPERATE, _Api.abort, "dom0 abort"),
+    "POST /v1/services/{service}/start": Route(Access.OPERATE, _Api.act, "dom0 start"),
+    "POST /v1/services/{service}/stop": Route(Access.OPERATE, _Api.act, "dom0 stop"),
+    "POST /v1/services/{service}/restart": Route(Access.OPERATE, _Api.act, "dom0 restart"),
     "GET /v1/files": Route(Access.ALL, _Api.files),
     "GET /v1/files/diff": Route(Access.ALL, _Api.diff),
     "POST /v1/files/take": Route(Access.ALL, _Api.take, "dom0 files take"),

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dom0.engine.protocol import Engine
 from dom0.errors import Conflict, EngineError, EngineUnreachable, NotFound
 from dom0.plan.desired import Hook
-from dom0.plan.hooks import PreStop
+from dom0.plan.hooks import PreStop, pre_stop_of
+from dom0.plan.ownership import is_inherited
 from dom0.printable import printable
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,18 @@ async def run_pre_stop(engine: Engine, container_id: str, pre_stop: PreStop) -> 
     except EngineError as error:
         log.warning("container %.12s: %s", container_id, error.message)
     return max(deadline - clock(), min(pre_stop.grace, LAST_GRACE))
+
+
+async def run_own_pre_stop(engine: Engine, container_id: str) -> float | None:
+    """Those of the container's label, before a person stops it: as `run_pre_stop`, None where there are none.
+
+    Only where we have written the label: one that came with an image would run what that image wants.
+    """
+    container = await engine.container(container_id)
+    pre_stop = pre_stop_of(container)
+    if pre_stop is None or is_inherited(container.labels, (await engine.image(container.image_id)).labels):
+        return None
+    return await run_pre_stop(engine, container_id, pre_stop)
 
 
 async def run_hooks(engine: Engine, container_id: str, key: str, hooks: Sequence[Hook]) -> None:

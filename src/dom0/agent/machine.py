@@ -23,6 +23,7 @@ from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.current import AGAIN, Current
 from dom0.agent.events import ENGINE, Kind
 from dom0.agent.generations import Generation, describe
+from dom0.agent.hooks import run_own_pre_stop
 from dom0.agent.image_names import names_of
 from dom0.agent.journal import Journal
 from dom0.agent.loop_notes import LoopNotes
@@ -39,15 +40,18 @@ from dom0.agent.state_files import StateFiles, Trial
 from dom0.agent.status import (
     NO_LOGINS,
     NOT_READ,
+    Acted,
     GenerationInfo,
     LogLine,
     LogsRequest,
     Outcome,
+    Phase,
     Progress,
     ServiceStatus,
     SharingStatus,
     Status,
     UpRequest,
+    Verb,
 )
 from dom0.compose.model import Project
 from dom0.durable import Unwritable
@@ -289,6 +293,32 @@ class Machine:
         if (service := next(named, None)) is None:
             raise UsageError(f"{request.container}: no service here has this container", hint="dom0 status shows them")
         return _log_lines(self._engine, service, request)
+
+    async def act(self, verb: Verb, service: str) -> list[Acted]:
+        """To all containers of a service, as a person by docker: what was stopped stays so. When it has been done.
+
+        Raises UsageError, EngineError.
+        """
+        containers = {
+            one.container_id: one.container
+            for one in self.status().services
+            if one.service == service and one.container_id and one.phase is not Phase.DATA
+        }
+        if not containers:
+            raise UsageError(f"{service}: no service here has containers of this name", hint="dom0 status shows them")
+
+        async def do(container_id: str) -> None:
+            if verb is Verb.START:
+                await self._engine.start_container(container_id)
+                return
+            left = await run_own_pre_stop(self._engine, container_id)
+            if verb is Verb.STOP:
+                await self._engine.stop_container(container_id, timeout=left)
+            else:
+                await self._engine.restart_container(container_id, timeout=left)
+
+        await asyncio.gather(*map(do, containers))
+        return [Acted(service=service, container=name) for name in sorted(containers.values())]
 
     def try_next(self, trial: Trial) -> None:
         """Raises Unwritable."""

@@ -12,6 +12,7 @@
     POST /v1/try       TryRequest -> 204; the next generation from that image goes back unless confirmed
     POST /v1/confirm              -> Status
     POST /v1/abort                -> Status; what is not good yet ends, and the machine goes back
+    POST /v1/services/S/start, stop, restart -> [Acted]
 An error is `{"message": …, "hint": …}` with status 400 (asked wrongly), 403 (by a web page), 409 (busy) or 500.
 """
 
@@ -170,6 +171,21 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     container: str  # name
     text: str
+
+
+class Verb(StrEnum):
+    """What a person does to the containers of a service."""
+
+    START = "start"
+    STOP = "stop"
+    RESTART = "restart"
+
+
+class Acted(msgspec.Struct, frozen=True, kw_only=True):
+    """A container of a service that it was done to."""
+
+    service: str
+    container: str  # name
 
 
 class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

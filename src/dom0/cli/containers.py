@@ -78,19 +78,14 @@ def taken_over(by_compose: Iterable[Listed], projects: Collection[str]) -> Itera
             yield msgspec.structs.replace(container, labels={**theirs, **own})
 
 
-class Acted(msgspec.Struct, frozen=True, kw_only=True):
-    """A container that docker did something to, as `--json` prints it."""
-
-    service: str
-    container: str  # name
-
-
 def let_docker(verb: Literal["start", "stop", "restart"], services: Sequence[str], *, as_json: bool) -> None:
     """`docker VERB` of all containers of the services, after their `pre_stop`.
 
     Raises UsageError, EngineError, CommandFailed.
     """
     import asyncio
+
+    from dom0.agent.status import Acted
 
     by_service: dict[str, list[ListedContainer]] = {}
     for container in list_containers():
@@ -109,13 +104,8 @@ def let_docker(verb: Literal["start", "stop", "restart"], services: Sequence[str
 
 
 async def _stop_after_hook(engine: Engine, container_id: str) -> None:
-    """Only where we have written the label: one that came with an image would run what that image wants."""
-    from dom0.agent.hooks import run_pre_stop
-    from dom0.plan.hooks import pre_stop_of
-    from dom0.plan.ownership import is_inherited
+    from dom0.agent.hooks import run_own_pre_stop
 
-    container = await engine.container(container_id)
-    pre_stop = pre_stop_of(container)
-    if pre_stop and not is_inherited(container.labels, (await engine.image(container.image_id)).labels):
-        left = await run_pre_stop(engine, container_id, pre_stop)
+    left = await run_own_pre_stop(engine, container_id)
+    if left is not None:
         await engine.stop_container(container_id, timeout=left)

@@ -31,7 +31,11 @@ HERE = "127.0.0.1"
 @click.command(name="web")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of this machine; default: one that is free.")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
-@click.option("--operate", is_flag=True, help="The page may change the machine too: go back, keep or end a change.")
+@click.option(
+    "--operate",
+    is_flag=True,
+    help="The page may go back, keep or end a change, and restart services.",
+)
 def command(port: int, no_browser: bool, operate: bool) -> None:
     """Show this machine as a page in a browser, until Ctrl-C. The page changes nothing, unless you say --operate.
 

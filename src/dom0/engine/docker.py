@@ -112,10 +112,10 @@ class DockerEngine:
         await self._act(ref, "start")
 
     async def stop_container(self, ref: str, *, timeout: float | None = None) -> None:
-        if timeout is None:  # the container's own grace, unknown here
-            await self._act(ref, "stop", patience=None)
-        else:  # the API takes whole seconds
-            await self._act(ref, "stop", {"t": str(math.ceil(timeout))}, patience=timeout + PATIENCE)
+        await self._end(ref, "stop", timeout)
+
+    async def restart_container(self, ref: str, *, timeout: float | None = None) -> None:
+        await self._end(ref, "restart", timeout)
 
     async def unpause_container(self, ref: str) -> None:
         await self._act(ref, "unpause")
@@ -250,6 +250,12 @@ class DockerEngine:
                 return state.exit_code
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
+
+    async def _end(self, ref: str, verb: str, timeout: float | None) -> None:
+        if timeout is None:  # the container's own grace, unknown here
+            await self._act(ref, verb, patience=None)
+        else:  # the API takes whole seconds
+            await self._act(ref, verb, {"t": str(math.ceil(timeout))}, patience=timeout + PATIENCE)
 
     async def _act(
         self, ref: str, verb: str, query: Mapping[str, str] | None = None, *, patience: float | None = PATIENCE

@@ -47,6 +47,10 @@ class Engine(Protocol):
         """`timeout` seconds of grace (None: the container's own). Already stopped is no error."""
         ...
 
+    async def restart_container(self, ref: str, *, timeout: float | None = None) -> None:
+        """Stop it as `stop_container`, if it runs, and start it, in one call: who asks may end meanwhile."""
+        ...
+
     async def unpause_container(self, ref: str) -> None:
         """Not paused is refused."""
         ...

@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -222,6 +223,16 @@ class Browser:
     def pale_texts(self) -> list[str]:
         """Those that some people cannot read; a picture or a gradient behind them is not seen here."""
         found: list[str] = self.run(_PALE)
+        return found
+
+    def violations(self) -> list[str]:
+        """What axe-core finds in the page that somebody cannot use: its rule, and where."""
+        axe = files("axe_core_python").joinpath("axe.min.js").read_text()
+        self.run(f"if (!window.axe) {{ {axe} }}; 0")
+        found: list[str] = self.run(
+            "axe.run().then((seen) => seen.violations.flatMap((rule) => "
+            "rule.nodes.map((node) => `${rule.id}: ${node.target.join(' ')}`)))"
+        )
         return found
 
     def accessible(self) -> list[tuple[str, str]]:

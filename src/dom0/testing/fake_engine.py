@@ -133,6 +133,13 @@ class FakeEngine:
         await self.docker.stop(container, container.stop_grace if timeout is None else timeout)
 
     @_call
+    async def restart_container(self, ref: str, *, timeout: float | None = None) -> None:
+        container = self.docker.container(ref)
+        await self.docker.stop(container, container.stop_grace if timeout is None else timeout)
+        self.docker.start(container)
+        self.docker.tell(container, "restart")
+
+    @_call
     async def kill_container(self, ref: str, *, signal: str = "SIGKILL") -> None:
         self.docker.signal(self.docker.container(ref), signals.Signals[signal].value)
 

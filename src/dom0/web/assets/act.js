@@ -2,7 +2,7 @@
 // machine said. What was not heard to its end is called unknown.
 
 import { h } from "/dom.js";
-import { cmd, state as sign } from "/parts.js";
+import { cmd, phase, state as sign } from "/parts.js";
 import { clock, moment } from "/words.js";
 import { change, mayOperate, Refused } from "/wire.js";
 
@@ -42,10 +42,29 @@ const ACTIONS = {
   }),
 };
 
+const VERBS = {
+  start: ["Start", "was started", ""],
+  stop: ["Stop", "was stopped", "It stays stopped, also over a restart of the machine, until it is started again. Its hooks for that run first."],
+  restart: ["Restart", "was restarted", "The same containers end and start again, after their hooks for that. Connections to them are cut."],
+};
+
+for (const [verb, [title, done, about]] of Object.entries(VERBS)) {
+  ACTIONS[verb] = (service) => ({
+    title: `${title} ${service}?`,
+    does: `${title} ${service}`,
+    words: `${verb} ${service}`,
+    service,
+    about,
+    path: `/v1/services/${encodeURIComponent(service)}/${verb}`,
+    body: {},
+    judge: (said) => ({ is: "ok", text: `${service} ${done}: ${said.map((one) => one.container).join(", ")}` }),
+  });
+}
+
 /** `rollback 3` -> what it is. */
 export function action(text) {
   const [name, of = ""] = text.split(" ");
-  return { name: text, ...ACTIONS[name](of) };
+  return { name, ...ACTIONS[name](of) };
 }
 
 export function ask(text, title, label) {
@@ -61,13 +80,15 @@ function planned(found, number, now) {
 }
 
 /** What is asked, with what it would do. */
-export function question({ asking, details, now }, isOld) {
+export function question({ asking, details, status, now }, isOld) {
   if (!asking) return null;
   const found = asking.plan ? details.get(`plan ${asking.plan}`) : { list: [] };
   const ready = found?.list && !isOld;
   return [
     h("h2", { id: "ask-title" }, asking.title),
-    h("div.plan", null, asking.plan ? planned(found, asking.plan, now) : null, asking.about && h("p", null, asking.about)),
+    h("div.plan", null, asking.plan ? planned(found, asking.plan, now) : null,
+      asking.service && h("table", null, h("tbody", null, status.services.filter((one) => one.service === asking.service && one.container).map((one) => h("tr", null, h(`td.${asking.name}`, null, asking.name), h("td.mute", null, "container"), h("th", { scope: "row" }, one.container), h("td", null, phase(one)))))),
+      asking.about && h("p", null, asking.about)),
     h("p.mute", null, mayOperate() ? "The same in a terminal:" : ["This page may only look. This does it, or open the page with ", h("code", null, "dom0 web --operate"), ":"]),
     h("p", null, cmd(asking.words)),
     isOld && h("p.bad", null, "Not connected: nothing can be asked for now."),

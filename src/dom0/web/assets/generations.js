@@ -27,7 +27,7 @@ function differences(found) {
     h("div", { "data-key": subject }, h("h4", null, subject), list.map((one) => h("div.change", null,
       one.key === "" ? h(`span.${one.after ? "ok" : "bad"}`, null, one.after ? "+ new" : "− gone") : [
         h("span.key", null, one.key.replace(/^HostConfig\./, "")),
-        one.before !== "" && h("del", null, value(one.key, one.before)), one.before !== "" && one.after !== "" && h("span.mute", { "aria-label": "becomes" }, "→"),
+        one.before !== "" && h("del", null, value(one.key, one.before)), one.before !== "" && one.after !== "" && h("span.mute", null, h("span", { "aria-hidden": "true" }, "→"), h("span.hidden-text", null, "becomes")),
         one.after !== "" && h("ins", null, value(one.key, one.after))])))));
 }
 
