@@ -14,17 +14,19 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from urllib.parse import quote
 
 import pytest
 from msgspec.structs import replace
 
 from dom0.agent.ambassadors import Ambassadors
-from dom0.agent.api import LARGEST_BODY, PAGE, ROUTES, WATCH_AT_MOST_EVERY, serve
+from dom0.agent.api import LARGEST_BODY, PAGE, ROUTES, WATCH_AT_MOST_EVERY, _Api, serve
 from dom0.agent.machine import Machine
 from dom0.agent.status import LARGEST_PROJECT, GenerationInfo
 from dom0.http.client import Answer, Client
+from dom0.http.server import Request
 from dom0.names import Access
 from dom0.plan.desired import Rollout
 from dom0.testing.builders import asking, desired, slot
@@ -312,6 +314,24 @@ def test_a_journal_that_cannot_be_read_is_named(rig: Rig) -> None:
             assert answer.status == 200
 
     converse(rig, talk)
+
+
+async def test_a_watcher_is_told_at_once_after_a_quiet_time_and_five_times_a_second_at_most(rig: Rig) -> None:
+    """In virtual time."""
+    async with rig.running() as machine:
+        await machine.changed.until(lambda: machine.status().converged)
+        api, clock = _Api(machine, Ambassadors(rig.engine, rig.readiness, machine.changed)), asyncio.get_running_loop()
+        watcher = await api.watch(cast("Request", SimpleNamespace(is_gone=False, query={})))
+        assert not isinstance(watcher.body, bytes)
+        waits = []
+        for pause in (0.0, 10.0, 0.0, 0.0):
+            await asyncio.sleep(pause)
+            machine.changed.tell()
+            before = clock.time()
+            await anext(watcher.body)
+            waits.append(round(clock.time() - before, 6))
+        assert waits == [0.0, 0.0, WATCH_AT_MOST_EVERY, WATCH_AT_MOST_EVERY]
+        await watcher.body.aclose()
 
 
 def test_who_asked_is_the_actor_of_what_became_of_it(rig: Rig) -> None:

@@ -190,11 +190,12 @@ class _Api:
         return Response(self._statuses(request, asked.repeat), content_type=LINES)
 
     async def _statuses(self, request: Request, repeat: float) -> AsyncGenerator[bytes]:
+        clock = asyncio.get_running_loop().time
         while not request.is_gone:
-            seen = self._machine.changed.count
+            seen, not_before = self._machine.changed.count, clock() + WATCH_AT_MOST_EVERY
             yield _line(self._machine.status())
             await _await_news(request, self._machine.changed, seen, repeat)
-            await asyncio.sleep(WATCH_AT_MOST_EVERY)
+            await asyncio.sleep(not_before - clock())
 
     async def events(self, request: Request) -> Response:
         asked = _parameters(request, EventsRequest)
