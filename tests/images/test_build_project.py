@@ -194,6 +194,19 @@ async def test_a_project_that_would_be_another_one_in_its_image_is_refused(
     assert (await engine.image(TAG)).id == first.image.id
 
 
+@pytest.mark.parametrize("bound", ["./compose.yaml", "."])
+async def test_a_compose_file_that_a_service_binds_is_a_file_as_others(
+    host: Host, engine: DockerEngine, write: Write, bound: str
+) -> None:
+    compose = COMPOSE.replace("command:", f"volumes: ['{bound}:/bound:ro'], command:")
+    project = write(compose=compose)
+    first = await build(engine, project)
+    assert "compose.yaml 644" in etc(host)
+    assert "compose.d/50-box.yaml 644" in etc(host)
+    assert not (await build(engine, project)).changed
+    assert (await build(engine, write(compose=compose + "# edited\n"))).image.id != first.image.id
+
+
 async def test_of_what_is_above_the_project_its_image_holds_what_is_named(
     host: Host, engine: DockerEngine, write: Write
 ) -> None:

@@ -119,7 +119,8 @@ async def test_of_the_directory_around_comes_all_that_its_dockerignore_lets_in_a
     (directory.parent / "out").symlink_to("/etc")
     in_tree = {"src/main", "src/seen/x", "cache/keep", ".env", "project-2/x", "out"}
     found = await layout(directory, tmp_path)
-    assert found == {"compose.d/50-box.yaml", "compose.d/.way", "own", *(f".dom0-parent/{name}" for name in in_tree)}
+    of_project = {"compose.d/50-box.yaml", "compose.d/.staged", "compose.d/.way", "compose.yaml", "own"}
+    assert found == {*of_project, *(f".dom0-parent/{name}" for name in in_tree)}
     placed = tmp_path / "staged/.dom0-parent/project"
     assert (placed.is_dir(), list(placed.iterdir())) == (True, [])
 
@@ -130,7 +131,7 @@ async def test_a_work_tree_two_levels_above_comes_with_each_directory_in_it_once
     compose = binding("../../:/app", "../../lib:/lib", "../..:/other", "cache:/other/apps")
     write(project, **{"compose.yaml": f"{compose}volumes: {{cache: {{}}}}\n"})
     up = ".dom0-parent"
-    layers = {"compose.d/50-box.yaml", "compose.d/.way"}
+    layers = {"compose.d/50-box.yaml", "compose.d/.staged", "compose.d/.way", "compose.yaml"}
     assert await layout(project, tmp_path) == {*layers, "own", f"{up}/beside", f"{up}/{up}/top", f"{up}/{up}/lib/x"}
     volumes = (await load(tmp_path / "staged", PLACED, hashed=False)).services["a"].volumes
     assert [(volume.source.removeprefix(str(PLACED)), volume.target) for volume in volumes] == [

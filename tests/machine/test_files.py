@@ -158,3 +158,11 @@ def test_down_and_up_leave_it(box: Machine, written: str) -> None:
     box.dom0("down")
     box.up()
     everything_is_there(box, written)
+
+
+def test_a_service_finds_the_compose_files_that_it_binds(box: Machine) -> None:
+    """As a development container does with the whole project."""
+    box.write(COMPOSE.format(version="bound").replace("./conf:/conf", ".:/project:ro"))
+    box.up()
+    box.until_good()
+    assert in_container(box, "cat /project/compose.yaml") == (box.project / "compose.yaml").read_text()

@@ -57,7 +57,8 @@ def run(box: Machine, container: str, script: str) -> str:
 
 def test_a_container_finds_the_tree_as_it_is(box: Machine) -> None:
     names = run(box, APP, "cd /app && find . -type f | sort").split()
-    assert names == ["./.env", "./apps/beside", "./apps/deploy/own", "./src/main", "./src/state"]
+    deployed = ["./apps/deploy/compose.yaml", "./apps/deploy/own"]
+    assert names == ["./.env", "./apps/beside", *deployed, "./src/main", "./src/state"]
     assert run(box, READER, "cat /apps/deploy/own /src/main") == "ownone"
     assert "nothing to do" in box.up().stdout
 
@@ -87,7 +88,8 @@ def test_what_a_container_wrote_in_the_tree_stays_through_a_change_and_back(box:
 
 def test_who_removes_what_is_in_the_projects_directory_leaves_the_tree(box: Machine) -> None:
     run(box, APP, "echo mine >/app/src/kept; cd /app/apps/deploy && rm -rf .[a-z]* own; true")
-    assert run(box, APP, "cat /app/src/kept; cd /app/apps && ls beside deploy") == "mine\nbeside\n\ndeploy:\ndata\n"
+    seen = run(box, APP, "cat /app/src/kept; cd /app/apps && ls beside deploy")
+    assert seen == "mine\nbeside\n\ndeploy:\ncompose.yaml\ndata\n"
     run(box, APP, "rm /app/src/kept; chown -R 0:0 /app && printf own >/app/apps/deploy/own")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path, PurePath
 
 from dom0.compose import above
@@ -27,7 +28,8 @@ def stage(
     layers = layer_names(project)
     top = contents.top(directory)
     selected = fingerprint.selected(directory, kept, writable_binds=writable_binds)
-    found = [entry for entry in selected if entry.name not in layers]
+    only_layers = layers.keys() - _bound(project, layers)
+    found = [entry for entry in selected if entry.name not in only_layers]
     contents.copy(found, into, time=EPOCH)
     sources = (read_source(name, (directory / name).read_bytes()) for name in layers)
     if not any(document.get("name") for source in sources for document in source.documents):
@@ -49,9 +51,17 @@ def placed_entries(directory: Path, project: Project) -> Iterator[contents.TreeE
     yield contents.top(directory)
     kept = selection.kept(project, directory, fingerprint.read_ignore(directory))
     layers = layer_names(project)
+    only_layers = layers.keys() - _bound(project, layers)
     for entry in fingerprint.selected(directory, kept):
-        if entry.name not in layers and not f"{entry.name}/".startswith(f"{LAYERS}/"):
+        if entry.name not in only_layers and not f"{entry.name}/".startswith(f"{LAYERS}/"):
             yield entry
+
+
+def _bound(project: Project, names: Iterable[str]) -> set[str]:
+    """Of the Compose files: those that a service binds, alone or with a directory. They are ordinary files as well."""
+    mounts = chain.from_iterable(service.volumes for service in project.services.values())
+    sources = [mount.source for mount in mounts if mount.type == "bind"]
+    return {name for name in names if any(Path(project.working_dir, name).is_relative_to(s) for s in sources)}
 
 
 def layer_names(project: Project) -> dict[str, str]:
