@@ -34,7 +34,10 @@ OWN_NAMESPACES = {
     "UsernsMode": ("",),
     "CgroupnsMode": ("", "private"),
 }
-SYSCTLS = re.compile(r"net\..+|kernel\.(shm.+|msg.+|sem)|fs\.mqueue\..+")
+_PART = r"[a-zA-Z0-9_@:-]+"
+SYSCTLS = re.compile(  # a dot in the name of a device is written as a slash
+    rf"net\.{_PART}([./]{_PART})*|kernel\.(shm[a-z_]+|msg[a-z_]+|sem)|fs\.mqueue\.[a-z_]+"
+)
 TMPFS_OPTION = re.compile(
     r"(size|nr_blocks|nr_inodes|mode|uid|gid)=[0-9a-zA-Z]+%?|ro|rw|noexec|exec|nosuid|nodev|noatime"
 )
