@@ -59,6 +59,16 @@ async def test_what_is_missing_or_always_pulled_is_pulled_once() -> None:
     assert found["app:latest"].id != image_id("app")
 
 
+async def test_what_is_pinned_is_taken_whatever_its_name_means_here_and_never_pulled() -> None:
+    docker = engine()
+    other = docker.docker.images.add("other")
+    needs = (need("app:latest", "always"), need("nowhere.example/app@sha256:" + "0" * 64, ""))
+    found = await pin_images(docker, needs, no_pull, print, pinned=dict.fromkeys((each.ref for each in needs), other))
+    assert [image.id for image in found.values()] == [other, other]
+    with pytest.raises(EngineError):
+        await pin_images(docker, needs, no_pull, print, pinned={"app:latest": image_id("gone")})
+
+
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda each: type(each).__name__)
 async def test_where_a_copy_is_here_a_pull_that_fails_is_no_failure(failure: Exception) -> None:
     said: list[str] = []

@@ -227,6 +227,23 @@ async def test_a_server_that_is_gone_for_a_while_is_followed_when_it_is_back(
         await until(lambda: node.is_said(RoleState.GOOD, 2))
 
 
+async def test_what_was_not_done_when_another_server_answered_is_done_for_the_right_one(
+    farm: FarmDirectory, node: Node, port: int, tmp_path: Path
+) -> None:
+    other = FarmDirectory(tmp_path / "other")
+    other.make("other", await pin.make_certificate("other"), "web", b"name: web\n")
+    content = make_content(farm, "first")
+    async with serving(farm, port):
+        revise(farm, 1, content)
+        await until(lambda: node.is_said(RoleState.TRYING, 1))
+    async with serving(other, port):
+        await asyncio.sleep(0.3)
+    assert other.nodes() == nodes.Nodes()  # nothing was said to it
+    node.agent.ends[content.image.config.digest] = ""
+    async with serving(farm, port):
+        await until(lambda: node.is_said(RoleState.GOOD, 1))
+
+
 async def test_a_fetch_goes_on_when_what_the_server_lacks_is_there_again(
     farm: FarmDirectory, node: Node, port: int
 ) -> None:

@@ -1,4 +1,8 @@
-"""Roles come to nodes: a farm's server and two nodes, each a host with an Engine of its own and a whole machine."""
+"""Roles come to nodes: a farm's server and two nodes, each a host with an Engine of its own and a whole machine.
+
+The second one keeps images in another way than the server, as the base OS does, and its machine stands on another
+dom0-base than the roles.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from typing import Any
 import pytest
 
 from dom0.testing import chain
-from dom0.testing.hosts import Host, Switch
+from dom0.testing.hosts import CONTAINERD_STORE, OWN_STORE, Host, Switch
 from dom0.testing.machines import Machine
 from dom0.testing.namespaces import Child
 
@@ -108,7 +112,8 @@ def hosts(engines_possible: None) -> Iterator[dict[str, Host]]:
     made: dict[str, Host] = {}
     try:
         for name, address in {"one": SERVER, "two": OTHER}.items():
-            made[name] = Host(name=name, switch=switch, address=f"{address}/24")
+            store = CONTAINERD_STORE if name == "two" else OWN_STORE
+            made[name] = Host(name=name, switch=switch, address=f"{address}/24", config=store)
             chain.provide(made[name])
         yield made
     finally:
@@ -169,13 +174,39 @@ def test_a_role_that_is_refused_makes_no_revision(farm: Farm) -> None:
     assert farm.ask("history") == before
 
 
+def test_without_a_server_a_node_runs_on_and_follows_when_there_is_one_again(farm: Farm) -> None:
+    farm.kill()
+    farm.write("store", STORE.replace("1000", "2000"))
+    farm.write("web", WEB.format(word="third"))
+    assert farm.ask("up")["revision"] == 3
+    farm.nodes["two"].host.restart_engine()
+    farm.nodes["two"].until_running("box-store-1")
+    assert farm.nodes["two"].container("box-store-1")["Config"]["Cmd"] == ["sleep", "1000"]
+    farm.serve()
+    farm.until_said("two", 3, "good")
+    farm.until_said("one", 3, "good")
+    assert farm.nodes["two"].container("box-store-1")["Config"]["Cmd"] == ["sleep", "2000"]
+    assert farm.nodes["one"].output("box-web-1") == "third secret\n"
+
+
+def test_an_agent_and_a_server_that_are_killed_in_the_middle_go_on(farm: Farm) -> None:
+    farm.write("web", WEB.format(word="fourth").replace("monitor: 1s", "monitor: 6s"))
+    assert farm.ask("up")["revision"] == 4
+    farm.until_said("one", 4, "trying")
+    farm.kill()
+    farm.nodes["one"].host.run(["kill", "-KILL", str(farm.nodes["one"].container("dom0")["State"]["Pid"])])
+    farm.serve()
+    farm.until_said("one", 4, "good")
+    assert farm.nodes["one"].output("box-web-1") == "fourth secret\n"
+
+
 def test_a_bad_revision_touches_one_node_which_goes_back_by_itself(farm: Farm) -> None:
     farm.command("assign", "two", "web")
     farm.write("web", WEB.format(word="good"))
     good = farm.ask("up")["revision"]
     for name in farm.nodes:
         farm.until_said(name, good, "good")
-    assert farm.command("status").code == 0
+    assert farm.machine.until(lambda: farm.command("status", check=False).code == 0)  # when they have soaked
     lives = farm.nodes["two"].lives("box-web-1")
     farm.write("web", WEB.format(word="bad").replace("exec sleep 1000", "exit 3"))
     bad = farm.ask("up")["revision"]

@@ -61,6 +61,15 @@ async def test_what_is_taken_up_has_its_names_before_anything_is_made_from_it(st
     assert (store.of(IMAGE), store.of("box-web"), store.built()) == ("new", "new", [])
 
 
+async def test_what_was_brought_from_another_store_is_taken_up_without_images_that_have_other_ids_here(
+    store: Store,
+) -> None:
+    store.images.remove("draft-web", in_use=lambda _: False)
+    await names.mark(store.engine, store.image, IMAGE)
+    async with names.taken_up(store.engine, store.new):
+        assert (store.of(IMAGE), store.of("box-web")) == ("new", "old")
+
+
 async def test_what_cannot_be_taken_up_leaves_every_name_where_it_was(store: Store) -> None:
     await names.mark(store.engine, store.image, IMAGE)
     store.images.tag(store.old_web, "box-web")

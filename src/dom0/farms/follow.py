@@ -118,6 +118,7 @@ class _Follower:
         server = pin.parse(f"{membership.address}:{membership.fingerprint}")
         client = Client(lambda: pin.connect(server), f"{server.host}:{server.port}")
         origin = _Origin(client, membership.secret)
+        self._order = None  # what was not done before is told again
         working = asyncio.create_task(self._work(origin))
         try:
             await self._listen(client, membership, working)

@@ -97,7 +97,7 @@ def approve(code: str, name: str, role: str, farm: FarmDirectory, as_json: bool)
 @farm_option
 @json_option
 def assign(name: str, role: str, farm: FarmDirectory, as_json: bool) -> None:
-    """Give a node another role. It is told when it asks: dom0 farm join on it, again.
+    """Give a node another role. It takes it from the server by itself, if the current revision has one of that name.
 
     $ dom0 farm assign nas backup
     """
