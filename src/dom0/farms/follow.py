@@ -25,7 +25,6 @@ from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, Final, Temporary
 from dom0.farms import join, pin
 from dom0.farms.join import Membership
-from dom0.farms.pin import Pin
 from dom0.farms.revisions import MOST_REASON, Blob, FarmImage, FollowRequest, Order, Report, RoleContent, RoleState
 from dom0.http.channel import Malformed
 from dom0.http.client import Client
@@ -124,15 +123,12 @@ class _Follower:
             await self._listen(client, membership, working)
         except _NoNode:
             working.cancel()
-            await self._join_again(server, membership)
+            log.warning("farm: this machine is no node of the farm %s any more; what it runs goes on", membership.farm)
+            await join.join(self._state, server, membership, log.info, patient=True)
         finally:
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
             await client.close()
-
-    async def _join_again(self, server: Pin, membership: Membership) -> None:
-        log.warning("farm: this machine is no node of the farm %s any more; what it runs goes on", membership.farm)
-        await join.join(self._state, server, membership, log.info, patient=True)
 
     # what the server says
 
@@ -160,14 +156,11 @@ class _Follower:
                 await asyncio.gather(asking, news, return_exceptions=True)
             self.note("")
             pause = AGAIN
-            self._hear(order, membership)
-
-    def _hear(self, order: Order, membership: Membership) -> None:
-        if self._order is None or order.digest != self._order.digest:
-            self._order = order
-            self._ordered.set()
-        if (kept := join.read(self._state)) is not None and kept.secret == membership.secret:
-            join.keep(self._state, kept, replace(kept, farm=order.farm, name=order.name, role=order.role))
+            if self._order is None or order.digest != self._order.digest:
+                self._order = order
+                self._ordered.set()
+            if (kept := join.read(self._state)) is not None and kept.secret == membership.secret:
+                join.keep(self._state, kept, replace(kept, farm=order.farm, name=order.name, role=order.role))
 
     async def _ask(self, client: Client, secret: str) -> Order:
         """Raises _NoNode, OSError, Malformed."""

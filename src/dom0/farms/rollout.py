@@ -215,9 +215,13 @@ class _Role:
     def give_turns(self, state: Rollout) -> Rollout:
         """To those whose turn it is; a role that needs none has settled."""
         self._is_proven = any(self._is_at(node) for name, node in self._members.items() if name not in self.turns)
-        self._needing = sorted(
+        self._needing = sorted(  # what has failed first: a person has said that it is to be tried again
             (node for node in self._members.values() if self._needs_turn(node, state)),
-            key=lambda node: (not self._has_failed(node), node.name != self._settings.canary, node.name),
+            key=lambda node: (
+                (node.report.content, node.report.state) != (self._content, RoleState.FAILED),
+                node.name != self._settings.canary,
+                node.name,
+            ),
         )
         self._unfetched = [node for node in self._needing if node.report.fetched != self._content]
         self._busy = {node.name for node in self._members.values() if self._is_on_its_way(node, state)}
@@ -229,7 +233,8 @@ class _Role:
             if self._is_proven and (before is None or before.content != self._content):
                 state = replace(state, settled={**state.settled, self._role: settled})
             return state
-        if self._waits_for_fetches():
+        is_early = self._fetch_until - FETCH_WITHIN <= self._now < self._fetch_until
+        if self._unfetched and not self._is_proven and not self.turns and is_early:  # the first one waits for all
             self.dues.append(self._fetch_until)
             return state
         most = self._settings.at_once if self._is_proven else 1
@@ -299,9 +304,6 @@ class _Role:
     def _is_at(self, node: NodeView) -> bool:
         return node.report.content == self._content and node.report.state is RoleState.GOOD
 
-    def _has_failed(self, node: NodeView) -> bool:
-        return node.report.content == self._content and node.report.state is RoleState.FAILED
-
     def _needs_turn(self, node: NodeView, state: Rollout) -> bool:
         """Whether it is to have one as soon as it may."""
         is_empty = node.report.state is RoleState.NONE
@@ -314,11 +316,6 @@ class _Role:
             and node.report.state is not RoleState.TRYING
             and not (is_empty and self._role in state.settled)
         )
-
-    def _waits_for_fetches(self) -> bool:
-        """The first one of a role waits for all of them, but not for ever."""
-        is_early = self._fetch_until - FETCH_WITHIN <= self._now < self._fetch_until
-        return bool(self._unfetched) and not self._is_proven and not self.turns and is_early
 
 
 def pause(state: Rollout, roles: Iterable[str], now: float) -> Rollout:

@@ -103,11 +103,16 @@ async def publish_roles(
     from dom0.farms.publish import keep_private, named, publish
     from dom0.images.private import pack
 
-    earlier = [content for revision in reversed(known) for content in revision.roles.values()]
-    contents = {role: built.find_same(_of_role(known, role)) for role, built in roles.items()}
+    newest_first = known[::-1]
+    contents = {
+        role: built.find_same([revision.roles[role] for revision in newest_first if role in revision.roles])
+        for role, built in roles.items()
+    }
     changed = {role: built for role, built in roles.items() if contents[role] is None}
     ids = [id_ for built in changed.values() for id_ in (built.image, *built.references.values())]
-    images: dict[str, FarmImage] = await publish(engine, farm, ids, earlier) if ids else {}
+    images: dict[str, FarmImage] = (
+        await publish(engine, farm, ids, [c for one in newest_first for c in one.roles.values()]) if ids else {}
+    )
     made = {
         role: RoleContent(
             image=named(images, {IMAGE: built.image})[0],
@@ -117,8 +122,3 @@ async def publish_roles(
         for role, built in changed.items()
     }
     return {role: content or made[role] for role, content in contents.items()}
-
-
-def _of_role(known: list[Revision], role: str) -> list[RoleContent]:
-    """The newest first."""
-    return [revision.roles[role] for revision in reversed(known) if role in revision.roles]
