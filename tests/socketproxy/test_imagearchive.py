@@ -11,6 +11,7 @@ import json
 import lzma
 import random
 import tarfile
+import tracemalloc
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -113,6 +114,20 @@ def test_each_byte_of_a_long_layer_counts() -> None:
         other = layer[:at] + bytes([layer[at] ^ 1]) + layer[at + 1 :]
         with pytest.raises(Refused, match="its layers are not those"):
             loaded(tar_of({**long, "layer.tar": other}), 200_000)
+
+
+def test_in_however_small_pieces_it_comes_no_more_of_it_is_kept() -> None:
+    async def work() -> None:
+        async for _ in Loaded().pass_on(pieces(content, 1)):
+            pass
+
+    content = tar_of({"layer.tar": bytes(10_000)})
+    tracemalloc.start()
+    try:
+        asyncio.run(work())
+        assert tracemalloc.get_traced_memory()[1] < 500_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_configuration_is_as_short_as_anybodys() -> None:

@@ -27,6 +27,7 @@ LARGEST_DOCUMENTS = 8 << 20  # bytes, of all that may be an image's configuratio
 LARGEST_CONFIG = 256 << 10  # bytes: its labels are in lists of images, and in events, which others read
 MOST_FILES = 10_000
 HASHED_AT_ONCE = 512 << 10  # bytes, while as much comes
+PIECES_AT_ONCE = 256  # at most: one of a byte takes 200
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -195,7 +196,7 @@ class _Digest:
         """`piece` is of bytes that do not change."""
         self._pieces.append(piece)
         self._size += len(piece)
-        if self._size >= HASHED_AT_ONCE:
+        if self._size >= HASHED_AT_ONCE or len(self._pieces) >= PIECES_AT_ONCE:
             await self._end()
             self._hashing = asyncio.create_task(asyncio.to_thread(self._update, self._pieces))
             self._pieces, self._size = [], 0
