@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import threading
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -543,6 +544,29 @@ async def test_a_layer_that_becomes_far_too_much_is_named_and_no_engine_gets_it(
     assert "docker pull" in error.value.hint
     assert await engine.images() == ()
     assert said == []
+
+
+async def test_a_load_that_fails_waits_for_nobody_who_still_reads_a_layer(
+    depot: Depot, far: DebianRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far.content.image("team/app", "1", [MIDDLE])
+    layer = depot.path(digest_of(gzip.compress(tar_of(MIDDLE), 1, mtime=0)))
+    opened, failed, seen = Path.open, threading.Event(), list[bool]()
+
+    def on_a_slow_disk(path: Path, *how: Any, **more: Any) -> Any:
+        if path == layer:
+            seen.append(failed.wait(10))
+        return opened(path, *how, **more)
+
+    monkeypatch.setattr(Path, "open", on_a_slow_disk)
+    engine = Store()
+    engine.before = engine.on("load_image", lambda: fail(EngineError("unpack")))
+    try:
+        with pytest.raises(EngineError, match="unpack"):
+            await pull(engine, depot, parse(f"{far.host}/team/app:1"), meter=Meter())
+        assert seen == []
+    finally:
+        failed.set()
 
 
 async def test_what_zstd_has_packed_is_loaded(engine: DockerEngine, depot: Depot, far: DebianRegistry) -> None:

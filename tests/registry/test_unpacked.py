@@ -10,6 +10,7 @@ import lzma
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -93,6 +94,52 @@ def test_of_what_zstd_makes_no_more_is_counted_than_a_block(level: str) -> None:
 def test_what_is_packed_as_no_image_is_is_refused(pack: Callable[[bytes], bytes], what: str) -> None:
     with pytest.raises(TooMuch, match=what):
         check(1 << 20, pack(TAR))
+
+
+class Endless(io.BytesIO):
+    """`head`, and then `rest` again and again, which nobody reads for longer than a minute."""
+
+    def __init__(self, head: bytes, rest: bytes) -> None:
+        super().__init__()
+        self._head, self._rest, self._at = head, rest, 0
+        self._until = time.monotonic() + 60
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        assert size is not None
+        assert size >= 0
+        assert time.monotonic() < self._until
+        first = self._head[self._at : self._at + size]
+        start = max(0, self._at - len(self._head)) % len(self._rest)
+        self._at += size
+        return first + (self._rest * (2 + size // len(self._rest)))[start : start + size - len(first)]
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self._at = offset + (self._at if whence == io.SEEK_CUR else 0)
+        return self._at
+
+
+MEMBER = gzip.compress(b"nine byte", 0)  # 32 bytes, of which whatever is read at once is a multiple
+ENDLESS = pytest.mark.parametrize(
+    ("head", "rest"),
+    [(b"", MEMBER), (b"", gzip.compress(b"")), (HEAD, bytes(3)), (b"", HEAD + LAST), (b"", SKIPPED)],
+    ids=["members", "empty-members", "empty-blocks", "empty-frames", "skipped"],
+)
+
+
+@ENDLESS
+def test_it_ends_in_the_middle_of_a_layer_when_nobody_asks_any_more(head: bytes, rest: bytes) -> None:
+    stop, layer = threading.Event(), Descriptor(LAYERS[1], f"sha256:{'0' * 64}", 1 << 50)
+    timer = threading.Timer(0.1, stop.set)
+    timer.start()
+    require_at_most(1 << 40, [layer], lambda _: Endless(head, rest), stop)
+    timer.join()
+
+
+def test_of_small_members_no_more_is_read_than_is_too_much() -> None:
+    layer = Descriptor(LAYERS[1], f"sha256:{'0' * 64}", 1 << 50)
+    assert len(MEMBER) == 32
+    with pytest.raises(TooMuch, match="with it the image becomes more than"):
+        require_at_most(1000, [layer], lambda _: Endless(b"", MEMBER), threading.Event())
 
 
 def test_whoever_asks_no_more_ends_it() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 from dom0.registry.waste import REMEMBERED, Waste
 
@@ -28,6 +30,20 @@ def test_names_have_nothing_to_do_with_each_other_and_what_is_old_goes(tmp_path:
     assert waste.amount(OTHER, NOW) == 0
     waste.add(OTHER, 1, NOW + REMEMBERED + 1)
     assert list((tmp_path / "waste").iterdir()) == [waste.path(OTHER)]
+
+
+def test_nothing_is_lost_where_several_add_at_the_same_moment(tmp_path: Path) -> None:
+    names, start = [f"{number}" for number in range(3)], Barrier(3)
+
+    def add(name: str) -> None:
+        start.wait()
+        waste.add(name, 5, NOW)
+
+    with ThreadPoolExecutor(len(names)) as threads:
+        for each in range(100):
+            waste = Waste(tmp_path / f"{each}")
+            list(threads.map(add, names))
+            assert [waste.amount(name, NOW) for name in names] == [5, 5, 5]
 
 
 def test_what_is_no_file_of_ours_and_a_clock_that_was_set_back_are_nothing(tmp_path: Path) -> None:

@@ -430,14 +430,13 @@ class _Pull(msgspec.Struct, frozen=True):
 
         missing = [each for each in image.manifest.layers if each.digest not in left_out]
         most, stop = await asyncio.to_thread(self._most_unpacked, missing), threading.Event()
-        with ThreadPoolExecutor(
-            1
-        ) as beside:  # the Engine meanwhile reads the archive, and unpacks nothing before its end
-            counting = beside.submit(require_at_most, most, missing, opened, stop)
-            try:
-                await load_as(self.engine, reference, image, opened, left_out, counting.result)
-            finally:
-                stop.set()
+        beside = ThreadPoolExecutor(1)  # the Engine meanwhile reads the archive, and unpacks nothing before its end
+        counting = beside.submit(require_at_most, most, missing, opened, stop)
+        try:
+            await load_as(self.engine, reference, image, opened, left_out, counting.result)
+        finally:
+            stop.set()
+            beside.shutdown(wait=False)  # a slow disk would hold up the loop
 
     async def complete_names(self, image: NamedImage, platform: str, login: Mapping[str, str]) -> str:
         """Let the Engine pull what it has by digest: that fills in the digest, and asks for some kB.

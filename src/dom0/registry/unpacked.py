@@ -51,7 +51,7 @@ def require_at_most(
                 raise TooMuch(layer, f"is packed by {other}, as no image is")
             else:
                 is_zstd = head.startswith(_ZSTD) or int.from_bytes(head[:4], "little") in _SKIPPED
-                total += _by_zstd(layer, file, most - total) if is_zstd else layer.size
+                total += _by_zstd(layer, file, most - total, stop) if is_zstd else layer.size
         _check(layer, total, most)
     while packed and total + MOST_BY_GZIP * sum(layer.size for layer in packed) > most:
         layer = packed.pop()
@@ -69,24 +69,25 @@ def _by_gzip(layer: Descriptor, file: IO[bytes], most: int, stop: threading.Even
     """As far as it is more than `most`."""
     total, member = 0, zlib.decompressobj(31)
     try:
-        while total <= most and not stop.is_set() and (data := member.unconsumed_tail or file.read(_PIECE)):
-            total += len(member.decompress(data, _PIECE))
-            while member.eof:
-                rest = member.unused_data
-                rest += file.read(_PIECE) if len(rest) < len(_GZIP) else b""
-                if not rest.startswith(_GZIP):  # padding, at which Engines end as well
-                    return total
+        while total <= most and not stop.is_set():
+            if member.eof:
+                data = member.unused_data
+                data += file.read(_PIECE) if len(data) < len(_GZIP) else b""
+                if not data.startswith(_GZIP):  # padding, at which Engines end as well
+                    break
                 member = zlib.decompressobj(31)
-                total += len(member.decompress(rest, _PIECE))
+            elif not (data := member.unconsumed_tail or file.read(_PIECE)):
+                break
+            total += len(member.decompress(data, _PIECE))
     except zlib.error as error:
         raise TooMuch(layer, f"is not packed by gzip: {error}") from error
     return total
 
 
-def _by_zstd(layer: Descriptor, file: IO[bytes], most: int) -> int:
+def _by_zstd(layer: Descriptor, file: IO[bytes], most: int, stop: threading.Event) -> int:
     """At most, as far as it is more than `most`."""
     total = 0
-    while total <= most and (magic := file.read(4)):
+    while total <= most and not stop.is_set() and (magic := file.read(4)):
         number = int.from_bytes(magic, "little")
         if number in _SKIPPED:
             file.seek(int.from_bytes(file.read(4), "little"), os.SEEK_CUR)
@@ -98,7 +99,7 @@ def _by_zstd(layer: Descriptor, file: IO[bytes], most: int) -> int:
         sizes = (is_single, 2, 4, 8)[flags >> 6] + (0, 1, 2, 4)[flags & 3] + (1 - is_single)
         file.seek(sizes, os.SEEK_CUR)
         is_last = False
-        while not is_last and total <= most:
+        while not is_last and total <= most and not stop.is_set():
             head = file.read(3)
             if len(head) < 3:
                 raise TooMuch(layer, "is not packed by zstd")

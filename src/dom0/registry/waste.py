@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 from pathlib import Path
 
 from dom0.durable import writing
+from dom0.flock import open_locked
 
 REMEMBERED = 3600.0  # seconds
 _LINE = re.compile(r"([0-9]{1,12}\.[0-9]{3}) ([0-9]{1,15})\n")
@@ -32,11 +34,15 @@ class Waste:
         """What is older goes, of all names. Raises Unwritable."""
         with writing(self._directory):
             self._directory.mkdir(mode=0o700, exist_ok=True)
-            for path in self._directory.iterdir():
-                if not _entries(path, now):
-                    path.unlink(missing_ok=True)
-            with self.path(name).open("a") as file:  # a line at once, whoever else writes
-                file.write(f"{now:.3f} {amount}\n")
+            held = open_locked(self._directory)  # a file that somebody has just made would look old
+            try:
+                for path in self._directory.iterdir():
+                    if not _entries(path, now):
+                        path.unlink(missing_ok=True)
+                with self.path(name).open("a") as file:
+                    file.write(f"{now:.3f} {amount}\n")
+            finally:
+                os.close(held)
 
     def path(self, name: str) -> Path:
         """Whose removal forgets it."""
