@@ -62,6 +62,18 @@ def test_of_a_killed_process_nothing_is_said_and_nothing_stays() -> None:
     assert list((pull_directory() / "commands").iterdir()) == []
 
 
+@pytest.mark.parametrize("killed", ["dom0.cli.announced.write_atomic", "os.fchmod"])
+def test_nothing_stays_of_one_that_was_killed_before_it_had_said_anything(killed: str) -> None:
+    program = f"import os, dom0.cli.announced\n{killed} = lambda *_, **__: os.kill(os.getpid(), 9)\n{OTHER}"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    with announcing() as tell:
+        tell((ONE,))
+        assert list((pull_directory() / "commands").iterdir()) != []
+        assert announced() == (ONE,)
+        assert len(list((pull_directory() / "commands").iterdir())) == 2
+    assert list((pull_directory() / "commands").iterdir()) == []
+
+
 def test_what_makes_no_sense_there_is_passed_over() -> None:
     with announcing() as tell:
         tell((ONE,))

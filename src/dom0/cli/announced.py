@@ -81,13 +81,13 @@ def announced() -> tuple[PullStatus, ...]:
     with contextlib.suppress(OSError):
         held = open_locked(directory)
         try:
-            for said in sorted(directory.glob(f"[!.]*{_SAID}")):
-                if _is_held(said.with_suffix("")):
-                    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-                        found += msgspec.json.decode(said.read_bytes(), type=list[PullStatus])
-                else:
-                    said.unlink()
-                    said.with_suffix("").unlink(missing_ok=True)
+            for path in sorted(directory.iterdir()):
+                file = directory / path.name.removeprefix(".").removesuffix(".new").removesuffix(_SAID)
+                with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+                    if not _is_held(file):
+                        path.unlink()
+                    elif path.name == f"{file.name}{_SAID}":
+                        found += msgspec.json.decode(path.read_bytes(), type=list[PullStatus])
         finally:
             os.close(held)
     return tuple(found)
