@@ -51,6 +51,24 @@ async def test_what_fails_goes_back_and_says_why_also_to_who_asks_after_a_kill(r
         assert await runner(rig, machine).run(NEW, IMAGES, after=count) == ""  # another attempt
 
 
+async def test_how_that_ends_which_was_called_off_is_waited_for_and_nothing_is_begun(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        asked, rig.pause = runner(rig, machine), 30.0
+        assert await asked.find_end(NEW, after=1) == "it was called off before it was good"
+        ends = []
+        for project in (desired(unhealthy(slot("web", hash="h2"))), desired(slot("db"))):
+            rig.project, after = replace(project, rollout=Rollout(timeout=60.0)), asked.generation
+            begun = asyncio.create_task(asked.run(NEW, IMAGES, after=after))
+            await asyncio.sleep(1.0)
+            begun.cancel()
+            ends.append(await asked.find_end(NEW, after=after))
+        assert "web" in ends[0]
+        assert ends[1] == ""
+        made = [one.outcome for one in reversed(machine.history()) if one.dom0_image == NEW]
+        assert made == [Outcome.FAILED, Outcome.GOOD]
+
+
 async def test_what_is_refused_changes_nothing_and_says_why(rig: Rig) -> None:
     async with rig.running() as machine:
         await rig.outcome(Outcome.GOOD, 1)

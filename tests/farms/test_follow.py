@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from dom0.errors import Busy
-from dom0.farms import follow, join, nodes, orders, pin, serve
+from dom0.farms import follow, join, nodes, orders, pin, rollout, serve
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.follow import Kept
 from dom0.farms.join import Membership
@@ -67,6 +67,11 @@ class Agent:
             self.busy -= 1
             raise Busy("dom0: another dom0 command is changing this machine")
         self.generation += 1
+        return await self.find_end(image, after=after)
+
+    async def find_end(self, image: str, *, after: int) -> str:
+        if self.generation <= after:
+            return "it was called off"
         while image not in self.ends:  # noqa: ASYNC110 -- the test says it at any time
             await asyncio.sleep(0.01)
         return self.ends[image]
@@ -209,6 +214,34 @@ async def test_a_node_that_is_killed_while_it_tries_goes_on_from_there(
         revise(farm, 2, content)
         await until(lambda: node.is_said(RoleState.GOOD, 2))
     assert [after for _, _, after in node.agent.begun] == [0, 0]  # what came since then is of this attempt
+
+
+@pytest.mark.parametrize(("end", "state"), [("", RoleState.GOOD), ("web is unhealthy", RoleState.FAILED)])
+async def test_what_is_called_off_after_a_kill_comes_to_its_own_end(
+    farm: FarmDirectory, node: Node, port: int, end: str, state: RoleState
+) -> None:
+    content = make_content(farm, "first")
+    async with serving(farm, port):
+        revise(farm, 1, content)
+        await until(lambda: node.is_said(RoleState.TRYING, 1) and node.agent.begun)
+    await node.kill()
+    farm.change_rollout(lambda before: (rollout.drain(before, "nas"), None))
+    node.agent.ends[content.image.config.digest] = end
+    node.start()
+    async with serving(farm, port):
+        await until(lambda: node.is_said(state, 1))
+    assert node.kept.reason == end
+    assert len(node.agent.begun) == 1
+
+
+async def test_what_is_called_off_before_it_has_begun_has_failed(farm: FarmDirectory, node: Node, port: int) -> None:
+    node.agent.busy = 1_000_000
+    async with serving(farm, port):
+        revise(farm, 1, make_content(farm, "first"))
+        await until(lambda: node.is_said(RoleState.TRYING, 1))
+        farm.change_rollout(lambda before: (rollout.drain(before, "nas"), None))
+        await until(lambda: node.is_said(RoleState.FAILED, 1))
+    assert node.kept.reason == "it was called off"
 
 
 async def test_a_server_that_is_gone_for_a_while_is_followed_when_it_is_back(

@@ -40,6 +40,7 @@ class World:
         self.settings = settings or of_role()
         self.now = NOW
         self.current: Revision | None = None
+        self.since = 0.0
         self.state = Rollout()
         self.nodes = {name: NodeView(name=name, role=role, report=Report(), last=NOW) for name, role in nodes.items()}
         self.told: dict[str, Target] = {}
@@ -52,11 +53,16 @@ class World:
 
     def publish(self, number: int, **roles: str) -> None:
         self.current = self.contents[number] = revision(number, self.now, **roles)
+        self.since = self.now
+
+    def back(self, number: int) -> None:
+        self.current, self.since = self.contents[number], self.now
 
     def look(self) -> Step:
-        found = rollout.step(self.state, self.settings, self.current, [*self.nodes.values()], self.now)
+        nodes = [*self.nodes.values()]
+        found = rollout.step(self.state, self.settings, self.current, nodes, self.now, since=self.since)
         self.state = found.state
-        again = rollout.step(self.state, self.settings, self.current, [*self.nodes.values()], self.now)
+        again = rollout.step(self.state, self.settings, self.current, nodes, self.now, since=self.since)
         assert (again.state, again.targets) == (found.state, found.targets)
         return found
 
@@ -84,9 +90,9 @@ class World:
         self.nodes[name] = replace(self.nodes[name], report=report)
 
     def end(self, name: str) -> None:
-        """What the node tries comes to its end."""
+        """What the node tries ends, also where it is told to run nothing by now; after a kill it has to ask first."""
         report = self.nodes[name].report
-        if name not in self.gone and report.state is RoleState.TRYING:
+        if name in self.told and name not in self.gone and report.state is RoleState.TRYING:
             is_bad = report.content in self.bad
             outcome = {"state": RoleState.FAILED, "reason": "web is unhealthy"} if is_bad else {"state": RoleState.GOOD}
             self.nodes[name] = replace(self.nodes[name], report=replace(report, **outcome))
@@ -252,11 +258,26 @@ def test_back_to_an_older_revision_touches_only_those_that_left_it() -> None:
     world.publish(2, web="two")
     while not world.at("two"):
         world.round()
-    world.current = world.contents[1]
+    world.back(1)
     touched = len(world.tried)
     world.run()
     assert world.tried[touched:] == [("pi1", content("one").digest)]
     assert len(world.at("one")) == 3
+
+
+def test_the_canary_is_first_also_of_what_is_current_again() -> None:
+    world = settled(canary="pi2")
+    world.publish(2, web="two")
+    world.run()
+    assert len(world.at("two")) == 3
+    assert world.now - world.contents[1].made > FETCH_WITHIN
+    world.back(1)
+    touched = len(world.tried)
+    for name in ("pi3", "pi3", "pi1", "pi1"):
+        world.hear(name)
+    assert world.look().state.turns == {}
+    world.run()
+    assert [name for name, _ in world.tried[touched:]] == ["pi2", "pi1", "pi3"]
 
 
 def test_a_role_that_a_revision_does_not_change_changes_nothing() -> None:
@@ -368,6 +389,35 @@ def test_who_is_drained_gets_nothing() -> None:
     assert len(world.at("three")) == 3
 
 
+def test_who_is_drained_while_it_tries_takes_no_place() -> None:
+    world = settled()
+    world.publish(2, web="two")
+    world.round()
+    world.hear("pi1")
+    world.state = rollout.drain(world.state, "pi1")
+    for _ in range(40):
+        world.now += 11
+        for name in world.nodes:
+            world.hear(name)
+        world.end("pi2")
+        world.end("pi3")
+    assert world.nodes["pi1"].report.state is RoleState.TRYING
+    assert world.at("two") == ["pi2", "pi3"]
+
+
+def test_who_dies_in_its_turn_and_comes_back_when_it_is_called_off_keeps_nobody_waiting() -> None:
+    world = settled()
+    world.publish(2, web="two")
+    world.round()
+    world.hear("pi1")
+    world.gone, world.told = {"pi1"}, {}
+    world.run(30)
+    world.state = rollout.resume(world.state, ["web"])
+    world.gone = set()
+    world.run()
+    assert len(world.at("two")) == 3
+
+
 def test_another_node_of_the_same_name_is_neither_drained_nor_rebooting() -> None:
     of_both = (Lock(group="web", id="pi1", since=NOW), Lock(group="web", id="pi1", since=NOW, foreign=True))
     state = rollout.drain(rollout.drain(replace(Rollout(), locks=of_both), "pi1"), "pi2")
@@ -464,7 +514,8 @@ EVENTS = st.lists(
         st.tuples(st.sampled_from(["hear", "end", "hear", "end", "hear"]), st.integers(0, 5)),
         st.tuples(st.just("wait"), st.sampled_from([1, 10, 31, 200])),
         st.tuples(
-            st.sampled_from(["die", "return", "drain", "undrain", "forget", "lock", "unlock"]), st.integers(0, 5)
+            st.sampled_from(["die", "kill", "return", "drain", "undrain", "forget", "lock", "unlock"]),
+            st.integers(0, 5),
         ),
         st.tuples(st.sampled_from(["publish", "spoil", "mend", "resume", "pause", "back"]), st.integers(0, 1)),
     ),
@@ -497,6 +548,8 @@ class Watched(World):
                 self.end(name)
             case "die":
                 self.gone.add(name)
+            case "kill":
+                self.told.pop(name, None)
             case "return":
                 self.gone.discard(name)
             case "drain":
@@ -516,7 +569,7 @@ class Watched(World):
                 self.numbers += 1
                 self.publish(self.numbers, web=f"web{self.numbers}", store=f"store{self.numbers // 2}")
             case "back" if self.numbers:
-                self.current = self.contents[max(1, self.numbers - 1)]
+                self.back(max(1, self.numbers - 1))
             case "spoil" if self.current:
                 self.bad.add(self.current.roles[role].digest)
             case "mend":

@@ -7,12 +7,18 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from dom0.compose.load import load
+from dom0.engine.bodies import ContainerBody
 from dom0.errors import ProjectError
 from dom0.images import fingerprint, private, selection
 from dom0.names import PLACED
 from dom0.plan import labels
+from dom0.plan.desired import Desired
+from dom0.testing.box import Box
+from dom0.testing.builders import image_id
+from dom0.testing.fake_engine import FakeEngine
 
 COMPOSE = """
 name: box
@@ -125,6 +131,52 @@ def test_what_is_brought_keeps_owner_and_mode_and_is_marked_when_all_is_there(di
         "private/1/.complete": 0o644,
     }
     assert list(found)[-1] == "private/1/.complete"
+
+
+class Brought(FakeEngine):
+    """Notes the names in the tar that it gets."""
+
+    names: tuple[str, ...] = ()
+
+    async def create_container(self, name: str, body: ContainerBody, *, platform: str = "") -> str:
+        return await super().create_container(name or "unnamed", body, platform=platform)
+
+    async def put_archive(self, ref: str, path: str, tar: bytes) -> None:
+        with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+            self.names = tuple(archive.getnames())
+        await super().put_archive(ref, path, tar)
+
+
+def brought() -> tuple[Brought, str]:
+    """With the ID of an image there."""
+    engine, image = Brought(Box(Desired(project="box")).docker), image_id("app")
+    engine.docker.images.all[image] = replace(engine.docker.images.all[image], cmd=("true",))
+    return engine, image
+
+
+async def test_what_was_packed_without_a_directory_comes_into_that_of_its_image_whatever_it_is_called(
+    tmp_path: Path,
+) -> None:
+    names = ("schlüssel.env", f"{'long/' * 23}a.env")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    engine, image = brought()
+    await private.deliver_packed(engine, image, private.pack(tmp_path, names, Path()))
+    into = str(private.brought_for(Path(), image))
+    assert {name for name in engine.names if not name.startswith(f"{into}/")} == {"private", into}
+    assert {f"{into}/{name}" for name in names} <= {*engine.names}
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../other/a.env", f"../{'long/' * 23}a.env"])
+async def test_what_was_packed_to_lead_elsewhere_is_refused(name: str) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo(name))
+    engine, image = brought()
+    with pytest.raises(ValueError, match="private files: "):
+        await private.deliver_packed(engine, image, packed.getvalue())
+    assert engine.names == ()
 
 
 def test_a_file_that_is_gone_when_it_is_brought_is_named(directory: Path) -> None:

@@ -363,6 +363,7 @@ class Machine:
     async def _follow(self, turn: Turn, change: Coroutine[Any, Any, Progress]) -> AsyncGenerator[Progress]:
         """Begin `change`, which goes on when the caller stops listening."""
         turn.change = self._background.start(change)
+        turn.change.add_done_callback(lambda _task: self.changed.tell())
         async for line in self._attend(turn, turn.change):
             yield line
 
@@ -480,6 +481,16 @@ class Machine:
             self._loop.wake()
 
     # what it reports
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether something is under way, or comes by itself, which a generation may come of, or its outcome."""
+        generation, turn, own = self._current.generation, self._turn, self._own_proposal
+        proposes_own = own is not None and not own.done() and self._own_problem is None
+        goes_on = turn is not None and turn.change is not None and not turn.change.done()  # when nobody listens, too
+        has_turn = goes_on or (turn is not None and not turn.is_over)
+        is_pending = generation is not None and generation.is_pending
+        return not self._lives.is_set() or has_turn or proposes_own or is_pending
 
     @property
     def seen(self) -> tuple[Plan | None, Actual | None]:

@@ -55,6 +55,14 @@ class RoleRunner:
             return ""
         return next((problem.title for problem in last.problems), "") or self._find_failure(image, after) or "it failed"
 
+    async def find_end(self, image: str, *, after: int) -> str:
+        """Return how what was begun has ended, as `run` does, as soon as it has; nothing is begun."""
+        await self._machine.changed.until(lambda: not self._machine.is_changing)
+        if said := self._find_failure(image, after):
+            return said
+        made = (one for one in self._machine.history() if one.dom0_image == image and one.number > after)
+        return "" if any(one.outcome is Outcome.GOOD for one in made) else "it was called off before it was good"
+
     async def _take_its_base(self, image: str, images: Mapping[str, str]) -> None:
         """It stands on another dom0-base: its own agent takes it up, in our place, by what its references name."""
         await names.give(self._engine, {ref: id_ for ref, id_ in images.items() if "@" not in ref})

@@ -44,7 +44,10 @@ listen: {listen} # where its server answers, ADDRESS:PORT; 0.0.0.0 is every addr
 
 
 class Current(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`since`: when it became the current one, in seconds since the epoch, by the clock of whoever made it so."""
+
     revision: int = 0
+    since: float = 0.0
 
 
 class FarmDirectory:
@@ -142,9 +145,15 @@ class FarmDirectory:
 
     def current(self) -> Revision | None:
         """Raises Dom0Error."""
-        hint = "say which one is current: dom0 farm rollback N"
-        found = self._read(self._current, Current, hint)
+        found = self._which()
         return self.revision(found.revision) if found else None
+
+    def current_since(self) -> float:
+        """When it became so, in seconds since the epoch; 0: not known. Raises Dom0Error."""
+        return (self._which() or Current()).since
+
+    def _which(self) -> Current | None:
+        return self._read(self._current, Current, "say which one is current: dom0 farm rollback N")
 
     def revise(self, step: Callable[[list[Revision]], Revision]) -> tuple[Revision, bool]:
         """Make what `step` makes of all revisions the current one, and say whether that is a change.
@@ -159,9 +168,10 @@ class FarmDirectory:
                 path = self._revisions / f"{wanted.number}.json"
                 assert not path.exists(), path
                 self._write(path, msgspec.json.encode(wanted), owner)
-            if before == Current(revision=wanted.number):
+            if before is not None and before.revision == wanted.number:
                 return wanted, False
-            self._write(self._current, msgspec.json.encode(Current(revision=wanted.number)), owner)
+            after = Current(revision=wanted.number, since=time.time())
+            self._write(self._current, msgspec.json.encode(after), owner)
         return wanted, True
 
     # what they are made of

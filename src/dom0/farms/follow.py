@@ -64,12 +64,18 @@ class Runner(Protocol):
         when this was begun. Raises Busy where it cannot be now, Dom0Error.
         """
 
+    async def find_end(self, image: str, *, after: int) -> str:
+        """Return how what was begun has ended, as `run` does, as soon as it has; nothing is begun."""
+
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """On the disk of a node. `after`: number of the last generation when it began to try the content of the report."""
+    """On the disk of a node. `after`: number of the last generation when it began to try the content of the report;
+    `image`: ID of its dom0 image.
+    """
 
     report: Report = Report()
     after: int = 0
+    image: str = ""
 
 
 async def follow(state: Path, engine: Engine, runner: Runner) -> None:
@@ -197,6 +203,8 @@ class _Follower:
                         break
                 if order.run is not None and not self._ordered.is_set():
                     await self._run(origin, order, order.run)
+                elif order.run is None and self._report.state is RoleState.TRYING:  # it was called off
+                    await self._until_ordered(self._end())
                 pause = AGAIN
             except (Dom0Error, OSError, ValueError) as error:
                 words = error.message if isinstance(error, Dom0Error) else str(error)
@@ -257,20 +265,27 @@ class _Follower:
         ):
             self._keep(as_ordered)
             return
+        image = await self._id(content.image)
         trying = replace(as_ordered, state=RoleState.TRYING, reason="")
         if trying != replace(before, reason=""):
-            self._keep(trying, after=self._runner.generation)
-        image = await self._id(content.image)
+            self._keep(trying, after=self._runner.generation, image=image)
         if content.private is not None:
             depot = await asyncio.to_thread(Depot, pull_directory(), KEPT)
             await private.deliver_packed(self._engine, image, await origin.read(depot, content.private))
         images = {each.reference: await self._id(each) for each in content.images}
-        reason = await self._runner.run(image, images, after=self._kept.after)
-        ended = RoleState.FAILED if reason else RoleState.GOOD
-        log.info("farm: revision %d is %s%s", order.revision, ended, f": {reason}" if reason else "")
-        self._keep(replace(as_ordered, state=ended, reason=_clip(reason)))
-        if not reason:
+        self._keep_end(await self._runner.run(image, images, after=self._kept.after))
+        if self._report.state is RoleState.GOOD:
             await self._forget_but((image, *images.values()))
+
+    async def _end(self) -> None:
+        """Of what nobody wants any more, as far as it was begun: the server waits for it. Raises Unwritable."""
+        self._keep_end(await self._runner.find_end(self._kept.image, after=self._kept.after))
+
+    def _keep_end(self, reason: str) -> None:
+        """Of what was tried; `reason`: why it has failed, "" where it is good. Raises Unwritable."""
+        ended = RoleState.FAILED if reason else RoleState.GOOD
+        log.info("farm: revision %d is %s%s", self._report.revision, ended, f": {reason}" if reason else "")
+        self._keep(replace(self._report, state=ended, reason=_clip(reason)))
 
     async def _forget_but(self, ids: Collection[str]) -> None:
         """Images that no generation needs are gone with the names that they have of us."""
@@ -280,9 +295,9 @@ class _Follower:
                 if name.startswith(f"{NAME}:") and name not in kept:
                     await remove_name(self._engine, name)
 
-    def _keep(self, report: Report, *, after: int | None = None) -> None:
+    def _keep(self, report: Report, **begun: int | str) -> None:
         """Raises Unwritable."""
-        kept = Kept(report=report, after=self._kept.after if after is None else after)
+        kept = replace(self._kept, report=report, **begun)
         if kept != self._kept:
             write_atomic(self._state / FILE, msgspec.json.encode(kept))
             self._kept = kept

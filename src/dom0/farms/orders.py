@@ -54,6 +54,7 @@ class _Word(msgspec.Struct, frozen=True):
 class _Decision(msgspec.Struct, frozen=True):
     nodes: Nodes
     current: Revision | None
+    since: float  # when that became so
     told: dict[str, Told]
     due: float
 
@@ -65,7 +66,7 @@ class Orders:
         self._now = now
         self._settings = farm.settings()
         self._reports = farm.reports()
-        self._decided = _Decision(Nodes(), None, {}, 0.0)
+        self._decided = _Decision(Nodes(), None, 0.0, {}, 0.0)
         self._revisions: dict[int, Revision] = {}
         self._blobs: dict[tuple[int, str], Mapping[str, int]] = {}
         self._words: dict[str, _Word] = {}
@@ -174,20 +175,22 @@ class Orders:
         known, now = self._decided, self._now()
         is_new = not self._seen or seen[0] != self._seen[0]
         nodes = self._farm.nodes() if is_new else known.nodes
-        current = self._farm.current() if not self._seen or seen[1] != self._seen[1] else known.current
+        current, since = known.current, known.since
+        if not self._seen or seen[1] != self._seen[1]:
+            current, since = self._farm.current(), self._farm.current_since()
         enrolled = [node for node in nodes.nodes if node.state is NodeState.ENROLLED]
         last = {node.key: now - monotonic + self._heard_at(node, now, monotonic) for node in enrolled}
         views = rollout.views(enrolled, self._reports, last)
 
         def step(state: Rollout) -> tuple[Rollout, Step]:
-            found = rollout.step(state, self._settings, current, views, now)
+            found = rollout.step(state, self._settings, current, views, now, since=since)
             return found.state, found
 
         found = self._farm.change_rollout(step)
         if current is not None:
             self._revisions[current.number] = current
         told = {node.key: self._tell(known, node, found.targets[node.name]) for node in enrolled}
-        return _Decision(nodes, current, told, math.inf if found.due is None else found.due)
+        return _Decision(nodes, current, since, told, math.inf if found.due is None else found.due)
 
     def _heard_at(self, node: Node, now: float, monotonic: float) -> float:
         """By the loop's time. While no server ran nobody was silent."""

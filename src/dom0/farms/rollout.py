@@ -113,9 +113,17 @@ def views(nodes: Iterable[Node], reports: Mapping[str, Report], last: Mapping[st
 
 
 def step(
-    state: Rollout, settings: FarmSettings, current: Revision | None, nodes: Sequence[NodeView], now: float
+    state: Rollout,
+    settings: FarmSettings,
+    current: Revision | None,
+    nodes: Sequence[NodeView],
+    now: float,
+    *,
+    since: float,
 ) -> Step:
-    """What is now, after any word or any time. To call it again with what it has returned changes nothing."""
+    """What is now, after any word or any time; `since` when `current` is the current one, by the clock of whoever has
+    said so. To call it again with what it has returned changes nothing.
+    """
     by_role: dict[str, list[NodeView]] = {}
     for node in nodes:
         by_role.setdefault(node.role, []).append(node)
@@ -126,7 +134,7 @@ def step(
         if current is None or role not in current.roles:
             targets |= dict.fromkeys((node.name for node in members), Target(why="no revision has its role"))
             continue
-        found = _Role(state, role, settings.roles.get(role, RoleSettings()), current, members, now)
+        found = _Role(state, role, settings.roles.get(role, RoleSettings()), current, since, members, now)
         state = found.judge_turns()
         state = found.give_turns(state)
         turns |= found.turns
@@ -147,6 +155,7 @@ class _Role:
         role: str,
         settings: RoleSettings,
         current: Revision,
+        since: float,
         members: Sequence[NodeView],
         now: float,
     ) -> None:
@@ -155,7 +164,7 @@ class _Role:
         self._settings = settings
         self._revision = current.number
         self._content = current.roles[role].digest
-        self._fetch_until = current.made + FETCH_WITHIN
+        self._fetch_until = max(current.made, since) + FETCH_WITHIN
         self._now = now
         self._members = {node.name: node for node in members}
         self._drained = frozenset(state.drained)
@@ -224,7 +233,8 @@ class _Role:
             ),
         )
         self._unfetched = [node for node in self._needing if node.report.fetched != self._content]
-        self._busy = {node.name for node in self._members.values() if self._is_on_its_way(node, state)}
+        followers = (node for name, node in self._members.items() if name not in self._drained)
+        self._busy = {node.name for node in followers if self._is_on_its_way(node, state)}
         if self._role in state.pauses:
             return state
         if not self._needing and not self.turns:

@@ -88,8 +88,12 @@ async def deliver_packed(engine: Engine, image_id: str, packed: bytes) -> None:
                 entry.type, entry.mode = tarfile.DIRTYPE, 0o700
                 written.addfile(entry)
             for entry in archive:
+                if entry.name.startswith("/") or ".." in PurePath(entry.name).parts:
+                    raise ValueError(f"private files: {entry.name}: leads elsewhere")
                 content = archive.extractfile(entry) if entry.isreg() else None
-                written.addfile(entry.replace(name=str(into / entry.name), deep=False), content)
+                placed = entry.replace(name=str(into / entry.name), deep=False)
+                placed.pax_headers = {key: value for key, value in entry.pax_headers.items() if key != "path"}
+                written.addfile(placed, content)  # a path there, as of a long name, would win over the name
     except tarfile.TarError as error:
         raise ValueError(f"private files: {error}") from error
     await _bring(engine, image_id, moved.getvalue())

@@ -68,7 +68,7 @@ def status(farm: FarmDirectory, as_json: bool) -> int:
     last = {node.key: node.last for node in nodes}
     views = rollout.views(nodes, farm.reports(), last)
     now = min(time.time(), max(last.values(), default=0.0) + SEEN_EACH)  # while no server runs nobody is silent
-    found = rollout.step(state, settings, current, views, now)
+    found = rollout.step(state, settings, current, views, now, since=farm.current_since())
     document = FarmStatus(
         farm=settings.name,
         revision=current.number if current else 0,
