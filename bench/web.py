@@ -61,12 +61,14 @@ def page_of(host: Host) -> Iterator[tuple[int, Browser]]:
     argv = ["setpriv", "--pdeathsig", "KILL", DOM0, "web", "--no-browser"]
     with subprocess.Popen(argv, env=here, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as web:
         assert web.stdout is not None
-        with Browser() as browser:
-            browser.look(1440, 900)
-            browser.open(web.stdout.readline().strip())
-            browser.until("document.querySelectorAll('main .card').length > 2")
-            yield web.pid, browser
-        web.send_signal(signal.SIGINT)
+        try:
+            with Browser() as browser:
+                browser.look(1440, 900)
+                browser.open(web.stdout.readline().strip())
+                browser.until("document.querySelectorAll('main .card').length > 2")
+                yield web.pid, browser
+        finally:
+            web.send_signal(signal.SIGINT)
 
 
 def changes(host: Host, browser: Browser, count: int) -> list[float]:
@@ -98,11 +100,7 @@ def logged(host: Host, browser: Browser) -> tuple[float, list[float]]:
     behind = []
     while time.monotonic() < began + LOG_FOR:
         time.sleep(0.5)
-        behind.append(
-            browser.run(
-                "(Date.now() - Date.parse(document.querySelector('.log').lastChild.firstChild.dateTime)) / 1000"
-            )
-        )
+        behind.append(browser.run(f"(Date.now() - {LAST_LINE}) / 1000"))
     return (browser.run(count) - first) / (time.monotonic() - began), behind
 
 

@@ -61,27 +61,27 @@ def test_a_container_of_somebody_else_with_its_name_is_left_alone(host: Host) ->
     assert host.docker("inspect", "--format", "{{.State.Status}}", ROOT).stdout.strip() == "created"
 
 
-def created(host: Host) -> int:
-    """How many root containers were, in all."""
-    until = f"{time.time():.6f}"  # a duration is cut to whole seconds
-    events = ["--since", "0", "--until", until, "--filter", "event=create", "--filter", f"container={ROOT}"]
+def created(host: Host, began: float) -> int:
+    """How many root containers were since then: the Engine keeps its last 256 events only."""
+    span = ["--since", f"{began:.6f}", "--until", f"{time.time():.6f}"]  # a duration is cut to whole seconds
+    events = [*span, "--filter", "event=create", "--filter", f"container={ROOT}"]
     return len(host.docker("events", *events).stdout.splitlines())
 
 
 def test_it_is_removed_where_its_image_is_not_the_projects(host: Host, tmp_path: Path) -> None:
     project = tmp_path / "project"
     project.mkdir()
-    before = created(host)
+    began = time.time()
     with RootStart() as root:
         assert root.begin_if_current(project) == ""
         assert not root.is_pending
         assert names(host) == []
-    assert created(host) == before + 1
+    assert created(host, began) == 1
 
 
 def test_it_is_removed_where_the_project_cannot_be_read(host: Host, tmp_path: Path) -> None:
-    before = created(host)
+    began = time.time()
     with pytest.raises(ProjectError), RootStart() as root:
         root.begin_if_current(tmp_path / "missing")
     assert names(host) == []
-    assert created(host) == before + 1
+    assert created(host, began) == 1
