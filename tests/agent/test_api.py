@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.api import LARGEST_BODY, PAGE, ROUTES, WATCH_AT_MOST_EVERY, _Api, serve
 from dom0.agent.machine import Machine
+from dom0.agent.state_files import Trial
 from dom0.agent.status import LARGEST_PROJECT, GenerationInfo
 from dom0.http.client import Answer, Client
 from dom0.http.server import Request
@@ -418,17 +419,71 @@ def test_a_service_is_stopped_started_and_restarted_as_by_a_person(rig: Rig) -> 
         assert await ask("restart") == (200, acted)
         await machine.changed.until(lambda: phase() == "ready" and machine.status().services[0].started > before)
         assert rig.box.docker.containers[machine.container_ids["box-web-1"]] is container
+        rig.box.docker.pause(container)
+        await machine.changed.until(lambda: phase() == "stopped")
+        assert await ask("start") == (200, acted)
+        await machine.changed.until(lambda: phase() == "ready")
         for service in ("", "other", "../web", "home-volume"):
             status, said = await ask("stop", service)
             assert status in (400, 404), said
         told = [one for one in await events(client) if one.get("actor", "").endswith(" on the page")]
-        assert [(one["kind"], one["text"]) for one in told[:3]] == [
-            ("command", "dom0 stop web"),
-            ("command", "dom0 start web"),
-            ("command", "dom0 restart web"),
+        assert [(one["kind"], one["subject"], one["text"]) for one in told[:3]] == [
+            ("command", f"dom0 {verb} web", f"dom0 {verb} web") for verb in ("stop", "start", "restart")
         ]
-        assert told[-1]["kind"] == "refused"
+        assert (told[-1]["kind"], told[-1]["subject"]) == ("refused", "dom0 stop")  # of no name that was made up
         await operate.close()
+
+    converse(rig, talk)
+
+
+def test_what_is_refused_for_one_container_is_answered_when_the_others_are_done(rig: Rig) -> None:
+    quick, slow = asking(slot("web"), stop_timeout=0), asking(slot("web", number=2), stop_timeout=1)
+    rig.project = desired(quick, slow)
+
+    async def talk(client: Client, machine: Machine) -> None:
+        await machine.changed.until(lambda: [one.phase for one in machine.status().services] == ["ready", "ready"])
+        rig.box.docker.refuse_start("box-web-1", "no space left on device")
+        container = rig.box.docker.container("box-web-2")
+        before = container.started
+        async with client.ask("POST", "/v1/services/web/restart", body=b"{}", headers=JSON) as answer:
+            assert (answer.status, (await document(answer))["message"]) == (
+                500,
+                "container box-web-1: no space left on device",
+            )
+        assert container.runs
+        assert container.started > before
+
+    converse(rig, talk)
+
+
+def test_what_is_kept_or_ended_is_the_generation_that_was_named(rig: Rig) -> None:
+    rig.project = desired(asking(slot("web"), stop_timeout=0), rollout=Rollout(monitor=0.1))
+
+    async def talk(client: Client, machine: Machine) -> None:
+        async def ask(path: str, body: bytes) -> int:
+            async with client.ask("POST", path, body=body, headers=JSON) as answer:
+                await body_of(answer)
+                return answer.status
+
+        def outcomes() -> list[str]:
+            return [one.outcome for one in machine.history()]
+
+        await outcome_of_up(client)
+        rig.project = desired(asking(slot("web", hash="h2"), stop_timeout=0), rollout=Rollout(monitor=0.1))
+        machine.try_next(Trial(dom0_image=OLD, seconds=600.0))
+        await outcome_of_up(client)
+        for path in ("/v1/confirm", "/v1/abort"):
+            assert await ask(path, b'{"generation": 1}') == 409
+        rig.pause, read = 600.0, len(rig.given)
+        change = asyncio.create_task(rig.up())
+        await rig.box.until(lambda: len(rig.given) > read)
+        assert await ask("/v1/abort", b'{"generation": 2}') == 409  # which would end what is prepared
+        assert outcomes() == ["trial", "good"]
+        assert await ask("/v1/abort", b"{}") == 200
+        assert (await change).outcome == "aborted"
+        assert outcomes() == ["trial", "good"]
+        assert await ask("/v1/abort", b'{"generation": 2}') == 200
+        assert outcomes() == ["aborted", "good"]
 
     converse(rig, talk)
 

@@ -271,6 +271,7 @@ DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
     (status.PullStatus, None),
     (status.Acted, None),
     (status.RollbackRequest, None),
+    (status.CurrentRequest, None),
     (status.TryRequest, None),
     (file_status.FileInfo, file_status.FileState),
     (file_status.FileDiff, None),

@@ -29,6 +29,7 @@ from dom0.agent.progress import Changes
 from dom0.agent.state_files import Trial
 from dom0.agent.status import (
     LARGEST_PROJECT,
+    CurrentRequest,
     LogsRequest,
     Progress,
     RollbackRequest,
@@ -151,13 +152,16 @@ class _Api:
         """What becomes of it is noted as done by whoever asks; the journal has that it was, and why it was refused."""
         asking = asked_by.say(request.peer, self._machine.container_ids)
         before = actor.set(f"{asking} on the page" if access is Access.OPERATE else asking)
+        subject, asked_of = route.command, request.captured.get("service")
+        if asked_of and any(one.service == asked_of for one in self._machine.status().services):
+            subject = f"{subject} {asked_of}"  # and no name that somebody has made up
         try:
             if route.command:
-                self._journal.note(Kind.COMMAND, route.command, " ".join([route.command, *request.captured.values()]))
+                self._journal.note(Kind.COMMAND, subject, " ".join([route.command, *request.captured.values()]))
             return await route.handler(self, request)
         except (Dom0Error, HttpError) as error:
             if route.command:
-                self._journal.note(Kind.REFUSED, route.command, f"{route.command}: refused", str(error))
+                self._journal.note(Kind.REFUSED, subject, f"{subject}: refused", str(error))
             raise
         finally:
             actor.reset(before)
@@ -239,11 +243,11 @@ class _Api:
         self._machine.try_next(Trial(dom0_image=asked.dom0_image, seconds=asked.seconds))
         return Response(status=server.NO_CONTENT)
 
-    async def confirm(self, _request: Request) -> Response:
-        return _document(await self._machine.confirm())
+    async def confirm(self, request: Request) -> Response:
+        return _document(await self._machine.confirm((await _read(request, CurrentRequest)).generation))
 
-    async def abort(self, _request: Request) -> Response:
-        return _document(await self._machine.abort())
+    async def abort(self, request: Request) -> Response:
+        return _document(await self._machine.abort((await _read(request, CurrentRequest)).generation))
 
     async def act(self, request: Request) -> Response:
         return _document(await self._machine.act(Verb(request.parts[-1]), request.captured["service"]))

@@ -57,7 +57,7 @@ from dom0.compose.model import Project
 from dom0.durable import Unwritable
 from dom0.engine.log_lines import read_lines
 from dom0.engine.protocol import Engine
-from dom0.engine.values import Event
+from dom0.engine.values import Event, State
 from dom0.errors import Busy, Dom0Error, EngineError, EngineUnreachable, UsageError
 from dom0.health import Problem
 from dom0.images import names
@@ -297,7 +297,7 @@ class Machine:
     async def act(self, verb: Verb, service: str) -> list[Acted]:
         """To all containers of a service, as a person by docker: what was stopped stays so. When it has been done.
 
-        Raises UsageError, EngineError.
+        Raises UsageError, and the first EngineError when all that was begun has ended.
         """
         containers = {
             one.container_id: one.container
@@ -309,7 +309,10 @@ class Machine:
 
         async def do(container_id: str) -> None:
             if verb is Verb.START:
-                await self._engine.start_container(container_id)
+                if (await self._engine.container(container_id)).state is State.PAUSED:
+                    await self._engine.unpause_container(container_id)
+                else:
+                    await self._engine.start_container(container_id)
                 return
             left = await run_own_pre_stop(self._engine, container_id)
             if verb is Verb.STOP:
@@ -317,35 +320,56 @@ class Machine:
             else:
                 await self._engine.restart_container(container_id, timeout=left)
 
-        await asyncio.gather(*map(do, containers))
+        for error in await asyncio.gather(*map(do, containers), return_exceptions=True):
+            if error is not None:
+                raise error
         return [Acted(service=service, container=name) for name in sorted(containers.values())]
 
     def try_next(self, trial: Trial) -> None:
         """Raises Unwritable."""
         self._current.state_files.announce(trial, self._clock.now())
 
-    async def confirm(self) -> Status:
-        """Raises UsageError when nothing is on trial."""
+    async def confirm(self, number: int | None = None) -> Status:
+        """Raises UsageError when nothing is on trial, Busy where another generation than `number` is current."""
         await self._lives.wait()
+        self._check_current(number)
         self._current.confirm()
         self.changed.tell()
         return self.status()
 
-    async def abort(self) -> Status:
-        """End the change that is under way, whatever it waits for, and go back.
+    async def abort(self, number: int | None = None) -> Status:
+        """End the change that is under way, whatever it waits for, and go back; with `number`, that generation alone.
 
-        Raises UsageError where there is nothing to end, or nothing to go back to; Unwritable.
+        Raises UsageError where there is nothing to end, or nothing to go back to; Busy where another generation than
+        `number` is current, or a change is prepared that would end in its place; Unwritable.
         """
         await self._lives.wait()
+        self._check_current(number)
         change = self._turn.change if self._turn is not None else None
+        prepared: asyncio.Task[Any] | None = None  # nothing is begun: it reads the project, or pulls images
         if change is not None and not change.done() and self._proposer.is_at_work:
-            change.cancel()  # nothing is begun: it reads the project, or pulls images
-        elif self._own_proposal is not None and self._board.pulls:
-            self._own_proposal.cancel()  # until the next start, or `dom0 up`
-        else:
+            prepared = change
+        elif self._board.pulls:
+            prepared = self._own_proposal  # ended until the next start, or `dom0 up`
+        if prepared is None:
             self._current.abort()
+        elif number is None:
+            prepared.cancel()
+        else:
+            raise Busy(
+                f"generation {number}: another change is being prepared, and only that would be ended",
+                hint="wait for it: dom0 status --watch; or end it: dom0 abort",
+            )
         self.changed.tell()
         return self.status()
+
+    def _check_current(self, number: int | None) -> None:
+        """Raises Busy where a number is given, and it is not that of the current generation."""
+        current = self._current.generation.number if self._current.generation else 0
+        if number not in (None, current):
+            raise Busy(
+                f"generation {number}: it is not the current one, generation {current} is", hint="look: dom0 status"
+            )
 
     def end_handover(self, problem: Problem | None) -> None:
         """No hand-over is under way any more; `problem`: why it was undone."""

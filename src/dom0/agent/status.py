@@ -10,10 +10,11 @@
     POST /v1/up        UpRequest  -> Progress, one JSON a line; the last one has an outcome
     POST /v1/rollback  RollbackRequest -> Progress lines, as up
     POST /v1/try       TryRequest -> 204; the next generation from that image goes back unless confirmed
-    POST /v1/confirm              -> Status
-    POST /v1/abort                -> Status; what is not good yet ends, and the machine goes back
+    POST /v1/confirm   CurrentRequest -> Status
+    POST /v1/abort     CurrentRequest -> Status; what is not good yet ends, and the machine goes back
     POST /v1/services/S/start, stop, restart -> [Acted]
-An error is `{"message": …, "hint": …}` with status 400 (asked wrongly), 403 (by a web page), 409 (busy) or 500.
+An error is `{"message": …, "hint": …}` with status 400 (asked wrongly), 403 (by a web page), 409 (busy, or changed
+meanwhile) or 500.
 """
 
 from __future__ import annotations
@@ -190,6 +191,10 @@ class Acted(msgspec.Struct, frozen=True, kw_only=True):
 
 class RollbackRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     generation: int | None = None  # None: the last good one before the current one
+
+
+class CurrentRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    generation: int | None = None  # that is meant; None: whichever is current
 
 
 class TryRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
