@@ -380,18 +380,24 @@ def answer(desk: Browser) -> None:
 def test_a_service_is_restarted_stopped_and_started(desk: Browser, box: Machine) -> None:
     show(desk, "services")
     row = "[data-key='beside-1']"
-    before = box.container("box-beside-1")
-    for action, phase in (("restart beside", "ready"), ("stop beside", "stopped"), ("start beside", "ready")):
+    seen = [box.container("box-beside-1")]
+    for action, did, phase in (
+        ("restart beside", "was restarted", "ready"),
+        ("stop beside", "was stopped", "stopped"),
+        ("start beside", "was started", "ready"),
+    ):
         question = ask_for(desk, action)
         assert "box-beside-1" in question
         assert f"dom0 {action}" in question
         answer(desk)
-        desk.until_text("done", "#acts")
+        desk.until_text(f"beside {did}: box-beside-1", "#acts")
+        seen.append(box.container("box-beside-1"))
         desk.click("#acts button")
         desk.until_text(phase, row)
-    after = box.container("box-beside-1")
-    assert after["Id"] == before["Id"]
-    assert after["State"]["StartedAt"] != before["State"]["StartedAt"]
+    assert len({one["Id"] for one in seen}) == 1
+    assert [one["State"]["Status"] for one in seen] == ["running", "running", "exited", "running"]
+    first, restarted, stopped, started = [one["State"]["StartedAt"] for one in seen]
+    assert first != restarted == stopped != started
 
 
 def test_going_back_says_first_what_it_would_do_and_then_what_came_of_it(desk: Browser, box: Machine) -> None:
@@ -430,14 +436,17 @@ def test_what_the_machine_refuses_is_said_in_its_words(desk: Browser, box: Machi
 
 def test_a_trial_is_counted_down_and_kept_or_ended(desk: Browser, box: Machine) -> None:
     show(desk, "")
-    for action, kept in (("abort 2", 2), ("confirm 4", 4)):
+    for action, number, did, kept in (
+        ("abort 3 2", 3, "generation 3 was ended", 2),
+        ("confirm 4", 4, "generation 4 is kept", 4),
+    ):
         box.write(COMPOSE.format(hostile=HOSTILE, password="third", memory="96m"))
         box.dom0("try", str(box.project), "--for", "10m")
-        desk.until_text("is on trial", "h1")
-        assert re.search(r"goes back to generation 2 in (9|10):[0-5]\d unless", desk.text(".trial"))
+        desk.until_text(f"Generation {number} is on trial", "h1")
+        assert re.search(r"goes back to generation 2 in \d+:[0-5]\d unless", desk.text(".trial"))
         ask_for(desk, action)
         answer(desk)
-        desk.until_text("done", "#acts")
+        desk.until_text(did, "#acts")
         desk.click("#acts button")
         desk.until("!document.querySelector('.trial')")
         box.until_good(kept)
@@ -484,6 +493,74 @@ def test_an_engine_that_is_restarted_is_said_and_nothing_is_asked_for_meanwhile(
     desk.until("!document.querySelector('#line').innerText")
     box.until(lambda: box.status()["converged"])
     desk.problems.clear()
+
+
+def test_what_was_asked_for_before_a_tab_was_hidden_is_unknown_when_nobody_answers_then(desk: Browser) -> None:
+    show(desk, "services")
+    ask_for(desk, "restart beside")
+    desk.run("""
+        window.see = (hidden) => {
+            Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        };
+        window.fetched = window.fetch;
+        window.fetch = (path, options) => path.includes("/services/") // as on a line that was cut without a word
+            ? new Promise((_, broken) => options.signal.addEventListener("abort", () => broken(options.signal.reason)))
+            : fetched(path, options);
+        0
+    """)
+    answer(desk)
+    desk.until_text("under way", "#acts")
+    desk.run("see(true); fetch = () => Promise.reject(new TypeError('gone')); see(false); 0")
+    desk.until_text("unknown", "#acts")
+    desk.run("fetch = fetched; 0")
+    desk.until("!document.querySelector('#line').innerText")
+    desk.click("#acts button")
+
+
+def test_an_outcome_that_was_heard_stays_when_the_connection_ends_then(desk: Browser) -> None:
+    end = desk.run("""(async () => {
+        const { Act, action } = await import("/act.js");
+        const { fetch } = window;
+        let told = 0;
+        let heard;
+        const all = new Promise((resolve) => heard = resolve);
+        const says = (stream) => stream.enqueue(new TextEncoder().encode('{"outcome":"good","generation":1}\\n'));
+        const ends = (stream) => all.then(() => stream.error(new TypeError("cut")));
+        const pulls = [says, ends];
+        window.fetch = async () => new Response(new ReadableStream({ pull: (stream) => pulls.shift()(stream) }));
+        const act = new Act(action("rollback 1"), () => {
+            if ((told += 1) === 2) heard(); // the first time it was of nothing
+        });
+        await act.done;
+        window.fetch = fetch;
+        return act.end;
+    })()""")
+    assert end == {"is": "ok", "text": "generation 1 is good"}
+
+
+def test_what_is_not_so_any_more_is_not_asked_any_more(desk: Browser, box: Machine) -> None:
+    show(desk, "")
+    box.write(COMPOSE.format(hostile=HOSTILE, password="fourth", memory="96m"))
+    box.dom0("try", str(box.project), "--for", "10m")
+    tried = box.status()["generation"]
+    number, back = tried["number"], tried["goes_back_to"]
+    desk.until_text(f"Generation {number} is on trial", "h1")
+    ask_for(desk, f"abort {number} {back}")
+    box.dom0("confirm")  # by somebody else, while it is asked
+    desk.until_text("The machine has changed meanwhile: this is not asked any more.", "#ask")
+    assert not desk.run("!!document.querySelector('#ask .main')")
+    desk.press("Escape")
+    desk.until("!document.querySelector('#ask').open")
+    assert desk.run("""(async () => {
+        const { action } = await import("/act.js");
+        const { holds } = action("confirm 5");
+        const now = [5, 6].flatMap((number) => [0, 1].map((trial_until) => ({ number, trial_until })));
+        return now.filter(holds);
+    })()""") == [{"number": 5, "trial_until": 1}]
+    own = box.until_good(number)["generation"]["dom0_image"].removeprefix("sha256:")[:12]
+    desk.until_text(own, "#about")
+    desk.problems.clear()  # the browser says that streams have ended: that generation has an agent of its own
 
 
 def test_a_used_address_opens_nothing(web: Web) -> None:

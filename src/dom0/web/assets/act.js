@@ -8,8 +8,12 @@ import { change, mayOperate, Refused } from "/wire.js";
 
 const MOST_LINES = 8; // of progress, in the page
 const STARTED = ["good", "trial"]; // outcomes of a generation that runs
+const UNDECIDED = ["pending", "trial"]; // of one that can be ended
 
-/** `plan`: number of the generation that the machine goes to. `judge`: what one document of the answer says of the end, or null. */
+/**
+ * `plan`: number of the generation that the machine goes to. `holds`: whether it is still what would be done. `judge`: what one document of
+ * the answer says of the end, or null.
+ */
 const ACTIONS = {
   rollback: (number) => ({
     title: `Go back to generation ${number}?`,
@@ -27,18 +31,20 @@ const ACTIONS = {
     words: "confirm",
     about: "It is on trial, and does not go back by itself any more then.",
     path: "/v1/confirm",
-    body: {},
-    judge: () => ({ is: "ok", text: "it is kept" }),
+    body: { generation: Number(number) },
+    holds: (one) => one?.number === Number(number) && one.trial_until > 0,
+    judge: () => ({ is: "ok", text: `generation ${number} is kept` }),
   }),
-  abort: (back) => ({
-    title: "End the change that is under way?",
+  abort: (number, back) => ({
+    title: `End generation ${number}?`,
     does: Number(back) ? `End it, and go back to generation ${back}` : "End it",
     words: "abort",
     plan: Number(back),
     about: Number(back) ? "Data in volumes stays as it is." : "",
     path: "/v1/abort",
-    body: {},
-    judge: () => ({ is: "ok", text: "it was ended" }),
+    body: { generation: Number(number) },
+    holds: (one) => one?.number === Number(number) && UNDECIDED.includes(one.outcome) && one.goes_back_to === Number(back),
+    judge: () => ({ is: "ok", text: `generation ${number} was ended` }),
   }),
 };
 
@@ -61,10 +67,10 @@ for (const [verb, [title, done, about]] of Object.entries(VERBS)) {
   });
 }
 
-/** `rollback 3` -> what it is. */
+/** `rollback 3`, `abort 4 3` -> what it is. */
 export function action(text) {
-  const [name, of = ""] = text.split(" ");
-  return { name, ...ACTIONS[name](of) };
+  const [name, ...of] = text.split(" ");
+  return { name, ...ACTIONS[name](...of) };
 }
 
 export function ask(text, title, label) {
@@ -84,6 +90,7 @@ export function question({ asking, details, status, now }, isOld) {
   if (!asking) return null;
   const found = asking.plan ? details.get(`plan ${asking.plan}`) : { list: [] };
   const ready = found?.list && !isOld;
+  const holds = isOld || !asking.holds || asking.holds(status.generation);
   return [
     h("h2", { id: "ask-title" }, asking.title),
     h("div.plan", null, asking.plan ? planned(found, asking.plan, now) : null,
@@ -92,8 +99,9 @@ export function question({ asking, details, status, now }, isOld) {
     h("p.mute", null, mayOperate() ? "The same in a terminal:" : ["This page may only look. This does it, or open the page with ", h("code", null, "dom0 web --operate"), ":"]),
     h("p", null, cmd(asking.words)),
     isOld && h("p.bad", null, "Not connected: nothing can be asked for now."),
+    !holds && h("p.bad", { role: "alert" }, "The machine has changed meanwhile: this is not asked any more."),
     h("p.acts", null, h("button", { type: "button", "data-do": "leave", autofocus: true }, mayOperate() ? "Leave it as it is" : "Close"),
-      mayOperate() && h("button.main", { type: "button", "data-do": "act", disabled: !ready }, asking.does))];
+      mayOperate() && holds && h("button.main", { type: "button", "data-do": "act", disabled: !ready }, asking.does))];
 }
 
 /** One that was asked for; `changed` is called when more is known of it. */
@@ -119,7 +127,7 @@ export class Act {
         this.changed();
       });
     } catch (error) {
-      end = !(error instanceof Refused) || error.status === 502 ? null
+      end ??= !(error instanceof Refused) || error.status === 502 ? null
         : error.status === 500 ? { is: "bad", text: `it failed: ${error.message}. ${error.hint}` }
           : { is: "bad", text: `refused, nothing was changed: ${error.message}. ${error.hint}` };
     }

@@ -113,9 +113,9 @@ function told(what, error) {
     if (!state.lost) {
       state.broke = Date.now();
       for (const stream of [streams[1], state.log?.stream]) stream?.again();
-      for (const act of state.acts) act.lose();
       setTimeout(changed, PATIENCE + 50);
     }
+    for (const act of state.acts) act.lose(); // also where it was lost before, as in a tab that nobody has seen
     state.lost ||= state.heard || state.broke;
   } else {
     state.heard = Date.now();

@@ -36,12 +36,12 @@ export function under(one, now) {
   if (one.trial_until) {
     return h("div.trial", { "data-key": "trial" },
       h("p", null, `Generation ${one.number} is on trial. It goes back${one.goes_back_to ? ` to generation ${one.goes_back_to}` : ""} in `, h("b", null, countdown(one.trial_until - now)), " unless it is confirmed."),
-      h("p.acts", null, ask(`confirm ${one.number}`, "Keep it…", `Keep generation ${one.number}`), ask(`abort ${one.goes_back_to}`, "Go back now…"), " ", h("span.mute", null, `${command("confirm")}, ${command("abort")}`)));
+      h("p.acts", null, ask(`confirm ${one.number}`, "Keep it…", `Keep generation ${one.number}`), ask(`abort ${one.number} ${one.goes_back_to}`, "Go back now…"), " ", h("span.mute", null, `${command("confirm")}, ${command("abort")}`)));
   }
   if (one.outcome !== "pending" || !one.goes_back_to) return null;
   return h("div.trial", { "data-key": "trial" },
     h("p", null, `Generation ${one.number} is not good yet. If it does not become so, the machine goes back to generation ${one.goes_back_to}.`),
-    h("p.acts", null, ask(`abort ${one.goes_back_to}`, "Go back now…"), " ", h("span.mute", null, command("abort"))));
+    h("p.acts", null, ask(`abort ${one.number} ${one.goes_back_to}`, "Go back now…"), " ", h("span.mute", null, command("abort"))));
 }
 
 export function generations({ history, now, details, chosen }) {
