@@ -140,11 +140,20 @@ def test_programs_find_their_own_files_where_they_expect_them(booting: DiskMachi
     assert booting.run("/bin/sh", "-c", "echo word | cat /dev/stdin").stdout == "word\n"
 
 
-def test_containerd_starts_early_in_a_boot(booting: DiskMachine) -> None:
+def test_containerd_starts_early_where_it_has_a_store(booting: DiskMachine) -> None:
+    booting.inside("/var/lib/docker/containerd/daemon").mkdir(parents=True)
     assert "engine containerd" in steps(booting)
 
 
+def test_an_empty_store_is_filled_last_before_the_engine(booting: DiskMachine) -> None:
+    found = steps(booting)
+    assert "engine containerd" not in found
+    for earlier in ("contract keys", "network prepare", "bootlocal"):
+        assert found.index(earlier) < found.index("prepared"), earlier
+
+
 def test_with_a_program_of_the_owner_containerd_starts_after_it(booting: DiskMachine) -> None:
+    booting.inside("/var/lib/docker/containerd/daemon").mkdir(parents=True)
     booting.inside("/var/lib/dom0/bootlocal.sh").touch()
     found = steps(booting)
     assert "bootlocal" in found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import signal
 import subprocess
 import tarfile
@@ -34,7 +35,7 @@ LOOKED_AT = (
 
 @pytest.fixture(scope="module")
 def medium(session_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With `dom0/image.tar` and what was prepared of it; large enough to be cut off."""
+    """With `dom0/image.tar` and what was prepared of it; large enough to be cut off. A layer is compressed."""
     place = tmp_path_factory.mktemp("medium")
     layer = place / "layer.tar"
     layer.write_bytes(busybox.layer())
@@ -47,9 +48,14 @@ def medium(session_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path
     session_host.docker("run", "--name", "prepared", "prepared:below", "sh", "-c", CHANGES)
     session_host.docker("commit", "prepared", "dom0:latest")
     (place / "dom0").mkdir()
-    session_host.docker("save", "--output", str(place / "dom0/image.tar"), "dom0:latest", "prepared:below")
+    session_host.docker("save", "--output", str(layer), "dom0:latest", "prepared:below")
     session_host.docker("rm", "prepared")
     session_host.docker("image", "rm", "dom0:latest", "prepared:below")
+    with Host(config=CONTAINERD_STORE) as compressing:
+        compressing.docker("load", "--input", str(layer))
+        compressing.docker("run", "--name", "prepared", "dom0:latest", "sh", "-c", "echo more >/etc/more")
+        compressing.docker("commit", "prepared", "dom0:latest")
+        compressing.docker("save", "--output", str(place / "dom0/image.tar"), "dom0:latest", "prepared:below")
     (place / "scratch").mkdir()
     asyncio.run(prepared.prepare(place / "dom0/image.tar", place / "scratch")).rename(place / "dom0/image.store")
     return place
@@ -85,6 +91,13 @@ class Machine:
     def problems(self) -> list[str]:
         record = self.host.path("/run/dom0/boot.record")
         return [line for line in record.read_text().splitlines() if "\tproblem\t" in line] if record.exists() else []
+
+    def last_words(self) -> str:
+        """Of a boot that is made now, on a console that keeps only them."""
+        console = "mount -t tmpfs tmpfs /dev; mknod -m 666 /dev/null c 1 3; : >/dev/console"
+        self.host.run(["sh", "-c", console])
+        self.boot()
+        return self.host.path("/dev/console").read_text()
 
     def told(self) -> str:
         """IDs of the images, and files as a container sees them."""
@@ -138,12 +151,37 @@ def test_one_that_was_cut_off_begins_anew(machine: Machine) -> None:
     while not half.exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGKILL)  # with its tar
     process.wait(30)
     assert not (machine.docker / "containerd").exists()
     machine.boot()
     assert "dom0:latest" in machine.told()
     assert machine.problems() == []
+
+
+def test_one_that_was_cut_off_at_its_last_step_begins_anew(machine: Machine) -> None:
+    (machine.docker / ".prepared").mkdir()
+    (machine.docker / "containerd").mkdir()
+    machine.boot()
+    assert (machine.docker / "containerd/daemon").is_dir()
+    assert not (machine.docker / ".prepared").exists()
+
+
+def test_too_little_space_is_seen_before(machine: Machine) -> None:
+    archive, store = (machine.medium / "dom0" / name for name in ("image.tar", "image.store"))
+    size = archive.stat().st_size * 5 // 2 + store.stat().st_size  # room for all, were nothing of it there twice
+    source = "a-device-with-a-name-that-takes-a-line-of-its-own"
+    machine.host.run(["mount", "-t", "tmpfs", "-o", f"size={size}", source, "/var/lib/docker"])
+    try:
+        assert "is loaded by the Engine: there is too little space to unpack it before" in machine.last_words()
+    finally:
+        machine.host.run(["umount", "/var/lib/docker"])
+
+
+def test_what_cannot_be_put_in_its_place_is_not_called_so(machine: Machine) -> None:
+    machine.host.run(["sh", "-c", "mkdir -p /var/lib/dom0; touch /var/lib/dom0/launcher"])
+    assert "cannot be put in its place" in machine.last_words()
+    assert not (machine.docker / "containerd/daemon").exists()
 
 
 def test_a_store_that_is_used_is_left_alone(machine: Machine) -> None:
