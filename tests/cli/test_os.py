@@ -60,6 +60,21 @@ def test_images_that_cannot_be_prepared_are_written_as_they_are(dom0: RunCommand
     assert written.stdout.endswith("in slot a\n")
 
 
+def test_write_asks_and_refuses_before_it_prepares_the_images(dom0: RunCommand, work: Path) -> None:
+    (work / "manifest.json").write_text("[]")
+    with tarfile.open(work / "image.tar", "w") as archive:
+        archive.add(work / "manifest.json", "manifest.json")
+    (work / "there.img").touch()
+    for arguments in (
+        ["there.img"],
+        ["dom0.img", "--size", "10M"],
+        ["dom0.img", "--size", "big"],
+        ["nowhere/dom0.img"],
+    ):
+        refused = dom0("os", "write", *arguments, "--image", "image.tar")
+        assert (refused.code, refused.stdout) == (2, ""), arguments
+
+
 def test_write_shows_what_a_device_is_and_writes_it_with_consent(dom0: RunCommand, work: Path, tmp_path: Path) -> None:
     if reason := loop.missing():
         pytest.skip(reason)

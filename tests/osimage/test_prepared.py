@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Callable
@@ -14,10 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from dom0.osimage import prepared
+from dom0.host import uki
+from dom0.osimage import disk_image, media, prepared
+from dom0.osimage.boot_contract import BootContract
 from dom0.package_data import os_recipe
 from dom0.run import CommandFailed
 from dom0.testing import busybox
+from dom0.testing.fake_uki import make_uki
 from dom0.testing.hosts import CONTAINERD_STORE, Host
 from dom0.testing.namespaces import Child
 
@@ -198,6 +203,40 @@ def test_another_containerd_loads_the_archive_itself(machine: Machine) -> None:
     machine.boot()
     assert list(machine.docker.iterdir()) == []
     assert machine.problems() == []
+
+
+@pytest.mark.skipif(not shutil.which("grub-mkimage"), reason="needs grub-mkimage")
+def test_a_disk_has_room_for_an_archive_and_none_for_what_was_prepared(medium: Path) -> None:
+    work = medium / "work"
+    work.mkdir()
+    file = work / "dom0-os.efi"
+    archive = medium / "dom0/image.tar"
+    initrd = 64 << 20  # more than fits on the smallest disk, three times
+    for _ in range(2):
+        file.write_bytes(make_uki(initrd=bytes(initrd)))
+        files = asyncio.run(media.disk_files(uki.read(file), BootContract(image=archive)))
+        taken = sum(one.size * (3 if one.name.startswith("dom0/a/") else 1) for one in files)
+        initrd += -taken % (1 << 20) // 3  # then nothing of the last MiB is left
+    least = disk_image.least_size(files) >> 20
+    given = (
+        sys.executable,
+        "-m",
+        "dom0",
+        "os",
+        "write",
+        str(work / "disk"),
+        "--os",
+        str(file),
+        "--image",
+        str(archive),
+        "--yes",
+    )
+    written = subprocess.run([*given, "--size", f"{least}M"], check=True, capture_output=True, text=True)
+    assert "there is no room for that" in written.stdout
+    listed = ["mdir", "-b", "-i", f"{work / 'disk'}@@2M", "::dom0"]
+    assert "image.store" not in subprocess.run(listed, check=True, capture_output=True, text=True).stdout
+    subprocess.run(given, check=True, capture_output=True)
+    assert "image.store" in subprocess.run(listed, check=True, capture_output=True, text=True).stdout
 
 
 def test_an_archive_without_a_dom0_is_not_prepared(session_host: Host, tmp_path: Path) -> None:

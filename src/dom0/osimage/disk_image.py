@@ -37,11 +37,16 @@ def least_size(files: Sequence[BootFile]) -> int:
     return -(-(_ESP_START + esp + _BEHIND) // MIB) * MIB
 
 
-async def write(files: Sequence[BootFile], firmware: grub.Firmware, image: Path, size: int) -> None:
-    """Write a disk of `size` bytes to the new file `image`. Raises UsageError if it is too small, Dom0Error."""
+def refuse(size: int, files: Sequence[BootFile]) -> None:
+    """Raises UsageError if a disk of `size` bytes is too small for `files`."""
     least = least_size(files)
     if size < least:
         raise UsageError(f"--size {size // MIB}M: is too small", hint=f"--size {least // MIB}M, or leave it out")
+
+
+async def write(files: Sequence[BootFile], firmware: grub.Firmware, image: Path, size: int) -> None:
+    """Write a disk of `size` bytes to the new file `image`. Raises UsageError if it is too small, Dom0Error."""
+    refuse(size, files)
     loader = await grub.bios(firmware, _ESP_NUMBER) if firmware.bios else None
     with image.open("xb") as opened:
         opened.truncate(size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -81,7 +80,7 @@ class MediumOptions(msgspec.Struct, frozen=True):
         config = (*self.config, *(f"{key}={value}" for key, value in defaults.items() if key not in said))
         return BootContract(boot_contract.config(config), boot_contract.authorized_keys(self.ssh_key), self.image)
 
-    def prepared(self, contract: BootContract, say: Callable[[str], None]) -> BootContract:
+    async def prepared(self, contract: BootContract, say: Callable[[str], None]) -> BootContract:
         """With what spares a first boot to load the images, for as long as the command runs. Raises UsageError."""
         if contract.image is None:
             return contract
@@ -92,7 +91,7 @@ class MediumOptions(msgspec.Struct, frozen=True):
         scratch = click.get_current_context().with_resource(temporary.directory("store", temporary.LARGE))
         say("preparing the images for a first boot")
         try:
-            return replace(contract, store=asyncio.run(prepared.prepare(contract.image, scratch)))
+            return replace(contract, store=await prepared.prepare(contract.image, scratch))
         except CommandFailed as error:
             say(f"the images are not prepared, and loaded at the first boot, which takes longer: {error}")
             return contract

@@ -29,7 +29,7 @@ def iso(target: Path, given: MediumOptions, yes: bool, as_json: bool) -> None:
 
     os, contract = given.os(), given.contract()
     confirm_file(target, yes=yes)
-    contract = given.prepared(contract, Report(beside=as_json).say)
+    contract = asyncio.run(given.prepared(contract, Report(beside=as_json).say))
     asyncio.run(media.write_iso(os, contract, target))
     size = target.stat().st_size
     medium = Medium(target=str(target), size=size, version=os.version)

@@ -133,7 +133,7 @@ def _boot_disk(directory: Path, given: MediumOptions, *, rewrite: bool) -> Path:
             f"--os {given.os_file}: is for {os.architecture}, the machine is an amd64 one",
             hint="dom0 os build --arch amd64 --out DIR, and --os DIR",
         )
-    contract = given.prepared(contract, terminal.say_to_stderr)
+    contract = asyncio.run(given.prepared(contract, terminal.say_to_stderr))
     files = asyncio.run(media.disk_files(os, contract))
     settings.unlink(missing_ok=True)
     asyncio.run(media.write_disk(os, files, disk, disk_image.least_size(files)))

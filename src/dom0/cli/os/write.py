@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,10 +47,8 @@ def write(target: Path, size: str | None, given: MediumOptions, yes: bool, as_js
     """
     from dom0.osimage import disk_image, media
 
-    report = Report(beside=as_json)
-    os, contract = given.os(), given.prepared(given.contract(), report.say)
+    os, contract, wanted = given.os(), given.contract(), 0
     files = asyncio.run(media.disk_files(os, contract))
-    wanted = disk_image.least_size(files)
     if size:
         try:
             wanted = sizes.parse(size)
@@ -58,10 +56,23 @@ def write(target: Path, size: str | None, given: MediumOptions, yes: bool, as_js
             raise UsageError(f"--size {size}: is no size", hint="as 2G or 800M") from error
         if wanted > _LARGEST:
             raise UsageError(f"--size {size}: is more than a boot disk can have", hint="2048G at most")
+        disk_image.refuse(wanted, files)
+    say = Report(beside=as_json).say
+
+    async def prepared(room: int) -> tuple[BootFile, ...]:
+        """All files; without what was prepared of the images where `room`, in bytes, is too small for that."""
+        more = await media.disk_files(os, await given.prepared(contract, say))
+        if disk_image.least_size(more) <= room:
+            return more
+        say("the images are not prepared, and loaded at the first boot, which takes longer: there is no room for that")
+        return files
+
     if target.is_block_device():
-        asyncio.run(_write_device(os, files, target, wanted, report.say, yes=yes))
+        wanted = asyncio.run(_write_device(os, files, prepared, target, wanted, say, yes=yes))
     else:
         confirm_file(target, yes=yes)
+        files = asyncio.run(prepared(wanted or _LARGEST))
+        wanted = wanted or disk_image.least_size(files)
         asyncio.run(media.write_disk(os, files, target, wanted))
     medium = Medium(target=str(target), size=wanted, version=os.version)
     terminal.say_done(medium, f"{target}: boot disk of {terminal.size(wanted)}, {os.title} in slot a", as_json=as_json)
@@ -84,16 +95,27 @@ def confirm_file(target: Path, *, yes: bool) -> None:
 
 
 async def _write_device(
-    os: Uki, files: Sequence[BootFile], target: Path, size: int, say: Callable[[str], None], *, yes: bool
-) -> None:
-    """The device is held from before it is shown until it is written, so that no other takes its place."""
-    from dom0.host import uki
-    from dom0.osimage import device, media
+    os: Uki,
+    files: Sequence[BootFile],
+    prepared: Callable[[int], Awaitable[Sequence[BootFile]]],
+    target: Path,
+    size: int,
+    say: Callable[[str], None],
+    *,
+    yes: bool,
+) -> int:
+    """Bytes of the disk: `size`, or what it takes if that is 0. It has room for `files`, and gets those of `prepared`.
 
-    device.refuse(await device.look(target), size)  # which says more than that it cannot be held
+    The device is held from before it is shown until it is written, so that no other takes its place.
+    """
+    from dom0.host import uki
+    from dom0.osimage import device, disk_image, media
+
+    least = size or disk_image.least_size(files)
+    device.refuse(await device.look(target), least)  # which says more than that it cannot be held
     with device.held(target) as held:
         found = await device.look(target)
-        device.refuse(found, size)
+        device.refuse(found, least)
         for line in device.contents(found):
             terminal.say_to_stderr(line)
         if uki.is_for_virtual_machines(os.release):
@@ -102,4 +124,7 @@ async def _write_device(
         if not yes:
             question = f"Overwrite {target}? All of the above is lost."
             terminal.confirm(question, f"{target}: not confirmed, nothing was written")
+        files = await prepared(size or found.size)
+        size = size or disk_image.least_size(files)
         await media.write_device(os, files, held, size, say)
+        return size
