@@ -7,11 +7,14 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
+from dom0.agent.contract import helper_body
 from dom0.agent.machine import Machine
 from dom0.agent.role import RoleRunner
 from dom0.agent.source import Own
 from dom0.agent.status import Outcome
+from dom0.engine.values import State
 from dom0.errors import Busy, ProjectError
+from dom0.names import HANDOVER
 from dom0.plan.desired import Rollout
 from dom0.plan.labels import BASE
 from dom0.testing.builders import desired, image_id, slot
@@ -86,6 +89,22 @@ async def test_one_on_another_base_takes_over_and_names_what_it_needs(rig: Rig) 
             await runner(rig, machine).run(NEW, {"nginx:1": OLD}, after=1)
         assert rig.handed_over == [NEW]
         assert (await rig.engine.image("nginx:1")).id == OLD
+
+
+async def test_one_that_could_not_take_over_has_failed_and_is_handed_over_again_in_another_attempt(rig: Rig) -> None:
+    image = rig.box.docker.images.all[NEW]
+    rig.box.docker.images.all[NEW] = replace(image, labels={BASE: image_id("another")})
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        await rig.engine.create_container(HANDOVER, helper_body(NEW))
+        helper = rig.box.docker.container(HANDOVER)
+        helper.state = State.EXITED
+        helper.log.append((0.0, "stop dom0\nthe new one did not answer\n", ""))
+        assert await runner(rig, machine).run(NEW, IMAGES, after=1) == "the new one did not answer"
+        assert rig.handed_over == []
+        with pytest.raises(Busy):
+            await runner(rig, machine).run(NEW, IMAGES, after=1)
+        assert rig.handed_over == [NEW]
 
 
 async def test_while_a_person_changes_the_machine_it_waits(rig: Rig) -> None:

@@ -16,6 +16,7 @@ from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
 from dom0.farms import directory, lock, nodes, pin
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import Machine, Node, NodeState, key_of
+from dom0.farms.revisions import Revision
 from dom0.farms.rollout import Lock, Pause, Rollout, Turn
 
 # strace(1) counts each system call for itself, so one test kills at one of them, again and again
@@ -55,6 +56,15 @@ os.write(1, b"done")
 
 def hear(farm: FarmDirectory, secret: str) -> Node:
     return farm.change(lambda before: nodes.hear(before, key_of(secret), Machine(), "fd00::1", 1e6, nodes.draw_code))
+
+
+def test_a_current_revision_whose_file_is_gone_is_not_taken_for_none(farm: FarmDirectory) -> None:
+    farm.revise(lambda _known: Revision(number=1, made=1.0, roles={}))
+    assert farm.current() is not None
+    (farm.state / "revisions" / "1.json").unlink()
+    with pytest.raises(Dom0Error, match="revision 1: is not there") as refused:
+        farm.current()
+    assert "dom0 farm rollback" in refused.value.hint
 
 
 def run_killed(call: str, at: int, script: str, *arguments: str) -> bool:

@@ -294,6 +294,20 @@ async def test_a_fetch_goes_on_when_what_the_server_lacks_is_there_again(
         await until(lambda: node.is_said(RoleState.GOOD, 1))
 
 
+async def test_why_a_fetch_failed_is_not_said_of_one_that_has_come(farm: FarmDirectory, node: Node, port: int) -> None:
+    content = make_content(farm, "first")
+    node.agent.ends[content.image.config.digest] = ""
+    async with serving(farm, port):
+        revise(farm, 1, content)
+        await until(lambda: node.is_said(RoleState.GOOD, 1))
+        await node.kill()
+        full = Kept(report=msgspec.structs.replace(node.kept, reason="no space left on device"))
+        (node.state / follow.FILE).write_bytes(msgspec.json.encode(full))
+        node.start()
+        await until(lambda: node.kept.reason == "")
+    assert node.kept.state is RoleState.GOOD
+
+
 async def test_bytes_that_are_not_what_their_digest_says_reach_no_engine(
     farm: FarmDirectory, node: Node, port: int
 ) -> None:

@@ -50,8 +50,11 @@ def test_as_many_as_at_once_have_a_lock_and_each_may_ask_again() -> None:
 
 def test_nobody_gives_back_what_another_one_has() -> None:
     state = lock.acquire(Rollout(), ATTIC, of("pi1"))
-    for other in (of("pi2"), of("PI1"), of("pi1", foreign=True), of("pi1", "store")):
+    for other in (of("pi2"), of("PI1"), of("pi1", foreign=True)):
         assert lock.release(state, other) == state
+    foreign = lock.acquire(Rollout(), ATTIC, of("pi1", foreign=True))
+    for other in (of("pi1"), of("pi1", "store", foreign=True)):
+        assert lock.release(foreign, other) == foreign
 
 
 def test_who_goes_to_a_revision_has_a_place_and_may_reboot_in_it() -> None:
@@ -175,6 +178,15 @@ async def test_only_nodes_are_heard_and_only_in_the_group_of_their_role(port: in
         assert (status, said["kind"]) == (401, "not_admitted")
     status, said = await ask(port, "/v1/pre-reboot", secret, params("pi1", "store"))
     assert (status, said) == (403, {"kind": "not_admitted", "value": "the group of pi1 is its role, web"})
+    assert farm.rollout() == Rollout()
+
+
+@only_nodes
+async def test_a_node_that_got_another_role_gives_back_the_lock_that_it_has(port: int, farm: FarmDirectory) -> None:
+    secret = enrolled(farm, "pi1")
+    assert (await ask(port, "/v1/pre-reboot", secret, params("pi1")))[0] == 200
+    farm.change(lambda before: nodes.assign(before, "pi1", "store"))
+    assert (await ask(port, "/v1/steady-state", secret, params("pi1")))[0] == 200
     assert farm.rollout() == Rollout()
 
 

@@ -6,14 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
+from dom0.agent import handover
 from dom0.agent.events import actor
 from dom0.agent.machine import Machine
 from dom0.agent.source import Own
 from dom0.agent.status import Outcome, Progress, UpRequest
-from dom0.engine.protocol import Engine
+from dom0.engine.protocol import Engine, find_container
 from dom0.errors import Busy
 from dom0.images import names
-from dom0.names import IMAGE
+from dom0.names import HANDOVER, IMAGE
 from dom0.plan.labels import BASE
 
 FARM = "farm"  # the actor, in the journal
@@ -43,6 +44,11 @@ class RoleRunner:
         found = await self._engine.image(image)
         await names.mark(self._engine, found, IMAGE)
         if image != self._own.image and found.labels.get(BASE, "") != self._own.built_on:
+            helper = await find_container(self._engine, HANDOVER)
+            failure = await handover.last_failure(self._engine)
+            if helper is not None and helper.image_id == image and failure is not None:
+                await self._engine.remove_container(helper.id, force=True)  # the next attempt is another one
+                return failure.title
             await self._take_its_base(image, images)
         last = Progress()
         async for progress in self._machine.up(UpRequest(dom0_image=image, images=dict(images))):

@@ -144,16 +144,20 @@ class FarmDirectory:
         )
 
     def current(self) -> Revision | None:
-        """Raises Dom0Error."""
-        found = self._which()
-        return self.revision(found.revision) if found else None
+        """Raises Dom0Error, also where the file of the revision is gone."""
+        if (which := self._which()) is None:
+            return None
+        if (found := self.revision(which.revision)) is None:
+            hint = f"put a copy of it into {self._revisions}; without one: rm {self._current}; dom0 farm rollback N"
+            raise Dom0Error(f"{self._current}: revision {which.revision}: is not there", hint=hint)
+        return found
 
     def current_since(self) -> float:
         """When it became so, in seconds since the epoch; 0: not known. Raises Dom0Error."""
         return (self._which() or Current()).since
 
     def _which(self) -> Current | None:
-        return self._read(self._current, Current, "say which one is current: dom0 farm rollback N")
+        return self._read(self._current, Current, f"rm {self._current}; dom0 farm rollback N")
 
     def revise(self, step: Callable[[list[Revision]], Revision]) -> tuple[Revision, bool]:
         """Make what `step` makes of all revisions the current one, and say whether that is a change.

@@ -201,6 +201,8 @@ class _Follower:
                     await self._until_ordered(self._fetch(origin, order, content))
                     if self._ordered.is_set():
                         break
+                if self._report.state in (RoleState.NONE, RoleState.GOOD) and not self._ordered.is_set():
+                    self._keep(replace(self._report, reason=""))  # why it could not be fetched: it could
                 if order.run is not None and not self._ordered.is_set():
                     await self._run(origin, order, order.run)
                 elif order.run is None and self._report.state is RoleState.TRYING:  # it was called off

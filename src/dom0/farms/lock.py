@@ -75,7 +75,7 @@ class FleetLock:
                 return _refused(
                     401, "not_admitted", "no node of this farm has this secret; others: fleetlock in farm.yaml"
                 )
-            if node.role != said.group:
+            if node.role != said.group and change is not release:  # it may have had another role when it locked
                 return _refused(403, "not_admitted", f"the group of {node.name} is its role, {node.role}")
             lock = replace(lock, id=node.name, foreign=False)
         try:
@@ -111,9 +111,10 @@ def acquire(state: Rollout, settings: FarmSettings, wanted: Lock) -> Rollout:
 
 
 def release(state: Rollout, wanted: Lock) -> Rollout:
-    """What is not held needs no release."""
-    ours = (wanted.group, wanted.id, wanted.foreign)
-    return replace(state, locks=tuple(lock for lock in state.locks if (lock.group, lock.id, lock.foreign) != ours))
+    """What is not held needs no release. A node gives back all that it has, also of a role that it had before."""
+    ours, group = (wanted.id, wanted.foreign), wanted.group
+    kept = (lock for lock in state.locks if (lock.id, lock.foreign) != ours or (lock.foreign and lock.group != group))
+    return replace(state, locks=tuple(kept))
 
 
 def unlock(state: Rollout, name: str) -> tuple[Rollout, Lock]:
