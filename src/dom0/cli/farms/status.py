@@ -61,7 +61,7 @@ def status(farm: FarmDirectory, as_json: bool) -> int:
     It is what each node said last, also while no server runs. Ends with 0 when all nodes run the current revision but
     those that are drained, else with 10.
 
-    $ until dom0 farm status --dir attic; do sleep 5; done
+    $ dom0 farm status --dir attic
     """
     settings, current, state = farm.settings(), farm.current(), farm.rollout()
     nodes = [node for node in farm.nodes().nodes if node.state is not NodeState.WAITING]
