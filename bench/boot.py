@@ -126,7 +126,7 @@ def _report(rows: list[Row], first: dict[str, Boot], loaded: Boot, size: int, ke
             table(rows),
             f"The first boot, where dom0 finds only images and makes every container: all services run after "
             f"{first['dom0'].services:.1f} s. Of the plain Debian, which has its containers: "
-            f"{first['plain Debian'].services:.1f} s. Where dom0 finds an empty disk, and loads its images from the "
+            f"{first['plain Debian'].services:.1f} s. Where dom0 finds an empty disk, and takes its images from the "
             f"boot medium ({size / 1e6:.0f} MB) first: {loaded.services:.1f} s.",
         ]
     )
