@@ -368,7 +368,7 @@ def test_a_tab_that_is_seen_again_does_not_pass_what_it_knew_for_news(page: Brow
 def ask_for(desk: Browser, action: str) -> str:
     """Open the question; returns it when it can be answered."""
     desk.click(f"[data-ask='{action}']")
-    desk.until("document.querySelector('#ask').open && !document.querySelector('#ask .main').disabled")
+    desk.until("document.querySelector('#ask').open && document.querySelector('#ask .main')?.disabled === false")
     return desk.text("#ask")
 
 

@@ -251,7 +251,8 @@ document.addEventListener("toggle", (event) => {
   if (event.target.open && event.target.dataset.load) load(event.target.dataset.load);
 }, true);
 
-document.getElementById("ask").addEventListener("close", () => {
+document.getElementById("ask").addEventListener("close", ({ target }) => {
+  if (target.open) return; // told late: something else is asked by now
   state.asking = null;
   changed();
 });
