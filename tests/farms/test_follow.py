@@ -7,7 +7,7 @@ import hashlib
 import io
 import socket
 import tarfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -38,15 +38,6 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(join, "AGAIN", 0.02)
     monkeypatch.setattr(orders, "LOOK_AGAIN", 0.02)
     monkeypatch.setenv("DOM0_STATE", str(tmp_path / "state"))
-
-
-@pytest.fixture
-def port() -> Iterator[int]:
-    """Nobody answers there but `serving`, and nobody else can take it."""
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
 
 
 class Agent:

@@ -7,6 +7,7 @@ dom0-base than the roles.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from dom0.testing.namespaces import Child
 
 pytestmark = [pytest.mark.engine, pytest.mark.chain]
 SERVER, OTHER = "10.9.0.1", "10.9.0.2"
+PAGE = (Path(__file__).parents[2] / "docs/farm.md").read_text()
 FIRST = "name: box\nx-dom0: {rollout: {monitor: 1s}}\n"
 WEB = """
 name: box
@@ -44,6 +46,12 @@ services:
 """
 
 
+def plain(text: str) -> set[str]:
+    """Its lines, without what differs from one farm to the next: numbers, IDs, widths of columns, which is current."""
+    without_ids = re.sub(r"\b[0-9a-f]{12}\b", "ID", text.replace("*", " "))
+    return {" ".join(line.split()) for line in re.sub(r"[0-9]+", "0", without_ids).splitlines()}
+
+
 class Farm:
     """Its server runs on the first node's host; `serve` it."""
 
@@ -57,7 +65,9 @@ class Farm:
         self.machine = self.nodes["one"]
         self.machine.dom0("farm", "init", str(self.path))
         shutil.rmtree(self.path / "roles" / "hello")
-        (self.path / "farm.yaml").write_text(f"name: attic\nlisten: {SERVER}:7701\nroles: {{web: {{soak: 1s}}}}\n")
+        (self.path / "farm.yaml").write_text(
+            f"name: attic\nlisten: {SERVER}:7701\nroles: {{web: &s {{soak: 1s}}, store: *s}}\n"
+        )
         self.write("web", WEB.format(word="first"), word_txt="secret\n")
         self.write("store", STORE)
         self.server: Child | None = None
@@ -137,16 +147,27 @@ def farm(hosts: dict[str, Host], tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def test_each_node_runs_its_role(farm: Farm) -> None:
-    revised = farm.ask("up")
-    assert revised["revision"] == 1
+    planned = farm.command("plan", check=False)
+    assert planned.code == 10
+    assert plain(planned.stdout) <= plain(PAGE)
+    revised = farm.command("up").stdout
+    assert "revision 1" in revised
+    assert plain(revised) <= plain(PAGE)
     farm.until_said("one", 1, "good")
     farm.until_said("two", 1, "good")
+    assert farm.machine.until(lambda: farm.command("status", check=False).code == 0)  # when they have soaked
+    assert plain(farm.command("status").stdout) <= plain(PAGE)
     assert farm.nodes["one"].output("box-web-1") == "first secret\n"
     assert farm.nodes["two"].containers()["box-store-1"] == "running"
 
 
 def test_a_second_up_without_a_change_makes_no_revision(farm: Farm) -> None:
+    gone, damaged, *_ = sorted((farm.path / "state/blobs").iterdir())
+    whole = {blob: blob.read_bytes() for blob in (gone, damaged)}
+    gone.unlink()
+    damaged.write_bytes(b"cut off")
     assert farm.ask("up") == {"revision": 1, "changes": []}
+    assert {blob: blob.read_bytes() for blob in whole} == whole  # it is written anew
     assert farm.command("plan").stdout == "nothing to do: the current revision is what the roles say\n"
     assert [one["number"] for one in farm.ask("history")] == [1]
 
@@ -216,6 +237,10 @@ def test_a_bad_revision_touches_one_node_which_goes_back_by_itself(farm: Farm) -
     one, two = farm.status()["nodes"]
     assert (two["revision"], two["state"], two["fetched"], two["target"]) == (good, "good", True, 0)
     assert one["waits"] == two["waits"] == f"role web is paused: {farm.status()['paused']['web']}"
+    said = farm.command("status", check=False).stdout
+    assert {line for line in plain(said) if line.startswith(("one ", "web: ", "next: "))} <= plain(PAGE)
+    shown = PAGE.partition("$ dom0 farm history\n")[2].partition("```")[0]
+    assert plain(shown) <= plain(farm.command("history").stdout)
     farm.command("rollback")
     for name in farm.nodes:
         farm.until_said(name, good, "good")

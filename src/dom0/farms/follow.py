@@ -291,11 +291,9 @@ class _Follower:
 
     async def _forget_but(self, ids: Collection[str]) -> None:
         """Images that no generation needs are gone with the names that they have of us."""
-        kept = {f"{NAME}:{short_id(id_)}" for id_ in ids}
         for row in await self._engine.images():
-            for name in row.tags:
-                if name.startswith(f"{NAME}:") and name not in kept:
-                    await remove_name(self._engine, name)
+            if row.id not in ids and (name := f"{NAME}:{short_id(row.id)}") in row.tags:
+                await remove_name(self._engine, name)
 
     def _keep(self, report: Report, **begun: int | str) -> None:
         """Raises Unwritable."""

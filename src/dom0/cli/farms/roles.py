@@ -105,7 +105,11 @@ async def publish_roles(
 
     newest_first = known[::-1]
     contents = {
-        role: built.find_same([revision.roles[role] for revision in newest_first if role in revision.roles])
+        role: built.find_same(
+            content
+            for revision in newest_first
+            if (content := revision.roles.get(role)) and all(map(farm.has_blob, content.blobs, content.blobs.values()))
+        )
         for role, built in roles.items()
     }
     changed = {role: built for role, built in roles.items() if contents[role] is None}

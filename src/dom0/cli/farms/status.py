@@ -88,7 +88,7 @@ def status(farm: FarmDirectory, as_json: bool) -> int:
             one.state,
             one.os or "-",
             ago(time.time() - one.last_seen),
-            "waits" if one.waits == found.roles.get(one.role) else one.waits or one.reason,
+            "waits" if one.waits and one.waits == found.roles.get(one.role) else one.waits or one.reason,
         )
         for one in document.nodes
     ]
