@@ -28,7 +28,7 @@ def stage(
     layers = layer_names(project)
     top = contents.top(directory)
     selected = fingerprint.selected(directory, kept, writable_binds=writable_binds)
-    only_layers = layers.keys() - _bound(project, layers)
+    only_layers = _only_layers(project, layers)
     found = [entry for entry in selected if entry.name not in only_layers]
     contents.copy(found, into, time=EPOCH)
     sources = (read_source(name, (directory / name).read_bytes()) for name in layers)
@@ -50,18 +50,17 @@ def placed_entries(directory: Path, project: Project) -> Iterator[contents.TreeE
     """What the agent places of the project in `directory`, which has no Dockerfile or is unpacked from an image."""
     yield contents.top(directory)
     kept = selection.kept(project, directory, fingerprint.read_ignore(directory))
-    layers = layer_names(project)
-    only_layers = layers.keys() - _bound(project, layers)
+    only_layers = _only_layers(project, layer_names(project))
     for entry in fingerprint.selected(directory, kept):
         if entry.name not in only_layers and not f"{entry.name}/".startswith(f"{LAYERS}/"):
             yield entry
 
 
-def _bound(project: Project, names: Iterable[str]) -> set[str]:
-    """Of the Compose files: those that a service binds, alone or with a directory. They are ordinary files as well."""
+def _only_layers(project: Project, names: Iterable[str]) -> set[str]:
+    """Of its Compose files: those that no service binds, alone or with a directory. The others are files as well."""
     mounts = chain.from_iterable(service.volumes for service in project.services.values())
     sources = [mount.source for mount in mounts if mount.type == "bind"]
-    return {name for name in names if any(Path(project.working_dir, name).is_relative_to(s) for s in sources)}
+    return {name for name in names if not any(Path(project.working_dir, name).is_relative_to(s) for s in sources)}
 
 
 def layer_names(project: Project) -> dict[str, str]:

@@ -99,10 +99,38 @@ async def pull(
     not, nor where the image has to be signed. Cancelled, it leaves in the depot what has come.
     Raises Final and GaveUp of the registry, EngineError, and Unwritable and NoSpace of the depot.
     """
-    pulling = _pull(engine, depot, reference, platform, keys, peers, find_login, terms, meter)
-    if say is None or keys:
-        return await pulling
-    return await _or_by_engine(pulling, engine, depot, reference, platform, find_login, terms, meter, say)
+    name, waste = reference.familiar(), Waste(depot.root / WASTE)
+    try:
+        return await _pull(engine, depot, reference, platform, keys, peers, find_login, terms, meter)
+    except (Final, EngineError) as error:
+        if say is None or keys or isinstance(error, NotThere | EngineUnreachable):
+            raise
+        if await asyncio.to_thread(waste.amount, name, time.time()):  # once an hour, if it fails too
+            again = times.ago(waste.left(name, time.time()))
+            also = f"nor could the Docker Engine pull it, which may try again in {again}"
+            raise Final(f"{error.message}; {also}", hint=error.hint) from error
+        meter.note = f"{error.message}; the Docker Engine's own pull is tried"
+        meter.size = meter.have = 0
+        say(f"{name}: {meter.note}")
+        login = await find_login(reference.registry)
+        auth = login.for_engine(reference.registry) if login else {}
+        try:
+            await pull_by_engine(engine, name, terms, platform=platform, login=auth, retries=False)
+        except (EngineError, TimeoutError) as other:
+            await asyncio.to_thread(waste.add, name, 1, time.time())
+            raise Final(f"{error.message}; nor can the Docker Engine pull it: {other}", hint=error.hint) from error
+    found, repository = await engine.image(name), name.removesuffix(f":{reference.tag}")
+    return Pulled(
+        reference=name,
+        id=found.id,
+        digest=dict(each.split("@") for each in found.digests).get(repository, reference.digest or ""),
+        size=0,
+        received=meter.received,
+        from_peers=0,
+        layers=len(found.layers),
+        layers_here=0,
+        warning="pulled by the Docker Engine itself",
+    )
 
 
 async def _pull(
@@ -140,52 +168,6 @@ async def _pull(
         layers=len(image.manifest.layers),
         layers_here=layers_here,
         warning=warning,
-    )
-
-
-async def _or_by_engine(
-    pulling: Awaitable[Pulled],
-    engine: Engine,
-    depot: Depot,
-    reference: Reference,
-    platform: str,
-    find_login: FindLogin,
-    terms: Terms,
-    meter: Meter,
-    say: Callable[[str], None],
-) -> Pulled:
-    """What `pulling` comes to, or the Engine's own pull where that is refused; once an hour, if it fails too."""
-    name, waste = reference.familiar(), Waste(depot.root / WASTE)
-    try:
-        return await pulling
-    except (Final, EngineError) as error:
-        if isinstance(error, NotThere | EngineUnreachable):
-            raise
-        if await asyncio.to_thread(waste.amount, name, time.time()):
-            again = times.ago(waste.left(name, time.time()))
-            also = f"nor could the Docker Engine pull it, which may try again in {again}"
-            raise Final(f"{error.message}; {also}", hint=error.hint) from error
-        meter.note = f"{error.message}; the Docker Engine's own pull is tried"
-        meter.size = meter.have = 0
-        say(f"{name}: {meter.note}")
-        login = await find_login(reference.registry)
-        auth = login.for_engine(reference.registry) if login else {}
-        try:
-            await pull_by_engine(engine, name, terms, platform=platform, login=auth, retries=False)
-        except (EngineError, TimeoutError) as other:
-            await asyncio.to_thread(waste.add, name, 1, time.time())
-            raise Final(f"{error.message}; nor can the Docker Engine pull it: {other}", hint=error.hint) from error
-    found, repository = await engine.image(name), name.removesuffix(f":{reference.tag}")
-    return Pulled(
-        reference=name,
-        id=found.id,
-        digest=dict(each.split("@") for each in found.digests).get(repository, reference.digest or ""),
-        size=0,
-        received=meter.received,
-        from_peers=0,
-        layers=len(found.layers),
-        layers_here=0,
-        warning="pulled by the Docker Engine itself",
     )
 
 
