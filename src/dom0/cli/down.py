@@ -138,12 +138,13 @@ async def find_project(engine: Engine) -> str | None:
 async def _what_is_ours(engine: Engine, project: str) -> tuple[Seal, dict[str, dict[str, str]]]:
     """By the files of the machine's agent: the seal of its marks, and what it took over (as `adopted_before`).
 
-    Those of another machine are copied out of its root container. Where there is none, or without the right to read
-    them, the labels decide. Raises EngineError, Unreadable.
+    Those of another machine are copied out of a container of its root container's image that is never started. Where
+    there is no root container, or without the right to read the files, the labels decide. Raises EngineError,
+    Unreadable.
     """
     from dom0 import temporary
-    from dom0.agent.ownership import FILE, read_seal
-    from dom0.agent.store import Damaged, Forbidden, read_json
+    from dom0.agent.ownership import read_seal
+    from dom0.agent.store import Forbidden
     from dom0.agent.take_over import adopted_before
     from dom0.plan.ownership import Seal
 
@@ -151,10 +152,8 @@ async def _what_is_ours(engine: Engine, project: str) -> tuple[Seal, dict[str, d
         state = state_directory()
         if not is_here():
             state = stack.enter_context(temporary.directory("down"))
-            for name in (FILE, "current"):
-                await _copy_state(engine, name, state)
-            with contextlib.suppress(Damaged):
-                await _copy_state(engine, f"generations/{read_json(state / 'current', int)}/generation.json", state)
+            with contextlib.suppress(NotFound):
+                await _copy_state(engine, (await engine.container(ROOT)).image_id, state)
         try:
             seal = read_seal(state)
         except Forbidden:
@@ -162,15 +161,37 @@ async def _what_is_ours(engine: Engine, project: str) -> tuple[Seal, dict[str, d
         return seal, adopted_before(state, project)
 
 
-async def _copy_state(engine: Engine, name: str, into: Path) -> None:
-    """A file of the state directory of the machine whose root container this is; nothing where it is not there."""
+async def _copy_state(engine: Engine, image: str, into: Path) -> None:
+    """What decides ownership.
+
+    Not through the root container: some Engines copy nothing out of one with a mount below /var/run either
+    (`DockerEngine.put_archive`).
+    """
+    from dom0.agent.ownership import FILE
+    from dom0.agent.store import Damaged, read_json
+    from dom0.engine.bodies import ContainerBody, HostConfig
+
+    state = ContainerBody(image=image, labels=labels.NO_PART, host_config=HostConfig(binds=(f"{STATE}:{STATE}:ro",)))
+    reader = await engine.create_container("", state)
+    try:
+        for name in (FILE, "current"):
+            await _copy_file(engine, reader, name, into)
+        with contextlib.suppress(Damaged):
+            number = read_json(into / "current", int)
+            await _copy_file(engine, reader, f"generations/{number}/generation.json", into)
+    finally:
+        await engine.remove_container(reader, force=True)
+
+
+async def _copy_file(engine: Engine, reader: str, name: str, into: Path) -> None:
+    """A file of the state directory that `reader` has mounted; nothing where it is not there."""
     import tarfile
     import tempfile
 
     from dom0.durable import write_atomic
 
     with contextlib.suppress(NotFound), tempfile.TemporaryFile(dir=into) as tar:
-        await engine.get_archive(ROOT, f"{STATE}/{name}", tar)
+        await engine.get_archive(reader, f"{STATE}/{name}", tar)
         tar.seek(0)
         with tarfile.open(fileobj=tar) as archive:
             for entry in archive:
