@@ -27,11 +27,13 @@ from dom0.plan.desired import (
     Dependency,
     Desired,
     HealthTest,
+    InjectedFile,
     Order,
     Role,
     Slot,
     VolumeSpec,
 )
+from dom0.plan.hashing import BY_COMPOSE
 from dom0.plan.memory import CRASH_BUDGET, CRASH_BUDGET_NEW, Memory, Refusal, Version
 from dom0.plan.phase import Phase
 from dom0.plan.planner import Plan, make_plan
@@ -358,6 +360,24 @@ def test_a_child_is_made_with_the_id_of_its_parent_and_remade_with_a_new_one() -
     attached_to_old = container(child, network_mode="container:" + "0" * 64, endpoints=())
     made = plan(desired(child, parent), actual(container(parent), attached_to_old))
     assert only(made).reason == "vpn, which it shares namespaces or volumes with, is a new container"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({}, "Docker Compose made it from another configuration"),
+        ({"parents": ("vpn",)}, "Docker Compose made it, and what shares namespaces or volumes with vpn is made anew"),
+        (
+            {"files": (InjectedFile(path="/key", content=b"", mode=0o400),)},
+            "Docker Compose made it, and what has texts of configs or secrets written into it is made anew",
+        ),
+    ],
+)
+def test_what_compose_made_is_replaced_for_a_reason_that_is_known(fields: dict[str, Any], reason: str) -> None:
+    vpn, app = slot("vpn"), slot("app", **fields)
+    theirs = container(replace(app, hash=f"{BY_COMPOSE}1"))
+    made = plan(desired(vpn, app), actual(container(vpn), theirs))
+    assert only(made).reason == reason
 
 
 @pytest.mark.parametrize("state", [State.REMOVING, State.DEAD])

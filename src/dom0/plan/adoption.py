@@ -76,7 +76,8 @@ def as_it_was(desired: Desired, theirs: Iterable[Container]) -> Desired:
 def fits(container: Container, slot: Slot) -> bool:
     """Whether it is what `docker compose up` would leave running for this project: Compose's hash is over its words.
 
-    Contents that are written into a container are not in that hash; they may be old.
+    Contents that are written into a container are not in that hash, and may be old; of what it shares with another
+    container that one's ID is, so that the hash of the words alone is never the same.
     """
     return (
         container.image_id == slot.image_id
@@ -85,6 +86,16 @@ def fits(container: Container, slot: Slot) -> bool:
         and not slot.files
         and not slot.parents
     )
+
+
+def unfit(slot: Slot) -> str:
+    """Why what Compose made for `slot` is not what it would be now, or cannot be known to be."""
+    if slot.parents:
+        shared = " and ".join(slot.parents)
+        return f"Docker Compose made it, and what shares namespaces or volumes with {shared} is made anew"
+    if slot.files:
+        return "Docker Compose made it, and what has texts of configs or secrets written into it is made anew"
+    return "Docker Compose made it from another configuration"
 
 
 def project_directories(theirs: Iterable[Container | ContainerSummary]) -> Iterator[str]:

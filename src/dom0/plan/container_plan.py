@@ -16,6 +16,7 @@ from dom0.engine.resources import UNLIMITED
 from dom0.engine.values import Container, Health, State
 from dom0.health import Problem, Severity
 from dom0.plan.actual import slot_key
+from dom0.plan.adoption import unfit
 from dom0.plan.desired import Condition, Dependency, Order, Role, Slot
 from dom0.plan.hashing import BY_COMPOSE
 from dom0.plan.hooks import pre_stop_of
@@ -364,7 +365,7 @@ class ContainerPlanner:
             return "its image changed"
         if old.labels.get(HASH) != self.slot.hash:
             by_compose = old.labels.get(HASH, "").startswith(BY_COMPOSE)
-            return "Docker Compose made it from another configuration" if by_compose else "its configuration changed"
+            return unfit(self.slot) if by_compose else "its configuration changed"
         if old.id in self.snapshot.memory.recreate:
             return "recreated"
         return f"{' and '.join(self.slot.parents)}, which it shares namespaces or volumes with, is a new container"
