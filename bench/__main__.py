@@ -187,7 +187,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-_ROUNDS = 3
+_ROUNDS = 5
 _HEAD = """\
 `make bench` writes this part. In one run, on one Docker Engine, dom0 and what a person would take instead take turns
 at the same project; every number is a median. The services are `busybox sleep` with `init: true`. A ratio below 1 means
@@ -204,15 +204,15 @@ that dom0 is faster.
 - Where it falls short: before the first service of a cold `up` comes the root container with its agent, before a change
   the start of Python, a Compose that only reads, and the image. `docker compose` alone has none of that. It is the same
   for two services and for two hundred.
-- A cold `up` of ten services takes longer, by the Engine's log: 30 ms until the command asks for the root container, 60
-  until that runs, 120 until its agent is loaded, 30 until that knows what to do. Compose asks for its first container
-  100 ms earlier. The rest of the command is loaded meanwhile, in 0.1 s of processor time; what the build has read is
-  read no second time. What comes then are containers that start, as with Compose, but for 5 ms of the agent's processor
-  time for each of them; they are created while their network is made. Compose starts all of them at once; the last two
-  of dom0's wait until others run, because eight steps are under way at a time.
-- A change takes 80 ms longer: 70 are the start of Python and what is loaded before Compose can read, 50 Compose, 70
-  the image and what the Engine is asked. More than half of that comes back, because the new container runs before the
-  old one is stopped. The command returns after that stop and two renames, 110 ms later.
+- A cold `up` of ten services takes longer, by the Engine's log and a trace: 30 ms until the command asks for the root
+  container, 120 until that runs, 90 until its agent is loaded, 25 until that asks for the network, which Compose has
+  created 130 ms earlier by then. The rest of the command is loaded meanwhile, in 0.1 s of processor time; what the
+  build has read is read no second time. What comes then are containers that start, as with Compose, but for 6 ms of the
+  agent's processor time for each of them. On two cores at most sixteen steps are under way at a time, so that many
+  services do not swamp a small machine; Compose has no limit.
+- A change takes longer because 100 ms go by until Compose has been started to read the project, 45 until it has, 60
+  with the image and what the Engine is asked. More than half of that comes back, because the new container runs before
+  the old one is stopped. The command returns after that stop and two renames, 105 ms later.
 - **at rest**: memory is the proportional set size of the root container's processes, processor time is that of its
   control group over 130 seconds, with a health check in it.
 """

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 STATE, RUN, ETC = state_directory(), run_directory(), etc_directory()
 ALL_ENDPOINTS = (1, 44)  # the API that takes several networks at create
-STEPS_PER_CORE = 4  # see agent/reconcile
+STEPS_PER_CORE = 8  # see agent/reconcile
 LOOK_AGAIN = 1.0  # seconds between looks whether an Engine that does not answer does again, at another socket or ours
 CUT_OFF = "the Docker Engine has made a new socket; dom0 restarts to connect to it"
 LOST = "the Docker Engine reports this container as ended or removed; dom0 ends, so that no second one runs beside it"

@@ -8,13 +8,14 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.agent.reconcile import PROCESSES_EVERY
-from dom0.engine.bodies import ContainerBody, HealthConfig, Mount, UpdateBody
+from dom0.engine.bodies import ContainerBody, HealthConfig, Mount, NetworkBody, UpdateBody
 from dom0.engine.values import EngineInfo, State
 from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, Order, Slot
 from dom0.plan.memory import Refusal
 from dom0.plan.phase import Phase
 from dom0.testing.box import Box
 from dom0.testing.builders import as_sent, asking, desired, slot
+from dom0.testing.fake_docker import FakeDocker
 from dom0.testing.fake_engine import FakeEngine
 
 RUNNING, EXITED = State.RUNNING, State.EXITED
@@ -67,6 +68,41 @@ async def test_a_container_is_created_while_its_network_is() -> None:
         assert "box_default" not in {network.name for network in await box.person.networks()}
         await box.at_rest()
     assert box.names() == {"box-web-1": RUNNING}
+
+
+class CountingEngine(FakeEngine):
+    """Of containers that are created at once, the most there were: with a network that is created, and without."""
+
+    def __init__(self, docker: FakeDocker) -> None:
+        super().__init__(docker)
+        self.creating = self.networks_under_way = 0
+        self.most = {True: 0, False: 0}
+
+    async def create_container(self, name: str, body: ContainerBody, *, platform: str = "") -> str:
+        self.creating += 1
+        beside = self.networks_under_way > 0
+        self.most[beside] = max(self.most[beside], self.creating)
+        try:
+            return await super().create_container(name, body, platform=platform)
+        finally:
+            self.creating -= 1
+
+    async def create_network(self, name: str, body: NetworkBody) -> str:
+        self.networks_under_way += 1
+        try:
+            return await super().create_network(name, body)
+        finally:
+            self.networks_under_way -= 1
+
+
+async def test_the_containers_that_are_created_at_once_are_limited_and_fewer_while_a_network_is() -> None:
+    box = Box(desired(*(slot(f"s{number}") for number in range(12))))
+    box.engine = engine = CountingEngine(box.docker)
+    engine.latency = lambda call: {"create_network": 1.5, "create_container": 1.0}.get(call.name, 0.0)
+    async with box.running():
+        await box.at_rest()
+    assert len(box.names()) == 12
+    assert engine.most == {True: 1, False: 4}
 
 
 async def test_what_an_image_is_called_now_is_asked_once_for_all_that_are_created_at_once() -> None:

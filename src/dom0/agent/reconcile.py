@@ -3,7 +3,7 @@
 Theory of operation. The loop alone writes its picture and its memory; all others ask it for something and wake it:
 who wants another desired state, steps when they end, the event stream, health gates, the clock. A turn is: refresh the
 picture where it was touched, make the whole plan anew, start those of its steps whose lock is free. Creating and
-starting is bounded by four times the cores (with two, a core waits at times; more only delays the critical path:
+starting is bounded by eight times the cores (with fewer, a core waits at times; more only delays the critical path:
 moby#42096); stopping waits for the services' own processes and is not. Nothing is remembered about what a step was part
 of: the next plan knows.
 """

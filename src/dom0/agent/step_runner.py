@@ -13,7 +13,16 @@ from dom0.agent.clock import Clock
 from dom0.engine.protocol import Engine
 from dom0.engine.values import State
 from dom0.errors import EngineError, EngineUnreachable, NotFound
-from dom0.plan.steps import AnyStep, GiveUpContainer, RunPostStart, StartContainer, StopContainer, StopInScope
+from dom0.plan.steps import (
+    AnyStep,
+    CreateContainer,
+    CreateNetwork,
+    GiveUpContainer,
+    RunPostStart,
+    StartContainer,
+    StopContainer,
+    StopInScope,
+)
 from dom0.plan.text import say_step
 
 log = logging.getLogger(__name__)
@@ -21,6 +30,7 @@ log = logging.getLogger(__name__)
 # steps that wait for people's processes, and of which kind: hooks that hang do not hold up stops
 AWAITS = {StopContainer: "stop", StopInScope: "stop", GiveUpContainer: "stop", RunPostStart: "hook"}
 WAITING = 64  # of each kind under way at once
+BESIDE_NETWORKS = 4  # creates take this part of the limit while networks are created: all starts wait for those
 END_WITHIN = 5.0  # seconds that steps are given when the agent ends; the next one goes on from what is cut off
 
 
@@ -64,12 +74,18 @@ class StepRunner:
         """Take the locks of those that may start now: each lock once, within the limits."""
         reserved = []
         for step in steps:
-            kind = AWAITS.get(type(step))
-            alike = sum(AWAITS.get(type(other)) == kind for other in self._by_lock.values())
-            if step.lock not in self._by_lock and alike < (WAITING if kind else self._limit):
+            if step.lock not in self._by_lock and self._has_room_for(step):
                 self._by_lock[step.lock] = step
                 reserved.append(step)
         return reserved
+
+    def _has_room_for(self, step: AnyStep) -> bool:
+        kind, under_way = AWAITS.get(type(step)), self._by_lock.values()
+        if sum(AWAITS.get(type(other)) == kind for other in under_way) >= (WAITING if kind else self._limit):
+            return False
+        if not isinstance(step, CreateContainer) or not any(isinstance(other, CreateNetwork) for other in under_way):
+            return True
+        return sum(isinstance(other, CreateContainer) for other in under_way) < max(1, self._limit // BESIDE_NETWORKS)
 
     def start(self, step: AnyStep, applier: Applier, tasks: asyncio.TaskGroup) -> None:
         """One that is reserved."""

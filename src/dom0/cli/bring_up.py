@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 
 START_WITHIN = 30.0  # seconds for the agent in a root container that runs to answer
 MARGIN = 2 << 20  # bytes of a request beside the project in it: a small layer, in base64
-_NEEDED = ("dom0.agent.foresee", "dom0.agent.handover", "dom0.agent.source")  # in the end
-ASK_HERE, PAUSE_HERE = 3.0, 0.005  # seconds: to ask on this machine's socket before a process in the container asks
+_NEEDED = ("dom0.agent.handover",)  # in the end
+_NEEDED_FIRST = ("dom0.agent.foresee", "dom0.agent.source")  # where no agent runs yet, and a project is refused here
+ASK_HERE, PAUSE_HERE = 3.0, 0.002  # seconds: to ask on this machine's socket before a process in the container asks
 
 
 def run(
@@ -178,7 +179,8 @@ async def _prepare(engine: Engine, *modules: str) -> None:
     """What takes long to load and to answer, while Compose reads or the root container starts."""
     import asyncio
 
-    await asyncio.gather(engine.info(), asyncio.to_thread(_load, *modules, *_NEEDED))
+    needed = _NEEDED if agent_socket().exists() else (*_NEEDED, *_NEEDED_FIRST)
+    await asyncio.gather(engine.info(), asyncio.to_thread(_load, *modules, *needed))
 
 
 def _load(*modules: str) -> None:
