@@ -175,8 +175,7 @@ def write(found: Sequence[Found]) -> None:
         "`make bench-pull` writes this part as well: an image of four layers from Debian's docker-registry into a "
         "Docker Engine on the same machine, by `dom0 image pull`, the Engine's own pull, and `skopeo copy` to "
         "`docker-daemon:`, in turns. Clean lines three times, of which the medians count. **Sent** is what the line "
-        "carried, of the image's size. `dom0` has the whole start of a Python program in it; it sends the image to "
-        "the Engine when all of it is there, while the Engine unpacks what it pulls itself layer by layer meanwhile."
+        "carried, of the image's size. `dom0` has the whole start of a Python program in it."
     )
     facts = f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
     when = f"Measured {time.strftime('%Y-%m-%d')}: {facts}; {found[0].size / MB:.0f} MB."

@@ -29,6 +29,7 @@ from dom0.durable import Unwritable
 from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo
 from dom0.errors import EngineError, EngineUnreachable, Final, NotFound, NotThere, Unwelcome, UsageError
+from dom0.images.feed import RETRIES, feeding, remove_left_names
 from dom0.images.layers_there import Remembered, in_graph_driver
 from dom0.images.loading import NamedImage, load_as, remove_name
 from dom0.images.names import find
@@ -44,14 +45,14 @@ from dom0.registry.mirrors import Mirrored
 from dom0.registry.peers import Peered
 from dom0.registry.progress import Meter
 from dom0.registry.reference import DEFAULT_REGISTRY, Reference
-from dom0.registry.unpacked import TooMuch, require_at_most
+from dom0.registry.unpacked import Room, TooMuch
 from dom0.registry.verify import PublicKey, require_signed
 from dom0.registry.waste import Waste
+from dom0.socketproxy.scope import is_in_one
 
 KEPT = 2 << 30  # bytes of blobs that stay in a depot for the next pull
 MOST_DAMAGED = 3  # times that a blob may turn out to be damaged after it was fetched
 SMALL, USUAL_RATIO = 1 << 30, 100  # bytes, and times the size: what layers may become on a disk that nobody here knows
-_RETRIES = "Retrying in "  # how the Engine says it: moby's distribution/xfer/download.go
 _NAMING = 60.0  # seconds for a pull of the Engine's own that only adds a name: some kB
 
 
@@ -189,7 +190,7 @@ async def pull_by_engine(
         async with asyncio.timeout(terms.patience) as silence:
             async for progress in engine.pull_image(name, platform=platform, login=login):
                 silence.reschedule(clock() + terms.patience)
-                if progress.status.startswith(_RETRIES) and not retries:
+                if progress.status.startswith(RETRIES) and not retries:
                     raise EngineError(f"image {name}: layer {progress.layer} was cut off")
     except TimeoutError as error:
         raise TimeoutError(f"nothing came for {times.ago(terms.patience)}") from error
@@ -295,6 +296,8 @@ class _Pull(msgspec.Struct, frozen=True):
             layers_here = await self._bring(image)
         if self.info.containerd_store:
             await asyncio.to_thread(self.remembered.add, image.id, image.manifest)
+            if self._is_here:
+                await remove_left_names(self.engine)
         return layers_here
 
     async def _bring(self, image: NamedImage) -> int:
@@ -315,13 +318,16 @@ class _Pull(msgspec.Struct, frozen=True):
             left_out = await self.remembered.in_containerd(self.engine)
         else:
             left_out = await in_graph_driver(self.engine, image.manifest, ids)
-        damaged = 0
+        feeds, damaged = self._is_here and not is_in_one(self.info.labels), 0
         while True:
             missing = [each for each in layers if each.digest not in left_out]
             await asyncio.to_thread(self._make_space, missing)
-            await self._fetch(image, [config, *missing])
             try:
-                await self._load(image, left_out)
+                if feeds and missing:
+                    await self._fetch_and_feed(image, ids, missing, left_out)
+                else:
+                    await self._fetch(image, [config, *missing])
+                    await self._load(image, left_out)
             except EngineError as error:
                 if isinstance(error.__cause__, TooMuch):
                     raise Unwelcome(
@@ -331,12 +337,22 @@ class _Pull(msgspec.Struct, frozen=True):
                 if isinstance(error.__cause__, Damaged) and damaged < MOST_DAMAGED:
                     damaged += 1
                     await asyncio.to_thread(self.depot.discard, error.__cause__.descriptor.digest)
-                elif left_out and not isinstance(error, EngineUnreachable):  # it has less than it seemed
-                    left_out = frozenset()
+                elif (left_out or feeds) and not isinstance(error, EngineUnreachable):  # it has less than it seemed
+                    left_out, feeds = frozenset(), False
                 else:
                     raise
             else:
                 return len(layers) - len(missing)
+
+    async def _fetch_and_feed(
+        self, image: NamedImage, ids: Sequence[str], missing: Sequence[Descriptor], left_out: frozenset[str]
+    ) -> None:
+        """As fetching and then loading it."""
+        most = await asyncio.to_thread(self._most_unpacked, missing)
+        in_containerd = self.info.containerd_store
+        async with feeding(self.engine, self.depot, image, ids, missing, most, containerd_store=in_containerd) as feed:
+            await self._fetch(image, [image.manifest.config, *missing])
+            await self._load(image, left_out | await feed.taken())
 
     async def _config(self, image: NamedImage) -> bytes:
         """Raises Unwritable where it is another one whenever it is read."""
@@ -372,16 +388,24 @@ class _Pull(msgspec.Struct, frozen=True):
         need = Need(depot=coming - here, engine=2 * coming if root else 0)
         self.depot.make_space(need, root or self.depot.root)
 
+    @property
+    def _is_here(self) -> bool:
+        """Whether the Engine is one of this machine, as it seems."""
+        return self.info.name == os.uname().nodename
+
     def _engines_root(self) -> Path | None:
         """None: that of an Engine elsewhere."""
         root = Path(self.info.root_dir)
-        return root if self.info.name == os.uname().nodename and root.is_dir() else None
+        return root if self._is_here and root.is_dir() else None
 
     def _most_unpacked(self, missing: Sequence[Descriptor]) -> int:
-        """Bytes that they may become, beside the copy that the Engine makes of them first."""
-        coming = sum({each.digest: each.size for each in missing}.values())
-        root = self._engines_root()
-        return shutil.disk_usage(root).free - RESERVE - coming if root else SMALL + USUAL_RATIO * coming
+        """Bytes that they may become, beside what is still to come, and the copy that the Engine makes of them."""
+        sizes = {each.digest: each.size for each in missing}
+        coming, root = sum(sizes.values()), self._engines_root()
+        if root is None:
+            return SMALL + USUAL_RATIO * coming
+        to_come = coming - sum(self.depot.have(digest, size) for digest, size in sizes.items())
+        return shutil.disk_usage(root).free - RESERVE - coming - to_come
 
     async def _load(self, image: NamedImage, left_out: frozenset[str]) -> None:
         """Raises EngineError, also where the Engine says that it loaded the archive, and has not what is in it.
@@ -412,8 +436,14 @@ class _Pull(msgspec.Struct, frozen=True):
 
         missing = [each for each in image.manifest.layers if each.digest not in left_out]
         most, stop = await asyncio.to_thread(self._most_unpacked, missing), threading.Event()
+        room = Room(most, opened, stop)
+
+        def count() -> None:
+            for layer in missing:
+                room.take(layer)
+
         beside = ThreadPoolExecutor(1)  # the Engine meanwhile reads the archive, and unpacks nothing before its end
-        counting = beside.submit(require_at_most, most, missing, opened, stop)
+        counting = beside.submit(count)
         try:
             await load_as(self.engine, reference, image, opened, left_out, counting.result)
         finally:

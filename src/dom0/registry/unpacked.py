@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import IO
 
 from dom0.registry.manifest import Descriptor
@@ -32,37 +32,44 @@ class TooMuch(OSError):
         super().__init__(f"layer {layer.digest}: {why}")
 
 
-def require_at_most(
-    most: int, layers: Sequence[Descriptor], opened: Callable[[Descriptor], IO[bytes]], stop: threading.Event
-) -> None:
-    """Raises TooMuch where all together become more than `most` bytes, or one is packed as no image is; OSError.
+class Room:
+    """`most` bytes for what all layers together become. Each is taken once, in any order and from any thread."""
 
-    Returns at once when `stop` is set.
-    """
-    packed: list[Descriptor] = []
-    total = 0
-    for layer in layers:
-        with opened(layer) as file:
-            head = file.read(6)
-            file.seek(0)
-            if head.startswith(_GZIP):
-                packed.append(layer)
-            elif other := next((name for magic, name in _OTHERS.items() if head.startswith(magic)), ""):
-                raise TooMuch(layer, f"is packed by {other}, as no image is")
-            else:
-                is_zstd = head.startswith(_ZSTD) or int.from_bytes(head[:4], "little") in _SKIPPED
-                total += _by_zstd(layer, file, most - total, stop) if is_zstd else layer.size
-        _check(layer, total, most)
-    while packed and total + MOST_BY_GZIP * sum(layer.size for layer in packed) > most:
-        layer = packed.pop()
-        with opened(layer) as file:
-            total += _by_gzip(layer, file, most - total, stop)
-        _check(layer, total, most)
+    def __init__(self, most: int, opened: Callable[[Descriptor], IO[bytes]], stop: threading.Event) -> None:
+        self._most = most
+        self._opened = opened
+        self._stop = stop
+        self._total = 0  # of those that were looked at
+        self._packed: list[Descriptor] = []  # by gzip, and not unpacked yet
+        self._lock = threading.Lock()
 
+    def take(self, layer: Descriptor) -> None:
+        """Raises TooMuch where there is no room for it, or it is packed as no image is; OSError.
 
-def _check(layer: Descriptor, total: int, most: int) -> None:
-    if total > most:
-        raise TooMuch(layer, f"with it the image becomes more than {most >> 20} MiB when it is unpacked")
+        Returns at once when `stop` is set.
+        """
+        with self._lock:
+            with self._opened(layer) as file:
+                head = file.read(6)
+                file.seek(0)
+                if head.startswith(_GZIP):
+                    self._packed.append(layer)
+                elif other := next((name for magic, name in _OTHERS.items() if head.startswith(magic)), ""):
+                    raise TooMuch(layer, f"is packed by {other}, as no image is")
+                else:
+                    is_zstd = head.startswith(_ZSTD) or int.from_bytes(head[:4], "little") in _SKIPPED
+                    left = self._most - self._total
+                    self._total += _by_zstd(layer, file, left, self._stop) if is_zstd else layer.size
+            self._check(layer)
+            while self._packed and self._total + MOST_BY_GZIP * sum(each.size for each in self._packed) > self._most:
+                unpacked = self._packed.pop()
+                with self._opened(unpacked) as file:
+                    self._total += _by_gzip(unpacked, file, self._most - self._total, self._stop)
+                self._check(unpacked)
+
+    def _check(self, layer: Descriptor) -> None:
+        if self._total > self._most:
+            raise TooMuch(layer, f"with it the image becomes more than {self._most >> 20} MiB when it is unpacked")
 
 
 def _by_gzip(layer: Descriptor, file: IO[bytes], most: int, stop: threading.Event) -> int:

@@ -1,0 +1,235 @@
+"""An Engine on this machine takes layers while others still come, and nothing of ours stays there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from dom0.engine.docker import DockerEngine
+from dom0.engine.values import EngineInfo, PullProgress
+from dom0.errors import NotFound
+from dom0.images.pull import KEPT, pull
+from dom0.registry.depot import Depot
+from dom0.registry.manifest import CONFIGS, LAYERS, OCI_MANIFEST, digest_of
+from dom0.registry.progress import Meter
+from dom0.registry.reference import parse
+from dom0.testing import debian_registry
+from dom0.testing.debian_registry import DebianRegistry, written
+from dom0.testing.fake_docker import FakeDocker
+from dom0.testing.fake_engine import FakeEngine
+from dom0.testing.hosts import CONTAINERD_STORE, OWN_STORE, Host
+from dom0.testing.possible import require
+from dom0.testing.tars import tar_of
+
+STORES = {"own": OWN_STORE, "containerd": CONTAINERD_STORE}
+BASE, TOP = {"base": os.urandom(1 << 20)}, {"top": os.urandom(4 << 20)}
+BOTH_STORES = pytest.mark.parametrize("store", STORES)
+
+
+@pytest.fixture
+def host(fresh_host: Callable[..., Host], store: str) -> Host:
+    return fresh_host(config=STORES[store])
+
+
+@pytest.fixture
+def near(host: Host, tmp_path: Path) -> Iterator[DebianRegistry]:
+    """On that host."""
+    require(debian_registry.missing(), "tests of a registry")
+    (tmp_path / "near").mkdir()
+    with DebianRegistry(tmp_path / "near", popen=host.popen) as registry:
+        yield registry
+
+
+def dom0_pull(host: Host, name: str) -> Any:
+    return json.loads(host.run([sys.executable, "-m", "dom0", "image", "pull", "--json", name]).stdout)[0]
+
+
+def names(host: Host) -> list[str]:
+    listed = host.docker("image", "ls", "--all", "--format={{.Repository}}:{{.Tag}}").stdout
+    return sorted(listed.split())
+
+
+def content(host: Host, image: str, file: str) -> bytes:
+    """Of a container of it."""
+    host.docker("create", "--name=made", image, "none")
+    host.docker("cp", f"made:/{file}", "/var/lib/dom0/copied")
+    host.docker("rm", "made")
+    return (host.state / "copied").read_bytes()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("store", ["own"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_layer_is_unpacked_while_the_next_one_comes_and_gone_when_the_pull_is_ended(
+    host: Host, near: DebianRegistry, number: signal.Signals
+) -> None:
+    near.content.image("team/app", "1", [BASE, TOP])
+    unpacked = host.path("/var/lib/docker/image/overlay2/layerdb/sha256") / digest_of(tar_of(BASE)).partition(":")[2]
+    before = names(host)
+    faults = json.dumps({"rate": 1e6})
+    argv = [sys.executable, "-m", "dom0.testing.fault_proxy", near.host.rpartition(":")[2], faults]
+    with host.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as line:
+        assert line.stdin
+        assert line.stdout
+        name = f"127.0.0.1:{line.stdout.readline().decode().strip()}/team/app:1"
+        with host.popen([sys.executable, "-m", "dom0", "image", "pull", name], stderr=subprocess.DEVNULL) as pull:
+            wait_for(unpacked.exists)
+            pull.send_signal(number)
+        wait_for(lambda: not unpacked.exists())
+        assert names(host) == before
+        dom0_pull(host, name)
+        line.stdin.close()
+    assert names(host) == sorted([*before, name])
+    assert content(host, name, "base") == BASE["base"]
+    assert content(host, name, "top") == TOP["top"]
+
+
+@pytest.mark.parametrize("store", ["containerd"])
+def test_no_name_of_ours_stays_nor_of_a_pull_that_was_killed(host: Host, near: DebianRegistry) -> None:
+    near.content.image("team/app", "1", [BASE, TOP], platforms=["linux/amd64", "linux/arm64"])
+    name, before = f"{near.host}/team/app:1", names(host)
+    killed, runs = "127.0.0.1:1/dom0-loaded:0123", f"{near.host}/dom0-loaded:0123"
+    for each in (killed, runs):
+        host.docker("tag", "busybox:test", each)
+    began = str(int(time.time()))
+    dom0_pull(host, name)
+    events = host.docker(
+        "events", f"--since={began}", f"--until={int(time.time()) + 1}", "--filter=event=pull", "--format=json"
+    )
+    (pulled,) = map(json.loads, events.stdout.splitlines())
+    assert "/dom0-loaded" in pulled["Actor"]["Attributes"]["name"]
+    assert names(host) == sorted([*before, name, runs])
+    assert content(host, name, "top") == TOP["top"]
+
+
+@BOTH_STORES
+def test_a_layer_that_was_damaged_on_the_disk_comes_again(host: Host, near: DebianRegistry) -> None:
+    near.content.image("team/app", "1", [BASE, TOP])
+    name = f"{near.host}/team/app:1"
+    made = dom0_pull(host, name)
+    host.docker("image", "rm", "--force", made["id"])
+    damaged = max((host.state / "pull").glob("*/blob"), key=lambda blob: blob.stat().st_size)
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    again = dom0_pull(host, name)
+    assert (again["id"], again["received"]) == (made["id"], damaged.stat().st_size)
+    assert content(host, name, "top") == TOP["top"]
+
+
+@BOTH_STORES
+def test_of_an_image_that_becomes_too_much_the_engine_gets_no_end(host: Host, near: DebianRegistry) -> None:
+    """Of several layers, of which the last one is a bomb."""
+    free = shutil.disk_usage(host.path("/var/lib/docker")).free
+    blocks = b"\x02\x00\x10\x00" * (free >> 16) + b"\x01\x00\x00"  # each becomes 128 KiB
+    bomb = near.content.blob("team/app", b"\x28\xb5\x2f\xfd\x00\x58" + blocks, LAYERS[2])
+    base = near.content.blob("team/app", tar_of(BASE), LAYERS[0])
+    rootfs = {"type": "layers", "diff_ids": [digest_of(tar_of(BASE)), digest_of(b"")]}
+    config = {"os": "linux", "architecture": "amd64", "config": {}, "rootfs": rootfs, "history": []}
+    described = near.content.blob("team/app", json.dumps(config).encode(), CONFIGS[0])
+    layers = [written(base), written(bomb)]
+    document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": written(described), "layers": layers}
+    near.content.manifest("team/app", document, "1")
+    before = names(host)
+    pull = [sys.executable, "-m", "dom0", "image", "pull", f"{near.host}/team/app:1"]
+    refused = host.run(pull, check=False)
+    assert refused.code != 0
+    assert f"layer {bomb.digest}: with it the image becomes more than" in refused.stderr
+    assert names(host) == before
+
+
+@BOTH_STORES
+def test_a_layer_that_the_engine_cannot_unpack_ends_the_pull(host: Host, near: DebianRegistry) -> None:
+    layers = [written(near.content.blob("team/app", each, LAYERS[0])) for each in (b"no archive" * 100, tar_of(BASE))]
+    rootfs = {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]}
+    config = {"os": "linux", "architecture": "amd64", "config": {}, "rootfs": rootfs, "history": []}
+    described = near.content.blob("team/app", json.dumps(config).encode(), CONFIGS[0])
+    document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": written(described), "layers": layers}
+    near.content.manifest("team/app", document, "1")
+    before = names(host)
+    pull = [sys.executable, "-m", "dom0", "image", "pull", f"{near.host}/team/app:1"]
+    refused = host.run(pull, check=False)
+    assert refused.code != 0
+    assert "nor can the Docker Engine pull it" in refused.stderr
+    assert names(host) == before
+
+
+@pytest.mark.parametrize("store", ["own"])
+async def test_a_layer_whose_digest_the_engine_does_not_know_does_not_come_again(
+    host: Host, near: DebianRegistry, tmp_path: Path
+) -> None:
+    """It was loaded from elsewhere and not pulled, so the Engine asks for it."""
+    (tmp_path / "far").mkdir()
+    with DebianRegistry(tmp_path / "far") as far:
+        far.content.image("team/base", "1", [BASE])
+        engine = await DockerEngine.connect(host.docker_host)
+        await pull(engine, Depot(tmp_path / "depot", KEPT), parse(f"{far.host}/team/base:1"), meter=Meter())
+        await engine.close()
+    near.content.image("team/app", "1", [BASE, {"text": b"hello\n"}])
+    made = dom0_pull(host, f"{near.host}/team/app:1")
+    assert (made["layers_here"], made["received"] < len(BASE["base"])) == (1, True)
+    assert content(host, f"{near.host}/team/app:1", "text") == b"hello\n"
+
+
+class Stranger(FakeEngine):
+    """One that is told of an address on this machine, where somebody else asks."""
+
+    def __init__(self, layers: Collection[str]) -> None:
+        super().__init__(FakeDocker())
+        self.answers: list[int] = []
+        self._layers = layers
+
+    async def info(self) -> EngineInfo:
+        return replace(await super().info(), machine="x86_64", name=os.uname().nodename)
+
+    async def pull_image(
+        self, ref: str, *, platform: str = "", login: Mapping[str, str] = {}
+    ) -> AsyncIterator[PullProgress]:
+        address, _, rest = ref.partition("/")
+        if not rest.startswith("dom0-loaded:"):
+            raise NotFound(f"image {ref}: unknown")
+        repository, _, tag = rest.partition(":")
+        wrong = {"Authorization": "Basic ZG9tMDpub3RoaW5n"}
+        blobs = [f"/v2/{repository}/blobs/{each}" for each in (digest_of(b""), *self._layers)]
+        for path in ("/v2/", f"/v2/{repository}/manifests/{tag}", *blobs):
+            for headers in ({}, wrong):
+                self.answers.append(await asyncio.to_thread(_status, address, path, headers))
+        async for progress in super().pull_image(ref):
+            yield progress
+
+
+def _status(address: str, path: str, headers: Mapping[str, str]) -> int:
+    with contextlib.closing(http.client.HTTPConnection(address)) as connection:
+        connection.request("GET", path, headers=dict(headers))
+        return connection.getresponse().status
+
+
+async def test_nobody_else_on_the_machine_is_given_a_layer(tmp_path: Path) -> None:
+    require(debian_registry.missing(), "tests of a registry")
+    (tmp_path / "registry").mkdir()
+    with DebianRegistry(tmp_path / "registry") as registry:
+        registry.content.image("team/app", "1", [BASE])
+        blobs = registry.content.directory.rglob("data")
+        engine, name = Stranger([digest_of(blob.read_bytes()) for blob in blobs]), f"{registry.host}/team/app:1"
+        await pull(engine, Depot(tmp_path / "depot", KEPT), parse(name), meter=Meter())
+    assert len(engine.answers) > 10
+    assert set(engine.answers) == {401}
+    assert (await engine.image(name)).tags == (name,)
