@@ -409,7 +409,8 @@ class Current:
                 watch.giving_back = self._start(give_back)
             if not watch.giving_back.done():
                 return
-        self.verdict, self._failure = self._failure, None
+        if self._failure is not None:  # else told already, by a try that could not be written
+            self.verdict, self._failure = self._failure, None
         if target is not None:
             self.go_back(target, cause=f"generation {failed.number} {failed.outcome}: {failed.reason}")
         else:
