@@ -24,6 +24,7 @@ from dom0.socketproxy.scope import LABEL, is_in_one, is_made_inside
 
 OF_CONTAINERS = ("connect", "disconnect", "mount", "unmount")  # events that leave networks and volumes as they are
 OF_OTHERS = ("create", "rename", "destroy", "start", "die")  # events of containers of others that concern us
+INSPECTED_AT_ONCE = 8  # containers; one that the Engine works on is answered late
 SURE = 2  # looks in a row at a process that is gone: of one that has just ended the Engine tells in between
 
 
@@ -74,8 +75,7 @@ class Observer:
         """Look again at what events marked and at the containers in `touched`; those in `later` another time."""
         marked = self._dirty | set(touched)
         dirty, self._dirty = marked.difference(later), marked.intersection(later)
-        inspected = [await self._inspect(container_id) for container_id in dirty]
-        for container in sorted(filter(None, inspected), key=lambda one: one.created):
+        for container in sorted(await self._inspect_all(dirty), key=lambda one: one.created):
             if own_labels := self.adopted.get(container.id):
                 self._containers[container.id] = replace(container, labels={**container.labels, **own_labels})
             elif await self._ownership.owns(container, self._engine):
@@ -183,6 +183,23 @@ class Observer:
                 if self._is_cut_off(self._inside[row.id]):
                     scope = row.labels[LABEL].split("/")[1]
                     found[scope] = (*found.get(scope, ()), row.name)
+        return found
+
+    async def _inspect_all(self, container_ids: Iterable[str]) -> list[Container]:
+        """Those that are there. Raises as `_inspect`."""
+        turns = asyncio.Semaphore(INSPECTED_AT_ONCE)
+
+        async def inspect(container_id: str) -> Container | None:
+            async with turns:
+                return await self._inspect(container_id)
+
+        inspected = await asyncio.gather(*map(inspect, container_ids), return_exceptions=True)
+        found = []
+        for one in inspected:
+            if isinstance(one, BaseException):
+                raise one
+            if one is not None:
+                found.append(one)
         return found
 
     async def _inspect(self, container_id: str) -> Container | None:
