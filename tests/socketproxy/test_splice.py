@@ -72,6 +72,17 @@ async def test_what_is_there_goes_at_once_of_however_many_pieces_it_is() -> None
         await asyncio.gather(splicing, return_exceptions=True)
 
 
+async def test_an_archive_whose_pieces_begin_with_little_is_not_waited_for() -> None:
+    async with ends() as (says, source, target, reader):
+        splicing = asyncio.create_task(splice(source, target, gathers=3600))
+        async with asyncio.timeout(30):
+            for size in (32 << 10, *(4 << 10, 28 << 10) * 10):
+                await asyncio.get_running_loop().sock_sendall(says, bytes(size))
+                assert await reader.readexactly(size) == bytes(size)
+        splicing.cancel()
+        await asyncio.gather(splicing, return_exceptions=True)
+
+
 async def test_much_is_moved_by_the_kernel_and_no_pipe_stays_open() -> None:
     before = _pipes()
     async with ends() as (says, source, target, reader):

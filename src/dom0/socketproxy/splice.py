@@ -21,6 +21,7 @@ from dom0.http.channel import Streams
 MOST = 1 << 20  # bytes at once, in a pipe of 256 pieces
 READ = 64 << 10  # bytes at once
 MUCH = 24 << 10  # bytes: the Engine writes an archive in pieces of 32 kB, and has fewer of a log under way
+FEW = 4  # in a row: of an archive less comes now and then, as the Engine begins each piece with 4 kB of it
 
 
 class _Selector(selectors.EpollSelector):
@@ -56,7 +57,7 @@ async def splice(source: Streams, target: asyncio.StreamWriter, *, gathers: floa
         origin, goal = (opened.enter_context(end.get_extra_info("socket").dup()) for end in (writer, target))
         origin.setblocking(False)
         goal.setblocking(False)
-        loop, pipe, is_much = asyncio.get_running_loop(), (-1, -1), False
+        loop, pipe, little, is_much = asyncio.get_running_loop(), (-1, -1), FEW, False
         while True:
             try:
                 if is_much:
@@ -75,7 +76,8 @@ async def splice(source: Streams, target: asyncio.StreamWriter, *, gathers: floa
                     left -= os.splice(pipe[0], goal.fileno(), left) if is_much else goal.send(piece[-left:])
                 except BlockingIOError:
                     await _ready(goal.fileno(), loop.add_writer, loop.remove_writer)
-            is_much = size >= MUCH
+            little = 0 if size >= MUCH else little + 1
+            is_much = little < FEW
             if is_much and pipe[0] < 0:
                 pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
                 for end in pipe:
