@@ -31,7 +31,12 @@ async def by_events(channel: Channel) -> AsyncIterator[bytes]:
         yield bytes(event.data)
 
 
-READ = [by_events, Channel.content]
+async def by_content(channel: Channel) -> AsyncIterator[bytes]:
+    async for part in channel.content():
+        yield bytes(part)
+
+
+READ = [by_events, by_content]
 
 
 @asynccontextmanager
@@ -82,11 +87,39 @@ async def test_requests_that_wait_for_no_answer_wait_with_their_sender(sent: byt
         for _ in range(200):
             await asyncio.sleep(0.001)  # in which as much comes as is let in
             assert isinstance(await channel.receive(), h11.Request)
-            assert b"".join([part async for part in channel.content()]) == b"a" * 1024
+            assert b"".join([part async for part in by_content(channel)]) == b"a" * 1024
             assert await answered(channel)
             begun, _ = channel.leave()
             held.append(len(begun))
         assert max(held) < 1 << 20
+
+
+@pytest.mark.parametrize("sent", [LENGTH, CHUNKS])
+async def test_what_is_passed_on_in_chunks_is_what_came(sent: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    target = Channel(h11.CLIENT, await asyncio.open_unix_connection(sock=ours))
+    came = h11.Connection(h11.SERVER)
+
+    async def read() -> bytes:
+        body = b""
+        while not isinstance(event := came.next_event(), h11.EndOfMessage):
+            if event is h11.NEED_DATA:
+                came.receive_data(await asyncio.get_running_loop().sock_recv(theirs, 50_000))
+            elif isinstance(event, h11.Data):
+                body += event.data
+        return body
+
+    async with asked(sent) as source, asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(read())
+        await source.receive()
+        head = [("Host", "a"), ("Transfer-Encoding", "chunked")]
+        await target.send(h11.Request(method="POST", target="/", headers=head))
+        await target.send_chunks(source.content())
+        await target.send(h11.EndOfMessage())
+    assert reading.result() == BODY
+    target.abort()
+    theirs.close()
 
 
 async def test_a_body_is_read_where_no_descriptor_is_left() -> None:
@@ -95,7 +128,7 @@ async def test_a_body_is_read_where_no_descriptor_is_left() -> None:
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
         try:
-            found = b"".join([part async for part in channel.content()])
+            found = b"".join([part async for part in by_content(channel)])
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
         assert found == BODY
@@ -126,7 +159,7 @@ async def test_who_leaves_content_goes_on_with_what_is_left() -> None:
     async with asked(CHUNKS + NEXT) as channel:
         await channel.receive()
         async with aclosing(channel.content()) as content:
-            first = await anext(content)
+            first = bytes(await anext(content))
         assert first + b"".join([part async for part in by_events(channel)]) == BODY
         assert await answered(channel)
         assert isinstance(await channel.receive(), h11.Request)

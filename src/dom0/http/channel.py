@@ -162,17 +162,26 @@ class Channel:
         data: bytes | memoryview = b""
         while True:
             try:
-                content = chunks.feed(data)
+                parts = chunks.feed(data)
             except ValueError as error:
                 self._is_broken = True
                 raise Malformed(str(error), 400) from error
-            if content:
-                return h11.Data(content)
+            if parts:
+                content = self._together(parts) if isinstance(data, memoryview) else b"".join(parts)
+                return h11.Data(cast("bytes", content))
             if chunks.has_ended:
                 return h11.EndOfMessage()
             data = await self._read()
             if not data:
                 raise ConnectionResetError("closed in the middle of a message")
+
+    def _together(self, parts: list[memoryview]) -> memoryview:
+        """What was read into the buffer, moved there: memory that the kernel has to find costs more than a copy."""
+        size = 0
+        for part in parts:
+            self._buffer[size : size + len(part)] = part
+            size += len(part)
+        return self._buffer[:size]
 
     async def _read(self) -> bytes | memoryview:
         """A view is of what is there until the next one is read."""
@@ -185,10 +194,11 @@ class Channel:
         size = await asyncio.get_running_loop().sock_recv_into(self._source, self._buffer)
         return self._buffer[:size]
 
-    async def content(self) -> AsyncGenerator[bytes]:
-        """What is still to come of the message, as `receive` gives it, where it may be much. Of a plain socket.
+    async def content(self) -> AsyncGenerator[bytes | memoryview]:
+        """What is still to come of the message, where it may be much. Of a plain socket.
 
-        It is read past asyncio's streams, whose copies cost more than all else, until this is closed.
+        It is read past asyncio's streams, whose copies cost more than all else, until this is closed. A view is of what
+        is there until the next part is asked for.
         """
         transport = cast("asyncio.Transport", self._writer.transport)
         with ExitStack() as stack:
@@ -208,7 +218,7 @@ class Channel:
                 stack.callback(setattr, self, "_buffer", memoryview(b""))
                 stack.callback(setattr, self, "_source", None)
             while isinstance(event := await self.receive(), h11.Data):
-                yield bytes(event.data)
+                yield event.data
 
     async def skip_rest(self, within: float) -> None:
         """Read what is left of a message, for so many seconds: who cannot send all of it may not look for an answer."""
@@ -227,6 +237,26 @@ class Channel:
     async def send_content(self, part: bytes | memoryview) -> None:
         """A part of the message's. As `send`."""
         await self.send(h11.Data(cast("bytes", part)))
+
+    async def send_chunks(self, parts: AsyncIterator[bytes | memoryview]) -> None:
+        """Parts of a message in chunks, past asyncio's streams, as `content` is read. To a plain socket. As `send`."""
+        self._writer.transport.set_write_buffer_limits(0)
+        await self._writer.drain()
+        loop = asyncio.get_running_loop()
+        with self._writer.get_extra_info("socket").dup() as target:
+            target.setblocking(False)
+            async for part in parts:
+                if not part:  # as a chunk it would be the last one
+                    continue
+                pieces = (b"%x\r\n" % len(part), part, b"\r\n")
+                try:
+                    sent = target.sendmsg(pieces)
+                except BlockingIOError:
+                    sent = 0
+                for piece in pieces:
+                    if sent < len(piece):
+                        await loop.sock_sendall(target, memoryview(piece)[sent:])
+                    sent = max(0, sent - len(piece))
 
     async def send_continue(self) -> None:
         """If the client sends its body only when it is told to."""

@@ -1,7 +1,8 @@
 """A message in chunks (RFC 9112, 7.1), as it is received: bytes in, content out, whatever pieces they come in.
 
 It takes what h11 takes, or less, and costs a tenth: h11 makes an event and three copies of each chunk, and Docker's
-clients send 32 kB in one. Extensions and trailers are read and left out. What is kept is a line that has not ended.
+clients send 32 kB in one. Here it is none. Extensions and trailers are read and left out. What is kept is a line
+that has not ended.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ class Chunks:
         self._ends_chunk = False  # the next line, which is empty
         self._trailer = -1  # bytes of its lines, when it has begun
 
-    def feed(self, data: bytes | memoryview) -> bytes:
-        """The content in `data`. Raises ValueError for what is not in chunks; then it is fed no more."""
+    def feed(self, data: bytes | memoryview) -> list[memoryview]:
+        """The content in `data`, part by part. Raises ValueError for what is not in chunks; then it is fed no more."""
         view = memoryview(self.rest + data if self.rest else data)
-        at, content = 0, []
+        at, content = 0, list[memoryview]()
         while not self.has_ended:
             if self._left:
                 if at == len(view):
@@ -47,7 +48,7 @@ class Chunks:
             self._take_line(line)
             at += len(line) + 2
         self.rest = bytes(view[at:])
-        return b"".join(content)
+        return content
 
     def _take_line(self, line: bytes) -> None:
         if self._trailer >= 0:

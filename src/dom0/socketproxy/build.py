@@ -14,7 +14,7 @@ services, the Dockerfile that is sent labels it as made in the scope, and emptie
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 from dom0.socketproxy import dockerfile, images, inner, networks, shown, strict, tarstream
 from dom0.socketproxy.context import Asked, Call, Context, Document
@@ -96,8 +96,8 @@ async def _network(context: Context, mode: str) -> str:
 
 
 async def _context(
-    context: Context, chunks: AsyncIterator[bytes], path: str, arguments: Sequence[str], names: dict[str, str]
-) -> AsyncIterator[bytes | memoryview]:
+    context: Context, chunks: tarstream.Pieces, path: str, arguments: Sequence[str], names: dict[str, str]
+) -> tarstream.Pieces:
     writer = tarstream.Writer()
     found: bytearray | None = None
     passes = True

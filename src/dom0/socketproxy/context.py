@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -17,13 +17,14 @@ from dom0.socketproxy.refusal import BAD_REQUEST, Refused
 from dom0.socketproxy.refusals import Refusals
 from dom0.socketproxy.room import Room
 from dom0.socketproxy.scope import Scope
+from dom0.socketproxy.tarstream import Pieces
 from dom0.socketproxy.upstream import Reply, Upstream
 
 Line = Callable[[dict[str, Any]], dict[str, Any] | None]
 """Of a stream of documents: as the scope sees it, None where it is none of its business."""
 
 
-Archive = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes | memoryview]]
+Archive = Callable[[Pieces], Pieces]
 """From what a client sends to what the Engine gets. Raises Refused: the Engine then gets no end, and does nothing."""
 
 

@@ -8,9 +8,7 @@ Read is the format with a manifest.json, of Docker 1.10 and later, with its laye
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -26,8 +24,6 @@ LARGEST_DOCUMENT = 4 << 20  # bytes
 LARGEST_DOCUMENTS = 8 << 20  # bytes, of all that may be an image's configuration
 LARGEST_CONFIG = 256 << 10  # bytes: its labels are in lists of images, and in events, which others read
 MOST_FILES = 10_000
-HASHED_AT_ONCE = 512 << 10  # bytes, while as much comes
-PIECES_AT_ONCE = 256  # at most: one of a byte takes 200
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -46,7 +42,7 @@ class _Config(msgspec.Struct, frozen=True, kw_only=True):
     rootfs: _RootFs
 
 
-async def shown(scope: Scope, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes | memoryview]:
+async def shown(scope: Scope, chunks: tarstream.Pieces) -> tarstream.Pieces:
     """What the Engine saves, with the scope's names and labels. Raises Refused."""
     writer = tarstream.Writer()
     documents: dict[str, bytes] = {}
@@ -118,24 +114,24 @@ class Loaded:
         self._documents: dict[str, bytes] = {}  # files that may be JSON, by path
         self._room = LARGEST_DOCUMENTS
 
-    async def pass_on(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes | memoryview]:
+    async def pass_on(self, chunks: tarstream.Pieces) -> tarstream.Pieces:
         """All but what names the images. Raises Refused."""
         entry = tarstream.Entry(name="")
-        digest, document = _Digest(), bytearray()
+        digest, document = hashlib.sha256(), bytearray()
         async for event in tarstream.read(chunks):
             if isinstance(event, tarstream.Entry):
-                self._finish(entry, await digest.read(), document)
-                entry, digest, document = event, _Digest(), bytearray()
+                self._finish(entry, digest.hexdigest(), document)
+                entry, digest, document = event, hashlib.sha256(), bytearray()
                 self._check(entry)
                 if entry.name and entry.name not in NAMING:
                     yield self._writer.begin(entry)
                 continue
-            await digest.take(event)
+            if entry.name not in NAMING:
+                yield event  # first, so that the Engine reads it while it is hashed
+            digest.update(event)
             if entry.size <= LARGEST_DOCUMENT:
                 document += event
-            if entry.name not in NAMING:
-                yield event
-        self._finish(entry, await digest.read(), document)
+        self._finish(entry, digest.hexdigest(), document)
 
     def _check(self, entry: tarstream.Entry) -> None:
         if entry.type not in (tarstream.FILE, tarstream.DIRECTORY):
@@ -148,7 +144,7 @@ class Loaded:
     def _finish(self, entry: tarstream.Entry, digest: str, document: bytearray) -> None:
         if entry.type != tarstream.FILE or not entry.name:
             return
-        self._digests[entry.name] = digest
+        self._digests[entry.name] = f"sha256:{digest}"
         if document.startswith((b"{", b"[")):
             self._room -= len(document)
             if self._room < 0:
@@ -181,38 +177,6 @@ class Loaded:
     def end(self, images: list[Image]) -> bytes:
         content = msgspec.json.encode(images)
         return self._writer.begin(tarstream.Entry(name=MANIFEST, size=len(content))) + content + self._writer.end()
-
-
-class _Digest:
-    """Of a file, by a thread: what it hashes is passed on meanwhile, which takes another processor as long."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self._pieces: list[memoryview] = []
-        self._size = 0  # of these, bytes
-        self._hashing: asyncio.Task[None] | None = None
-
-    async def take(self, piece: memoryview) -> None:
-        """`piece` is of bytes that do not change."""
-        self._pieces.append(piece)
-        self._size += len(piece)
-        if self._size >= HASHED_AT_ONCE or len(self._pieces) >= PIECES_AT_ONCE:
-            await self._end()
-            self._hashing = asyncio.create_task(asyncio.to_thread(self._update, self._pieces))
-            self._pieces, self._size = [], 0
-
-    async def read(self) -> str:
-        await self._end()
-        self._update(self._pieces)
-        return f"sha256:{self._hash.hexdigest()}"
-
-    async def _end(self) -> None:
-        if self._hashing:
-            await self._hashing
-
-    def _update(self, pieces: list[memoryview]) -> None:
-        for piece in pieces:
-            self._hash.update(piece)
 
 
 def _check_size(entry: tarstream.Entry) -> None:

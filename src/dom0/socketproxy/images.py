@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import translate
 from typing import Any
 
@@ -30,6 +30,7 @@ from dom0.socketproxy.refusal import (
     too_many,
 )
 from dom0.socketproxy.scope import REPOSITORY, TAG
+from dom0.socketproxy.tarstream import Pieces
 
 FILTERS = ("before", "dangling", "label", "since")
 _REFERENCE = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,255}")
@@ -183,7 +184,7 @@ async def loaded(context: Context, asked: Asked) -> Call:
     )
 
 
-async def _load(context: Context, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes | memoryview]:
+async def _load(context: Context, chunks: Pieces) -> Pieces:
     archive = imagearchive.Loaded()
     async for chunk in archive.pass_on(chunks):
         yield chunk

@@ -18,7 +18,7 @@ from dom0.http.channel import Channel, Headers, Malformed, while_sending
 from dom0.socketproxy.context import Archive, Call, Context, Document, Line
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused
 from dom0.socketproxy.splice import splice
-from dom0.socketproxy.tarstream import BLOCK
+from dom0.socketproxy.tarstream import BLOCK, Pieces
 from dom0.socketproxy.upstream import BAD_GATEWAY, HOST
 
 LONGEST_LINE = 16 << 20  # bytes
@@ -76,15 +76,14 @@ async def _send_archive(client: Channel, engine: Channel, through: Archive | Non
     try:
         await client.send_continue()
         async with contextlib.aclosing(client.content()) as content:
-            async for chunk in (plain if through is None else through)(content):
-                await engine.send_content(chunk)
+            await engine.send_chunks((plain if through is None else through)(content))
         await engine.send(h11.EndOfMessage())
     except (OSError, Refused, Malformed):
         engine.abort()  # ends the wait for an answer
         raise
 
 
-async def plain(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def plain(chunks: Pieces) -> Pieces:
     """Compressed ones the Engine would have unpacked by programs of its own, with root's rights (CVE-2026-41567).
 
     It looks at the first bytes, in however many chunks they come. Raises Refused.
@@ -116,7 +115,7 @@ async def _answer(engine: Channel) -> h11.Response | h11.InformationalResponse:
 
 
 async def _refusal(engine: Channel, status: int, context: Context) -> Document:
-    content = b"".join([chunk async for chunk in engine.content()])[:LONGEST_REFUSAL]
+    content = b"".join([bytes(chunk) async for chunk in engine.content()])[:LONGEST_REFUSAL]
     try:
         message = str(msgspec.json.decode(content)["message"])
     except (msgspec.DecodeError, KeyError, TypeError):
@@ -146,7 +145,7 @@ async def _pass_on(
     await client.send(h11.Response(status_code=answer.status_code, headers=kept))
     try:
         async with contextlib.aclosing(engine.content()) as content:
-            seen: AsyncIterator[bytes | memoryview] = content
+            seen: Pieces = content
             if call.line is not None:
                 seen = documents(content, call.line)
             elif call.answer is not None:
@@ -158,14 +157,14 @@ async def _pass_on(
     await client.send(h11.EndOfMessage())
 
 
-async def documents(chunks: AsyncIterator[bytes], line: Line) -> AsyncIterator[bytes]:
+async def documents(chunks: Pieces, line: Line) -> AsyncIterator[bytes]:
     """One document a line, each looked at; one that is too long is left out: others may have made it so.
 
     Raises ConnectionAbortedError for what is none.
     """
     lines = Lines(LONGEST_LINE, skips_long=True)
     async for chunk in chunks:
-        for text in lines.feed(chunk):
+        for text in lines.feed(bytes(chunk)):
             if seen := _seen(text, line):
                 yield seen
     if seen := _seen(lines.rest(), line):

@@ -22,6 +22,8 @@ KEPT = ("path", "linkpath", "size", "mtime", "uid", "gid")
 DROPPED = ("atime", "ctime", "comment", "uname", "gname")
 DROPPED_GROUPS = ("SCHILY.", "LIBARCHIVE.")
 FILE, DIRECTORY, SYMBOLIC_LINK, HARD_LINK = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE
+Pieces = AsyncIterator[bytes | memoryview]
+"""Of an archive; each is there until the next one is asked for."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +55,7 @@ class Writer:
         return self._padding + bytes(2 * BLOCK)
 
 
-async def read(chunks: AsyncIterator[bytes]) -> AsyncIterator[Entry | memoryview]:
+async def read(chunks: Pieces) -> AsyncIterator[Entry | memoryview]:
     """Each entry, followed by the pieces of its content. What stands behind the archive's end is read and dropped.
 
     `chunks` may be compressed by gzip, as docker compose does. Raises Refused.
@@ -87,10 +89,10 @@ async def read(chunks: AsyncIterator[bytes]) -> AsyncIterator[Entry | memoryview
         pass
 
 
-async def _plain(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _plain(chunks: Pieces) -> Pieces:
     """In pieces, however much a chunk is of. Raises Refused."""
     first = await anext(chunks, b"")
-    if not first.startswith(GZIP):
+    if first[: len(GZIP)] != GZIP:
         yield first
         async for chunk in chunks:
             yield chunk
@@ -110,7 +112,7 @@ async def _plain(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 class _Source:
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+    def __init__(self, chunks: Pieces) -> None:
         self._chunks = chunks
         self._rest = memoryview(b"")
         self.at = 0  # bytes of the archive that were taken
