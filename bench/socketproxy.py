@@ -1,6 +1,7 @@
 """`make bench-socket`: what a scoped socket costs beside the Engine's own; its part of docs/benchmarks.md.
 
-Both sockets of one Engine take turns in each round, so that a busy machine hits both. `--rounds N` makes it short, and
+Both sockets of one Engine take turns in each round, each first in every other one, so that a busy machine hits both,
+and what one leaves to be written too. `--rounds N` makes it short, and
 `--only logs load` measures these rows; then nothing is written. It takes 4 GB of disk below the test kit's directory,
 until it ends.
 """
@@ -27,6 +28,7 @@ from dom0.testing.hosts import Host
 ASKS = 200  # of one kind in a round
 CONTAINERS = 10  # there are, while they are listed
 STARTS = 5
+ARCHIVES = 5  # that are asked for in a round
 ANSWER_BYTES = 100 << 20
 IMAGE_BYTES = 1 << 30
 LOADED_WITHIN = 600.0  # seconds
@@ -47,10 +49,13 @@ class Samples:
     def __init__(self) -> None:
         self.scoped: list[float] = []
         self.raw: list[float] = []
+        self._is_raw_first = False
 
     def take(self, measure: Callable[[Path], list[float]], scoped: Path, raw: Path) -> None:
-        self.scoped += measure(scoped)
-        self.raw += measure(raw)
+        turns = [(self.scoped, scoped), (self.raw, raw)]
+        for samples, path in reversed(turns) if self._is_raw_first else turns:
+            samples.extend(measure(path))
+        self._is_raw_first = not self._is_raw_first
 
 
 def asked(target: str) -> Callable[[Path], list[float]]:
@@ -77,9 +82,13 @@ def started(path: Path) -> list[float]:
 
 
 def streamed(path: Path) -> list[float]:
-    """Seconds for an archive of ANSWER_BYTES out of a container."""
-    with _connected(path) as connection:
-        return [_seconds(lambda: _ask(connection, "/containers/big/archive?path=/big"))]
+    """Seconds for each archive of ANSWER_BYTES out of a container."""
+
+    def once() -> None:
+        with _connected(path) as connection:
+            _ask(connection, "/containers/big/archive?path=/big")
+
+    return [_seconds(once) for _ in range(ARCHIVES)]
 
 
 def logged(path: Path) -> list[float]:
@@ -92,6 +101,7 @@ def loading(host: Host, archive: Path) -> Callable[[Path], list[float]]:
     """Seconds for an image that is not there."""
 
     def measure(path: Path) -> list[float]:
+        os.sync()
         taken = _seconds(lambda: scopes.docker(host, path, "load", "--input", str(archive), patience=LOADED_WITHIN))
         scopes.docker(host, path, "rmi", BIG)
         return [taken]
