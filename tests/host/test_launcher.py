@@ -109,6 +109,30 @@ def test_an_image_that_is_none_of_dom0_is_not_run(machine: Launcher) -> None:
     assert "dom0" not in [row["Names"][0] for row in api.request(machine.host.socket, "GET", "/containers/json")]
 
 
+def test_an_engine_that_cannot_say_which_images_it_has_is_not_one_without_images(
+    fresh_host: Callable[..., Host],
+) -> None:
+    """Its containerd has ended, and it starts another one some seconds later; meanwhile it answers."""
+    machine = Launcher(fresh_host(config=CONTAINERD_STORE))
+    image = machine.image(HEALTHY)
+    machine.host.run(["busybox", "killall", "-KILL", "containerd"])
+    machine.start()
+    machine.until_good(image)
+    assert [line for line in machine.record() if line.startswith("problem")] == []
+    machine.stop()
+
+
+def test_an_image_that_the_engine_cannot_read_is_as_good_as_none(fresh_host: Callable[..., Host]) -> None:
+    machine = Launcher(fresh_host(config=CONTAINERD_STORE))
+    digest = machine.image(HEALTHY).removeprefix("sha256:")
+    blobs = "/var/lib/docker/containerd/daemon/io.containerd.content.v1.content/blobs/sha256"
+    machine.host.run(["rm", f"{blobs}/{digest}"])
+    machine.start()
+    machine.until_tells("nothing")
+    machine.until_good(machine.image(HEALTHY))
+    machine.stop()
+
+
 def test_somebody_elses_container_of_that_name_is_not_touched(machine: Launcher) -> None:
     machine.host.docker("run", "--detach", "--name", "dom0", "busybox:test", "sleep", "100000")
     before = machine.container()["State"]["StartedAt"]

@@ -138,6 +138,23 @@ def test_an_engine_that_hangs_is_as_good_as_none(machine: Launcher, person: Pers
     machine.until(lambda: person.ssh("true").code != 0)
 
 
+@pytest.mark.parametrize("machine", ["store of containerd"], indirect=True)
+def test_an_engine_that_never_says_which_images_it_has_is_as_good_as_none(
+    machine: Launcher, person: Person, rescue_image: Path
+) -> None:
+    image = machine.image(HEALTHY)
+    containerd = shutil.which("containerd")
+    assert containerd is not None
+    machine.host.run(["mount", "--bind", "/bin/false", containerd])
+    machine.host.run(["busybox", "killall", "-KILL", "containerd"])
+    machine.start(DOM0_RESCUE=str(rescue_image), DOM0_ENGINE_WITHIN="2", DOM0_RESCUE_PATIENCE="2")
+    until_admitted(machine, person)
+    assert machine.told()["why"] == "the Docker Engine does not answer"
+    machine.host.run(["umount", containerd])
+    machine.until_good(image)
+    machine.until(lambda: person.ssh("true").code != 0)
+
+
 def test_the_same_packages_make_the_same_image(
     rescue_image: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
