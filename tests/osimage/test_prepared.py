@@ -245,3 +245,20 @@ def test_an_archive_without_a_dom0_is_not_prepared(session_host: Host, tmp_path:
     (tmp_path / "scratch").mkdir()
     with pytest.raises(CommandFailed, match="dom0:latest"):
         asyncio.run(prepared.prepare(archive, tmp_path / "scratch"))
+
+
+def test_layers_with_the_same_names_of_files_are_told_apart(session_host: Host, tmp_path: Path) -> None:
+    session_host.docker("tag", busybox.IMAGE, "dom0:latest")
+    for text in ("one", "two", "three"):
+        session_host.docker("run", "--name", "prepared", "dom0:latest", "sh", "-c", f"echo {text} >/täxt")
+        session_host.docker("commit", "prepared", "dom0:latest")
+        session_host.docker("rm", "prepared")
+    archive = tmp_path / "image.tar"
+    session_host.docker("save", "--output", str(archive), "dom0:latest")
+    session_host.docker("image", "rm", "dom0:latest")
+    (tmp_path / "scratch").mkdir()
+    with tarfile.open(asyncio.run(prepared.prepare(archive, tmp_path / "scratch"))) as store:
+        snapshots = store.extractfile("snapshots")
+        assert snapshots is not None
+        layers = [line.split()[1] for line in snapshots.read().decode().splitlines()]
+    assert len({*layers} - {"-"}) == 4
