@@ -313,12 +313,14 @@ def test_the_image_of_the_medium_is_loaded_once(machine: Launcher) -> None:
     first = carry(machine, HEALTHY)
     boot_with_medium(machine)
     machine.until_good(first)
+    assert [line for line in machine.record() if line.startswith(("engine", "image"))][1] == "images loaded"
     newer = machine.image(HEALTHY)
     boot_with_medium(machine)
     machine.until_good(newer)
     (machine.host.root / "medium/dom0/image.tar").touch()  # the same archive, copied once more
     boot_with_medium(machine)
     machine.until_runs(newer, "latest")
+    assert [line for line in machine.record() if line.startswith("images")] == []
 
 
 def test_another_image_on_the_medium_takes_the_name_and_the_one_before_keeps_one(machine: Launcher, good: str) -> None:
