@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -50,29 +51,54 @@ def test_write_does_not_replace_a_file_unasked(dom0: RunCommand, work: Path) -> 
     assert (work / "dom0.img").stat().st_size > 1 << 20
 
 
-def test_images_that_cannot_be_prepared_are_written_as_they_are(dom0: RunCommand, work: Path) -> None:
+@pytest.fixture
+def image(work: Path) -> str:
+    """What passes for an archive of images, and cannot be prepared."""
     (work / "manifest.json").write_text("[]")
     with tarfile.open(work / "image.tar", "w") as archive:
         archive.add(work / "manifest.json", "manifest.json")
-    written = dom0("os", "write", "dom0.img", "--image", "image.tar")
+    return "image.tar"
+
+
+@pytest.mark.parametrize("command", [("write", "dom0.img"), ("netboot", "tree")])
+def test_images_that_cannot_be_prepared_are_written_as_they_are(
+    command: tuple[str, ...], dom0: RunCommand, image: str
+) -> None:
+    written = dom0("os", *command, "--image", image)
     assert written.code == 0
     assert "the images are not prepared, and loaded at the first boot" in written.stdout
-    assert written.stdout.endswith("in slot a\n")
+    assert "base OS 1.0" in written.stdout.splitlines()[-1 if command[0] == "write" else -2]
 
 
-def test_write_asks_and_refuses_before_it_prepares_the_images(dom0: RunCommand, work: Path) -> None:
-    (work / "manifest.json").write_text("[]")
-    with tarfile.open(work / "image.tar", "w") as archive:
-        archive.add(work / "manifest.json", "manifest.json")
+def test_what_is_too_large_for_a_medium_when_it_is_prepared_is_said(
+    dom0: RunCommand, image: str, work: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """The program that would prepare the images is played by a script."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "setpriv").write_text("#!/bin/bash\ntruncate --size 4G ${@: -2:1}\n")
+    (tmp_path / "bin" / "setpriv").chmod(0o755)
+    environment["PATH"] = f"{tmp_path / 'bin'}:{environment['PATH']}"
+    written = dom0("os", "write", "dom0.img", "--image", image)
+    assert written.code == 0
+    assert "takes longer: what was prepared of them: is larger than 4 GiB" in written.stdout
+    listed = subprocess.run(["mdir", "-b", "-i", f"{work / 'dom0.img'}@@2M", "::dom0"], check=True, capture_output=True)
+    assert b"image.tar" in listed.stdout
+    assert b"image.store" not in listed.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["write", "there.img"], ["write", "dom0.img", "--size", "10M"], ["write", "dom0.img", "--size", "big"]),
+        *(["write", "nowhere/dom0.img"], ["netboot", "tree", "--url", "somewhere"]),
+    ],
+)
+def test_it_asks_and_refuses_before_it_prepares_the_images(
+    arguments: list[str], dom0: RunCommand, image: str, work: Path
+) -> None:
     (work / "there.img").touch()
-    for arguments in (
-        ["there.img"],
-        ["dom0.img", "--size", "10M"],
-        ["dom0.img", "--size", "big"],
-        ["nowhere/dom0.img"],
-    ):
-        refused = dom0("os", "write", *arguments, "--image", "image.tar")
-        assert (refused.code, refused.stdout) == (2, ""), arguments
+    refused = dom0("os", *arguments, "--image", image)
+    assert (refused.code, refused.stdout) == (2, "")
 
 
 def test_write_shows_what_a_device_is_and_writes_it_with_consent(dom0: RunCommand, work: Path, tmp_path: Path) -> None:

@@ -18,13 +18,11 @@ _LARGEST = (4 << 30) - 1  # bytes of a file on FAT
 
 
 def contract_files(contract: BootContract) -> tuple[BootFile, ...]:
-    """Raises UsageError for an invalid image."""
+    """Raises UsageError for an invalid image, or where one of its files is too large for a medium."""
     files = [BootFile("dom0/config", contract.config), BootFile("dom0/authorized_keys", contract.authorized_keys)]
     image = [BootFile("dom0/image.tar", image_of(contract.image))] if contract.image else []
-    store = Part(contract.store, 0, contract.store.stat().st_size) if contract.store else None
-    if store and store.size <= _LARGEST:
-        image.append(BootFile("dom0/image.store", store))
-    return (*(file for file in files if file.size), *image)
+    store = [BootFile("dom0/image.store", store_of(contract.store))] if contract.store else []
+    return (*(file for file in files if file.size), *image, *store)
 
 
 def common_files(os: Uki, contract: BootContract) -> tuple[BootFile, ...]:
@@ -36,9 +34,7 @@ def common_files(os: Uki, contract: BootContract) -> tuple[BootFile, ...]:
 
 def image_of(file: Path) -> Part:
     """Raises UsageError if it is no archive of images, or too large for a medium."""
-    size = file.stat().st_size
-    if size > _LARGEST:
-        raise UsageError(f"--image {file}: is larger than 4 GiB, which no file on a boot medium can be")
+    part = _part(file, f"--image {file}")
     try:
         with tarfile.open(file, "r:") as archive:
             first = {member.name for member, _ in zip(archive, range(10_000), strict=False)}
@@ -46,6 +42,18 @@ def image_of(file: Path) -> Part:
         raise UsageError(f"--image {file}: is not a tar file", hint="dom0 image save dom0.tar makes one") from error
     if not first & {"manifest.json", "index.json"}:
         raise UsageError(f"--image {file}: holds no image", hint="dom0 image save dom0.tar makes one")
+    return part
+
+
+def store_of(file: Path) -> Part:
+    """What prepared.prepare made. Raises UsageError if it is too large for a medium."""
+    return _part(file, "what was prepared of them")
+
+
+def _part(file: Path, what: str) -> Part:
+    size = file.stat().st_size
+    if size > _LARGEST:
+        raise UsageError(f"{what}: is larger than 4 GiB, which no file on a boot medium can be")
     return Part(file, 0, size)
 
 

@@ -35,13 +35,18 @@ def directory_of(os: Uki) -> str:
     return os.version or f"os-{os.initrd.sha256()[:12]}"
 
 
+def refuse(url: str) -> None:
+    """Raises UsageError for what iPXE would not read as an address of a web server."""
+    if url and not _URL.fullmatch(url):
+        raise UsageError(f"--url {excerpt(url)}: is not an address of a web server", hint="http://192.168.0.1/dom0")
+
+
 async def write(os: Uki, contract: BootContract, directory: Path, url: str) -> list[str]:
     """Fill `directory`, which is served as `url` ("": by TFTP alone). Returns the loaders that are in it.
 
     Raises Dom0Error.
     """
-    if url and not _URL.fullmatch(url):
-        raise UsageError(f"--url {excerpt(url)}: is not an address of a web server", hint="http://192.168.0.1/dom0")
+    refuse(url)
     base = f"{url.rstrip('/')}/" if url else ""
     name = directory_of(os)
     files = medium.contract_files(contract)

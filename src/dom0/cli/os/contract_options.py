@@ -91,10 +91,12 @@ class MediumOptions(msgspec.Struct, frozen=True):
         scratch = click.get_current_context().with_resource(temporary.directory("store", temporary.LARGE))
         say("preparing the images for a first boot")
         try:
-            return replace(contract, store=await prepared.prepare(contract.image, scratch))
-        except CommandFailed as error:
+            store = await prepared.prepare(contract.image, scratch)
+            medium.store_of(store)
+        except (CommandFailed, UsageError) as error:
             say(f"the images are not prepared, and loaded at the first boot, which takes longer: {error}")
             return contract
+        return replace(contract, store=store)
 
     def is_for_the_machine(self) -> bool:
         return bool(self.config or self.ssh_key or self.image)

@@ -10,6 +10,7 @@ import msgspec
 
 from dom0 import terminal
 from dom0.cli.os.contract_options import MediumOptions, contract_options
+from dom0.cli.report import Report
 
 
 class BootDirectory(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +36,8 @@ def netboot(directory: Path, url: str, given: MediumOptions, as_json: bool) -> N
     from dom0.osimage import netboot as tree
 
     os, contract = given.os(), given.contract()
+    tree.refuse(url)
+    contract = asyncio.run(given.prepared(contract, Report(beside=as_json).say))
     loaders = asyncio.run(tree.write(os, contract, directory, url))
     terminal.say_done(
         BootDirectory(directory=str(directory), version=os.version, loaders=tuple(loaders)),
