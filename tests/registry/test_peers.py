@@ -310,6 +310,7 @@ async def test_one_that_gives_again_is_left_out_no_longer_than_at_first(
     monkeypatch.setattr(peers, "time", SimpleNamespace(monotonic=lambda: now[0]))
     for _ in range(5):
         peer.leave_out()
+        now[0] += peers.LONGEST_LEFT_OUT
     assert len(b"".join([data async for data in peer.blob(ONE[0], 0, 1000)])) == 1000
     peer.leave_out()
     now[0] += peers.LEFT_OUT

@@ -59,7 +59,7 @@ async def serve(
     """Until the block ends. `allow`: who may ask, () for everybody. `rate`: bytes a second of blobs to all clients
     together, 0 for no limit. `mirror` answers what is asked under `/v2/`.
     """
-    given = _Given(depot, rate)
+    given = Given(depot, rate)
     routes = {
         "GET /blobs/{digest}": given.blob,
         "GET /blobs/{digest}/from/{at}": given.share,
@@ -101,9 +101,12 @@ def node_of(depot: Depot) -> str:
     return found
 
 
-class _Given:
-    def __init__(self, depot: Depot, rate: float) -> None:
+class Given:
+    """What is asked of a depot. `only_public`: what came with a login is given to nobody."""
+
+    def __init__(self, depot: Depot, rate: float = 0.0, *, only_public: bool = True) -> None:
         self._depot = depot
+        self._only_public = only_public
         self._allowance = Allowance(rate)
         # With as many clients as there can be each gets one a second: peers are left that are silent for longer.
         self._piece = min(PIECE, max(1, int(rate) // MOST)) if rate else PIECE
@@ -141,7 +144,7 @@ class _Given:
         found = await self._find(digest, 0)
         if found.coming != "whole" or found.have > MOST_BYTES:
             raise HttpError(404, "Not Found")
-        raw = await asyncio.to_thread(read, self._depot, digest, 0, found.have)
+        raw = await asyncio.to_thread(self._read, digest, 0, found.have)
         try:
             kind = parse_manifest(raw, "").media_type
         except Final:
@@ -149,20 +152,23 @@ class _Given:
         return Response(raw, content_type=kind, headers=(("Docker-Content-Digest", digest),))
 
     async def _find(self, digest: str, at: int) -> Share:
-        found = await asyncio.to_thread(share, self._depot, digest, at)
+        found = await asyncio.to_thread(share, self._depot, digest, at, only_public=self._only_public)
         if found is None:
             raise HttpError(404, "Not Found")
         return found
 
     async def _bytes(self, digest: str, start: int, stop: int) -> AsyncGenerator[bytes]:
         while start < stop:
-            data = await asyncio.to_thread(read, self._depot, digest, start, min(self._piece, stop - start))
+            data = await asyncio.to_thread(self._read, digest, start, min(self._piece, stop - start))
             if not data:
                 raise ConnectionAbortedError("it has gone")
             if wait := self._allowance.take(len(data), asyncio.get_running_loop().time()):
                 await asyncio.sleep(wait)
             yield data
             start += len(data)
+
+    def _read(self, digest: str, at: int, count: int) -> bytes:
+        return read(self._depot, digest, at, count, only_public=self._only_public)
 
 
 def _digest(request: Request) -> str:

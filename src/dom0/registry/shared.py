@@ -1,4 +1,4 @@
-"""What a depot may give to others: blobs that came without a login, also while they come.
+"""What a depot may give to others: blobs that came without a login, or all of them, also while they come.
 
 Only reads, beside the processes that fetch, which know nothing of it.
 """
@@ -46,11 +46,11 @@ class _Piece(msgspec.Struct, frozen=True):
     size: int  # of the blob
 
 
-def share(depot: Depot, digest: str, at: int) -> Share | None:
+def share(depot: Depot, digest: str, at: int, *, only_public: bool = True) -> Share | None:
     """None: it is not here, or not for others. Raises OSError, and ValueError for what is no digest."""
     directory = depot.path(digest).parent
     for _ in range(_TRIES):
-        if not (directory / PUBLIC).exists():
+        if only_public and not (directory / PUBLIC).exists():
             return None
         coming, pieces = _coming(directory), _pieces(directory)
         if pieces and pieces[0].path.name == BLOB:
@@ -63,11 +63,11 @@ def share(depot: Depot, digest: str, at: int) -> Share | None:
     return None
 
 
-def read(depot: Depot, digest: str, at: int, count: int) -> bytes:
+def read(depot: Depot, digest: str, at: int, count: int, *, only_public: bool = True) -> bytes:
     """Bytes of the blob from `at` on, at most so many; fewer where no more are here. Raises as `share`."""
     directory = depot.path(digest).parent
     for _ in range(_TRIES):
-        found = _covering(directory, at) if (directory / PUBLIC).exists() else None
+        found = _covering(directory, at) if not only_public or (directory / PUBLIC).exists() else None
         if found is None:
             continue
         with contextlib.suppress(FileNotFoundError), _opened(found.path) as file:
@@ -75,7 +75,8 @@ def read(depot: Depot, digest: str, at: int, count: int) -> bytes:
             # The first part takes in the others, and a hole is left of what it has of them.
             now = _covering(directory, at)
             # And somebody may go on with a login.
-            if data and now is not None and now.start == found.start and (directory / PUBLIC).exists():
+            is_still_public = not only_public or (directory / PUBLIC).exists()
+            if data and now is not None and now.start == found.start and is_still_public:
                 return data
     return b""
 
