@@ -13,18 +13,22 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dom0.errors import Dom0Error, ProjectError
 from dom0.farms import netboot, nodes, pin
+from dom0.farms.boots import Boots
+from dom0.farms.boots import hear as hear_boots
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.netboot import Tree
-from dom0.farms.nodes import NodeState, key_of
+from dom0.farms.nodes import Firmware, Machine, NodeState, key_of
 from dom0.farms.pin import Pin
 from dom0.farms.settings import NetbootSettings
 from dom0.osimage import netboot as tree_of_os
@@ -136,6 +140,43 @@ async def test_a_node_that_is_enrolled_gets_the_base_os_and_no_ticket(served: Fa
     assert not any("ticket" in path or "/v1/boot/" in path for path in paths(text))
     for other in ({"mac": MAC.replace("01", "02")}, {"uuid": UUID.replace("8", "9")}):
         assert code_in(await boots(wires, **other))
+
+
+async def test_a_base_os_that_never_says_a_word_is_given_three_times_and_then_the_last_good_one(
+    farm: FarmDirectory, tree: Tree, wires: Wires
+) -> None:
+    farm.change_rollout(lambda before: (replace(before, boots=Boots(good="1.0")), None))
+    (farm.path / SETTINGS.os).write_bytes(make_uki(version="2.0"))
+    base = f"http://{wires.ambassador.v4}:{PORT}"
+    newer = await netboot.prepare(farm, SETTINGS, base)
+    hear = (
+        key_of("secret"),
+        Machine(),
+        "10.0.0.1",
+        1e6,
+        nodes.draw_code,
+        Firmware(mac=MAC.replace("-", ":"), uuid=UUID),
+    )
+    waiting = farm.change(lambda before: nodes.hear(before, *hear))
+    farm.change(lambda before: nodes.approve(before, waiting.code, "nas", "web"))
+    (node,) = farm.nodes().nodes
+    farm.change(lambda before: (before.put(replace(node, state=NodeState.ENROLLED)), None))
+
+    async def given() -> str:
+        linux = paths(await boots(wires))[0]
+        found = (await ask(wires, linux))[1].encode("latin-1")
+        return next(os for os in ("1.0", "2.0") if (tree.top / os / "linux").read_bytes() == found)
+
+    listening = wires.ambassador.call(lambda: socket.create_server((wires.ambassador.v4, PORT)))
+    async with asyncio.timeout(300), netboot.serve(farm, newer, listening, base, CONTROL):
+        assert [await given() for _ in range(4)] == ["2.0", "2.0", "2.0", "1.0"]
+    again = await netboot.prepare(farm, SETTINGS, base)  # the server is started anew
+    listening = wires.ambassador.call(lambda: socket.create_server((wires.ambassador.v4, PORT)))
+    async with asyncio.timeout(300), netboot.serve(farm, again, listening, base, CONTROL):
+        assert await given() == "1.0"
+        said = (("nas", "2.0", time.time() + 1),)
+        farm.change_rollout(lambda before: (replace(before, boots=hear_boots(before.boots, said)), None))
+        assert await given() == "2.0"
 
 
 async def test_of_a_thousand_unknown_and_forged_boots_none_gets_a_byte_of_the_base_os_or_a_ticket(
@@ -258,7 +299,7 @@ def test_a_second_server_leaves_the_tree_of_the_first_one(farm: FarmDirectory, t
     with wires.ambassador.call(lambda: socket.create_server((wires.ambassador.v4, PORT))):
         refused = subprocess.run([*argv, "--dir", str(farm.path)], capture_output=True, text=True, check=False)
     assert (refused.returncode, "netboot.port: 10.77.0.2:7700: Address already in use" in refused.stderr) == (6, True)
-    assert tree.files.is_dir()
+    assert tree.newest.files.is_dir()
 
 
 def test_an_interface_without_an_address_is_named() -> None:

@@ -23,19 +23,22 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import IPv4Interface
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from dom0 import temporary
+from dom0.durable import write_atomic
 from dom0.errors import Busy, Dom0Error, ProjectError
-from dom0.farms import loader, nodes
+from dom0.farms import boots, loader, nodes
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import Firmware, Machine, Node, Nodes, NodeState, NotAdmitted, TooMany, draw_code, key_of
 from dom0.farms.pin import Pin
+from dom0.farms.rollout import Rollout
 from dom0.farms.settings import NetbootSettings
 from dom0.host import uki
 from dom0.http import server
@@ -49,6 +52,7 @@ MOST_EACH = 16  # of one address
 UNREAD = 60.0  # seconds
 TICKET = "medium/dom0/ticket"  # in the archive
 _PIECE = 256 << 10  # bytes
+LINE = "line"  # the kernel's, beside these
 _FILES = ("linux", "initrd", "medium.cpio")
 _PASS = re.compile(r"[0-9a-f]{32}")
 _RUN = Path("/run")  # which others may walk through; TMPDIR may be one user's
@@ -58,12 +62,24 @@ _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B  # <linux/sockios.h>
 log = logging.getLogger(__name__)
 
 
-class Tree(msgspec.Struct, frozen=True):
-    """The base OS that machines get: where its files lie, and its kernel line. `loaders` are files beside them."""
+class BaseOs(msgspec.Struct, frozen=True):
+    """Where its files lie, and its kernel line. `version`: "" of one that is not ours: a node cannot say that it runs
+    it.
+    """
 
-    top: Path
     files: Path
     line: str
+    version: str
+
+
+class Tree(msgspec.Struct, frozen=True):
+    """The base OS that machines get, and `older` ones, which they get where that does not start. `loaders` are files
+    beside them.
+    """
+
+    top: Path
+    newest: BaseOs
+    older: tuple[BaseOs, ...]
     loaders: tuple[str, ...]
 
 
@@ -84,12 +100,17 @@ async def prepare(farm: FarmDirectory, settings: NetbootSettings, base: str) -> 
     loaders = await netboot.write(os, contract, top, base)
     if not loaders:
         raise Dom0Error("iPXE is not installed", hint="apt-get install ipxe")
-    files = top / netboot.directory_of(os)
-    for older in (path for path in top.iterdir() if path.is_dir() and not path.is_symlink() and path != files):
-        shutil.rmtree(older)
+    newest = BaseOs(top / netboot.directory_of(os), f"dom0.medium=none {os.line}", os.version)
+    write_atomic(newest.files / LINE, newest.line.encode())
+    good, older = farm.rollout().boots.good, []
+    for path in (path for path in top.iterdir() if path.is_dir() and not path.is_symlink() and path != newest.files):
+        if path.name == good and (path / LINE).is_file():
+            older.append(BaseOs(path, (path / LINE).read_text(), good))
+        else:
+            shutil.rmtree(path)
     if contract == BootContract():
-        (files / "medium.cpio").unlink(missing_ok=True)  # of other settings
-    return Tree(top, files, f"dom0.medium=none {os.line}", tuple(loaders))
+        (newest.files / "medium.cpio").unlink(missing_ok=True)  # of other settings
+    return Tree(top, newest, tuple(older), tuple(loaders))
 
 
 @asynccontextmanager
@@ -118,7 +139,7 @@ class _Boot:
         self._tree = tree
         self._base = base
         self._control = control
-        self._word = secrets.token_hex(16)
+        self._words = {secrets.token_hex(16): os for os in (tree.newest, *tree.older)}
 
     async def first(self, request: Request) -> Response:
         return _script(loader.first(self._base))
@@ -134,7 +155,7 @@ class _Boot:
             raise HttpError(400, "mac: is nobody's")
         known = nodes.of_firmware(await asyncio.to_thread(self._farm.nodes), firmware)
         if known is not None:
-            return self._base_os(known, [])
+            return await self._base_os(known, [])
         own, now = secrets.token_hex(16), time.time()
         return await self._change(
             lambda before: nodes.hear(before, key_of(own), machine, request.address, now, draw_code, firmware),
@@ -153,13 +174,13 @@ class _Boot:
         except HttpError:
             return _script(loader.refused(self._base, "this code is not good any more"))
 
-    def _waits(self, node: Node, own: str, *, is_new: bool = False) -> Response:
+    async def _waits(self, node: Node, own: str, *, is_new: bool = False) -> Response:
         if is_new:
             assert node.firmware
             log.info("%s waits in its network loader: code %s at %s", node.firmware.mac, node.code, node.address)
         if node.state is NodeState.WAITING:
             return _script(loader.waiting(self._base, self._name, node.code, own))
-        return self._base_os(node, [f"{self._base}/v1/boot/{own}/ticket"])
+        return await self._base_os(node, [f"{self._base}/v1/boot/{own}/ticket"])
 
     async def ticket(self, request: Request) -> Response:
         own, ticket, now = request.captured["pass"], secrets.token_hex(32), time.time()
@@ -170,15 +191,18 @@ class _Boot:
             lambda node: self._loaded(node, ticket),
         )
 
-    def _loaded(self, node: Node, ticket: str) -> Response:
+    async def _loaded(self, node: Node, ticket: str) -> Response:
         log.info("%s has loaded its base OS, with a ticket", node.name)
         return Response(loader.archive({TICKET: ticket.encode()}), content_type="application/octet-stream")
 
     async def file(self, request: Request) -> Response:
         name, word = request.captured["file"], request.captured["word"]
-        if name not in _FILES or not secrets.compare_digest(word.encode(), self._word.encode()):
+        os = next(
+            (os for known, os in self._words.items() if secrets.compare_digest(word.encode(), known.encode())), None
+        )
+        if name not in _FILES or os is None:
             raise HttpError(404, "Not Found")
-        path = self._tree.files / name
+        path = os.files / name
         try:
             size = path.stat().st_size
         except FileNotFoundError:
@@ -186,18 +210,39 @@ class _Boot:
         headers = (("Content-Length", str(size)),)
         return Response(_content(path, size), content_type="application/octet-stream", headers=headers)
 
-    def _base_os(self, node: Node, archives: list[str]) -> Response:
-        files = f"{self._base}/os/{self._word}"
-        if (self._tree.files / "medium.cpio").exists():
+    async def _base_os(self, node: Node, archives: list[str]) -> Response:
+        os = await self._choose(node)
+        word = next(word for word, one in self._words.items() if one is os)
+        files = f"{self._base}/os/{word}"
+        if (os.files / "medium.cpio").exists():
             archives = [f"{files}/medium.cpio", *archives]
-        line = f"dom0.hostname={node.name} dom0.farm={self._control} {self._tree.line}"
+        line = f"dom0.hostname={node.name} dom0.farm={self._control} {os.line}"
         return _script(loader.booting(self._base, files, line, archives))
 
+    async def _choose(self, node: Node) -> BaseOs:
+        """The try is on the disk before the node hears of it. Where that cannot be written nobody counts."""
+        newest, older = self._tree.newest, {os.version: os for os in self._tree.older}
+        if not newest.version:
+            return newest
+
+        def step(state: Rollout) -> tuple[Rollout, str]:
+            after, which = boots.serve(state.boots, node.name, node.role, newest.version, older, time.time())
+            return replace(state, boots=after), which
+
+        try:
+            which = await asyncio.to_thread(self._farm.change_rollout, step)
+        except Dom0Error as error:
+            log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
+            return newest
+        if which != newest.version:
+            log.warning("%s did not come up with the base OS %s; it gets %s", node.name, newest.version, which)
+        return older.get(which, newest)
+
     async def _change(
-        self, step: Callable[[Nodes], tuple[Nodes, Node]], answer: Callable[[Node], Response]
+        self, step: Callable[[Nodes], tuple[Nodes, Node]], answer: Callable[[Node], Awaitable[Response]]
     ) -> Response:
         try:
-            return answer(await asyncio.to_thread(self._farm.change, step))
+            return await answer(await asyncio.to_thread(self._farm.change, step))
         except NotAdmitted as error:
             raise HttpError(403, error.message) from error
         except TooMany as error:

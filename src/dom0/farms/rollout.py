@@ -18,6 +18,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import msgspec
 from msgspec.structs import replace
 
+from dom0.farms import boots
+from dom0.farms.boots import Boots
 from dom0.farms.nodes import Node
 from dom0.farms.revisions import Report, Revision, RoleState
 from dom0.farms.settings import FarmSettings, RoleSettings
@@ -84,6 +86,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     drained: tuple[str, ...] = ()
     settled: dict[str, Settled] = {}
     locks: tuple[Lock, ...] = ()
+    boots: Boots = Boots()
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -335,8 +338,9 @@ def pause(state: Rollout, roles: Iterable[str], now: float) -> Rollout:
 
 
 def resume(state: Rollout, roles: Collection[str]) -> Rollout:
-    """What has failed tries it again, before anybody else."""
-    return replace(state, pauses={role: one for role, one in state.pauses.items() if role not in roles})
+    """What has failed tries it again, before anybody else; so does who did not come up with the newest base OS."""
+    pauses = {role: one for role, one in state.pauses.items() if role not in roles}
+    return replace(state, pauses=pauses, boots=boots.forget(state.boots, roles=roles))
 
 
 def drain(state: Rollout, name: str) -> Rollout:
@@ -350,7 +354,7 @@ def undrain(state: Rollout, name: str) -> Rollout:
 def forget(state: Rollout, name: str) -> Rollout:
     """Of a node that is none any more: another one may get its name."""
     locks = tuple(lock for lock in state.locks if lock.foreign or lock.id != name)
-    return replace(undrain(state, name), locks=locks)
+    return replace(undrain(state, name), locks=locks, boots=boots.forget(state.boots, names=[name]))
 
 
 def _clock(seconds: float) -> str:

@@ -1,0 +1,64 @@
+"""Which base OS a node gets that starts from the network: the newest, unless that was served TRIES times and the node
+never said a word from it; then the last one that some node has come up with. No I/O.
+
+What a machine without slots cannot count, as it forgets everything with the power, the server counts for it. A person
+who lets a role go on lets its nodes try again (`rollout.resume`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import msgspec
+from msgspec.structs import replace
+
+TRIES = 3
+
+
+class Tried(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The base OS with version `os` was served `times` to a node that has not said since that it runs it; `since`: the
+    last time.
+    """
+
+    role: str
+    os: str
+    times: int
+    since: float
+
+
+class Boots(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`good`: version of the last base OS that a node came up with. `tried`: by the names of nodes."""
+
+    good: str = ""
+    tried: dict[str, Tried] = {}
+
+    def has_failed(self, name: str, os: str) -> bool:
+        tried = self.tried.get(name)
+        return tried is not None and tried.os == os and tried.times >= TRIES
+
+
+def serve(state: Boots, name: str, role: str, newest: str, older: Collection[str], now: float) -> tuple[Boots, str]:
+    """Which version the node gets now: `newest`, or one of the `older` ones that are there too."""
+    if state.has_failed(name, newest):
+        return state, state.good if state.good in older else newest
+    before = state.tried.get(name)
+    times = before.times + 1 if before is not None and before.os == newest else 1
+    tried = Tried(role=role, os=newest, times=times, since=now)
+    return replace(state, tried={**state.tried, name: tried}), newest
+
+
+def hear(state: Boots, words: Iterable[tuple[str, str, float]]) -> Boots:
+    """Nodes by their names said that they run that version, at that time."""
+    good, tried = state.good, dict(state.tried)
+    for name, os, last in words:
+        was = tried.get(name)
+        if was is not None and was.os == os and last > was.since:
+            good = os
+            del tried[name]
+    return state if len(tried) == len(state.tried) else Boots(good=good, tried=tried)
+
+
+def forget(state: Boots, names: Iterable[str] = (), roles: Collection[str] = ()) -> Boots:
+    """What these nodes, or those of these roles, have tried."""
+    gone = {name for name, one in state.tried.items() if one.role in roles} | {*names}
+    return replace(state, tried={name: one for name, one in state.tried.items() if name not in gone})
