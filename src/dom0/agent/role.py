@@ -32,6 +32,11 @@ class RoleRunner:
         """Number of the last one."""
         return max((one.number for one in self._machine.history()), default=0)
 
+    @property
+    def is_well(self) -> bool:
+        """Whether all runs as it should."""
+        return self._machine.status().converged
+
     async def run(self, image: str, images: Mapping[str, str], *, after: int) -> str:
         """Return how the dom0 image with that ID has ended: "" if its generation is good, else why it is not.
 

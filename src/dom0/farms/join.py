@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -148,10 +148,17 @@ def describe() -> Machine:
 
 
 async def ask(
-    client: Client, path: str, secret: str, body: bytes, *, within: float = ANSWER_WITHIN, most: int = MOST_ANSWER
+    client: Client,
+    path: str,
+    secret: str,
+    body: bytes,
+    *,
+    headers: Mapping[str, str] = {},
+    within: float = ANSWER_WITHIN,
+    most: int = MOST_ANSWER,
 ) -> tuple[int, bytes]:
     """What the server answers to a POST: the status, and at most so many bytes. Raises OSError, Malformed."""
-    headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json"}
+    headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json", **headers}
     said = bytearray()
     async with asyncio.timeout(within), client.ask("POST", path, headers=headers, body=body) as answer:
         async for piece in answer.chunks():

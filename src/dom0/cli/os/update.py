@@ -10,9 +10,12 @@ import click
 
 from dom0 import terminal
 from dom0.cli.report import Report
+from dom0.names import state_directory
 
 _json = click.option("--json", "as_json", is_flag=True, help="An OsStatus document, see docs/os.md.")
-_reboot = click.option("--reboot", is_flag=True, help="Restart the machine right away; implies --yes.")
+_reboot = click.option(
+    "--reboot", is_flag=True, help="Restart the machine right away, a node of a farm when its turn is; implies --yes."
+)
 
 
 @click.command("update")
@@ -82,12 +85,21 @@ def rollback(yes: bool, reboot: bool, as_json: bool) -> None:
 
 
 def _say_outcome(outcome: str, *, reboot: bool, as_json: bool) -> None:
-    from dom0.host import on_host, slots
+    from dom0.host import slots
 
     if as_json:
         terminal.say_json(asyncio.run(slots.status()))
     elif outcome:
         terminal.say(outcome)
     if reboot:
+        asyncio.run(_restart())
+
+
+async def _restart() -> None:
+    """When the farm's server lets this node, if it is one."""
+    from dom0.farms.reboot import locked
+    from dom0.host import on_host, slots
+
+    async with locked(state_directory(), terminal.say_to_stderr):
         terminal.say_to_stderr("restarting")
-        asyncio.run(on_host.run(slots.PROGRAM, "restart"))
+        await on_host.run(slots.PROGRAM, "restart")
