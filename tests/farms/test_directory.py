@@ -16,8 +16,9 @@ from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
 from dom0.farms import directory, lock, nodes, pin
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import Machine, Node, NodeState, key_of
-from dom0.farms.revisions import Revision
-from dom0.farms.rollout import Lock, Pause, Rollout, Turn
+from dom0.farms.revisions import KEPT, Blob, FarmImage, Report, Revision, RoleContent, RoleState
+from dom0.farms.rollout import Lock, Pause, Rollout, Settled, Turn
+from dom0.registry.manifest import digest_of
 
 # strace(1) counts each system call for itself, so one test kills at one of them, again and again
 BOTH = ("write", "fchmod", "fsync", "?rename,?renameat,?renameat2", "?unlink,?unlinkat", "?mkdir,?mkdirat")
@@ -41,6 +42,67 @@ from dom0.farms.directory import FarmDirectory
 farm = FarmDirectory(Path(sys.argv[1]))
 wanted = rollout.Lock(group="web", id="pi2", since=2e9)
 farm.change_rollout(lambda before: (lock.acquire(before, farm.settings(), wanted), None))
+os.write(1, b"done")
+"""
+PRUNE = """
+import os, sys
+from pathlib import Path
+from dom0.farms.directory import FarmDirectory
+farm = FarmDirectory(Path(sys.argv[1]))
+with farm.publishing():
+    farm.prune()
+os.write(1, b"done")
+"""
+FULL = """
+import os, sys
+from pathlib import Path
+from dom0.durable import Unwritable
+from dom0.farms import nodes, revisions, rollout
+from dom0.farms.directory import FarmDirectory
+farm = FarmDirectory(Path(sys.argv[1]) / "attic")
+farm.make("attic", b"a key", "web", b"name: web")
+raw = bytes(20_000)
+blob = revisions.Blob(digest=f"sha256:{1:064}", size=len(raw))
+image = revisions.FarmImage(reference="dom0:latest", manifest=blob, config=blob, layers=())
+made = [
+    revisions.Revision(number=number, made=1.0, roles={"web": revisions.RoleContent(image=image)})
+    for number in range(1, revisions.KEPT + 3)
+]
+farm.add_blob(blob.digest, [raw])
+farm.add_blob(f"sha256:{2:064}", [3 * raw])  # which no revision has
+for revision in made[:-1]:
+    farm.revise(lambda known: revision)
+farm.put_report("a" * 64, revisions.Report(os="1.0"))
+filler = os.open(Path(sys.argv[1]) / "filler", os.O_WRONLY | os.O_CREAT)
+try:
+    while True:
+        os.write(filler, bytes(4096))
+except OSError:
+    pass
+machine = nodes.Machine()
+steps = (
+    lambda: farm.change(lambda before: nodes.hear(before, "b" * 64, machine, "fd00::1", 1e6, nodes.draw_code)),
+    lambda: farm.change_rollout(lambda before: (rollout.drain(before, "nas"), None)),
+    lambda: farm.put_report("a" * 64, revisions.Report(os="2.0")),
+    lambda: farm.add_blob(f"sha256:{3:064}", [raw]),
+    lambda: farm.revise(lambda known: made[-1]),
+)
+for step in steps:
+    try:
+        step()
+    except Unwritable as error:
+        assert "No space left on device" in error.message, error.message
+    else:
+        raise AssertionError
+assert farm.nodes() == nodes.Nodes() and farm.rollout() == rollout.Rollout()
+assert farm.reports() == {"a" * 64: revisions.Report(os="1.0")}
+assert farm.revisions() == made[:-1] and farm.current() == made[-2]
+assert farm.has_blob(blob.digest, blob.size) and not farm.blob(f"sha256:{3:064}").exists()
+with farm.publishing():
+    assert farm.prune() == ([1], 3 * len(raw))
+for step in steps:
+    step()
+assert farm.current() == made[-1]
 os.write(1, b"done")
 """
 MAKE = """
@@ -116,6 +178,84 @@ def test_a_reboot_lock_whose_taking_is_killed_at_any_write_is_had_or_not_and_all
             break
     assert is_done
     assert at > 1
+
+
+def revise_often(farm: FarmDirectory, count: int) -> list[Revision]:
+    """Each has a blob of its own, and one that all have."""
+    made = []
+    for number in range(1, count + 1):
+        blobs = []
+        for raw in (b"base", f"layer {number}".encode()):
+            blobs.append(Blob(digest=digest_of(raw), size=len(raw)))
+            farm.add_blob(blobs[-1].digest, [raw])
+        base, own = blobs
+        image = FarmImage(reference="dom0:latest", manifest=own, config=base, layers=(base,))
+        revision = Revision(number=number, made=1.0, roles={"web": RoleContent(image=image)})
+        made.append(farm.revise(lambda _known, revision=revision: revision)[0])  # type: ignore[misc]
+    return made
+
+
+def blobs_of(farm: FarmDirectory) -> set[str]:
+    return {f"sha256:{path.name}" for path in (farm.state / "blobs").iterdir()}
+
+
+def test_revisions_that_nobody_needs_go_with_their_blobs(farm: FarmDirectory) -> None:
+    made = revise_often(farm, KEPT + 5)
+    runs, fetched, in_turn, settled = made[:4]
+    farm.put_report("a" * 64, Report(content=runs.roles["web"].digest, state=RoleState.GOOD))
+    farm.put_report("b" * 64, Report(fetched=fetched.roles["web"].digest))
+    turn = Turn(number=1, role="web", revision=in_turn.number, content="x", since=1.0)
+    kept = Settled(revision=settled.number, content="y")
+    farm.change_rollout(lambda _: (Rollout(turns={"pi1": turn}, settled={"web": kept}), None))
+    (farm.state / "blobs" / ".left.1.new").write_bytes(b"of a killed one")
+    with farm.publishing():
+        assert farm.prune() == ([5], len(b"layer 5") + len(b"of a killed one"))
+        assert farm.prune() == ([], 0)
+    left = [each for each in made if each.number != 5]
+    assert farm.revisions() == left
+    assert blobs_of(farm) == {digest for each in left for digest in each.roles["web"].blobs}
+
+
+def test_the_current_revision_stays_however_old_it_is(farm: FarmDirectory) -> None:
+    made = revise_often(farm, KEPT + 2)
+    farm.revise(lambda _known: made[0])
+    with farm.publishing():
+        assert farm.prune()[0] == [2]
+    assert farm.current() == made[0]
+
+
+@pytest.mark.parametrize("call", ["?unlink,?unlinkat", "fsync"])
+def test_a_prune_that_is_killed_leaves_every_revision_all_of_its_blobs(tmp_path: Path, pem: bytes, call: str) -> None:
+    for at in OFTEN:
+        farm = FarmDirectory(tmp_path / str(at))
+        farm.make("attic", pem, "web", b"name: web\n")
+        made = revise_often(farm, KEPT + 3)
+        is_done = run_killed(call, at, PRUNE, str(farm.path))
+        left = farm.revisions()
+        assert left[-KEPT:] == made[-KEPT:]
+        assert blobs_of(farm) >= {digest for each in left for digest in each.roles["web"].blobs}
+        with farm.publishing():
+            farm.prune()
+        assert farm.revisions() == made[-KEPT:]
+        assert blobs_of(farm) == {digest for each in made[-KEPT:] for digest in each.roles["web"].blobs}
+        if is_done:
+            break
+    assert is_done
+    assert at > 1
+
+
+@as_root
+def test_a_full_disk_changes_nothing_and_a_prune_makes_room(tmp_path: Path) -> None:
+    mounted = 'mount -t tmpfs -o size=400k tmpfs "$0" && exec "$1" -B -c "$2" "$0"'
+    argv = ["unshare", "--mount", "sh", "-c", mounted, str(tmp_path), sys.executable, FULL]
+    found = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert found.stdout == "done", found.stderr
+
+
+def test_nothing_is_pruned_while_another_one_publishes(farm: FarmDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory, "PATIENCE", 0.1)
+    with farm.publishing(), pytest.raises(Busy, match="another process has it"), farm.publishing():
+        pass
 
 
 @pytest.mark.parametrize("call", [*BOTH, "?chmod,?fchmodat"])

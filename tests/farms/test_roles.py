@@ -7,6 +7,7 @@ dom0-base than the roles.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from dom0.testing.namespaces import Child
 
 pytestmark = [pytest.mark.engine, pytest.mark.chain]
 SERVER, OTHER = "10.9.0.1", "10.9.0.2"
+LARGE = 16 << 20  # bytes of a file that nobody can compress
 PAGE = (Path(__file__).parents[2] / "docs/farm.md").read_text()
 FIRST = "name: box\nx-dom0: {rollout: {monitor: 1s}}\n"
 WEB = """
@@ -246,3 +248,54 @@ def test_a_bad_revision_touches_one_node_which_goes_back_by_itself(farm: Farm) -
         farm.until_said(name, good, "good")
     assert farm.nodes["two"].lives("box-web-1") == lives
     assert farm.status()["paused"] == {}
+
+
+def test_the_second_node_takes_its_images_from_the_first(farm: Farm) -> None:
+    server, second = farm.nodes["one"].host, farm.nodes["two"]
+    for name in farm.nodes:
+        farm.command("drain", name)
+    farm.write("web", WEB.format(word="large"))
+    (farm.path / "roles/web/large").write_bytes(os.urandom(LARGE))
+    revision = farm.ask("up")["revision"]
+    farm.machine.docker("rmi", "dom0-farm-attic:web")  # built there, it would not be fetched
+    farm.command("undrain", "one")
+    farm.until_said("one", revision, "good")
+    for rule in (
+        "table inet farm",
+        "chain inet farm sent { type filter hook output priority 0; }",
+        f"rule inet farm sent ip daddr {OTHER} tcp sport 7701 counter",
+    ):
+        server.run(["nft", "add", *rule.split(" ")])
+    farm.command("undrain", "two")
+    farm.until_said("two", revision, "good")
+    assert second.output("box-web-1") == "large secret\n"
+    counted = re.search(r"bytes (\d+)", server.run(["nft", "list", "chain", "inet", "farm", "sent"]).stdout)
+    assert counted is not None
+    assert int(counted[1]) <= LARGE // 100
+    said = second.docker("logs", "dom0")
+    came = re.findall(r"(\d+) bytes came, (\d+) of them from other nodes", said.stdout + said.stderr)
+    assert int(came[-1][0]) >= int(came[-1][1]) >= LARGE
+
+
+def test_a_node_that_is_cut_off_keeps_its_role_and_follows_when_the_line_is_back(farm: Farm) -> None:
+    cut_off = farm.nodes["two"]
+    farm.command("assign", "two", "store")
+    cut_off.until_running("box-store-1")
+    cut_off.until_good()
+    for rule in (
+        "table inet cut",
+        "chain inet cut off { type filter hook input priority 0; }",
+        f"rule inet cut off ip saddr {SERVER} drop",
+    ):
+        cut_off.host.run(["nft", "add", *rule.split(" ")])
+    farm.write("store", STORE.replace("1000", "3000"))
+    revision = farm.ask("up")["revision"]
+    before = cut_off.lives("box-store-1")
+    cut_off.host.run(["kill", "-KILL", str(cut_off.container("box-store-1")["State"]["Pid"])])
+    assert cut_off.until(lambda: cut_off.lives("box-store-1") != before)
+    cut_off.until_running("box-store-1")
+    assert cut_off.container("box-store-1")["Config"]["Cmd"] == ["sleep", "2000"]
+    assert farm.status()["nodes"][1]["revision"] < revision
+    cut_off.host.run(["nft", "delete", "table", "inet", "cut"])
+    farm.until_said("two", revision, "good")
+    assert cut_off.container("box-store-1")["Config"]["Cmd"] == ["sleep", "3000"]

@@ -28,7 +28,7 @@ from dom0.durable import sync, write_atomic, writing
 from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
 from dom0.farms import settings
 from dom0.farms.nodes import Nodes
-from dom0.farms.revisions import Report, Revision
+from dom0.farms.revisions import Report, Revision, find_unneeded
 from dom0.farms.rollout import Rollout
 from dom0.farms.settings import NAME, FarmSettings
 from dom0.wording import did_you_mean, excerpt
@@ -60,6 +60,7 @@ class FarmDirectory:
         self._current = self.state / "current.json"
         self._revisions = self.state / "revisions"
         self._reports = self.state / "reports"
+        self._blobs = self.state / "blobs"
 
     def settings(self) -> FarmSettings:
         """Raises ProjectError."""
@@ -178,11 +179,45 @@ class FarmDirectory:
             self._write(self._current, msgspec.json.encode(after), owner)
         return wanted, True
 
+    @contextlib.contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Nobody else adds blobs or removes any during the block. Raises Busy, Unwritable."""
+        with writing(self._blobs):
+            self._make(self._blobs, self._owner())
+        with self._lock(self._blobs):
+            yield
+
+    def prune(self) -> tuple[list[int], int]:
+        """Remove revisions that nobody needs, and blobs that no other one has; while `publishing`. Returns the numbers
+        and bytes.
+
+        Killed, it leaves blobs to the next one, and no revision without its blobs. Raises Dom0Error.
+        """
+        with self._locked():
+            known, state, which = self.revisions(), self.rollout(), self._which()
+            numbers = {turn.revision for turn in state.turns.values()} | {which.revision if which else 0}
+            numbers |= {settled.revision for settled in state.settled.values()}
+            gone = find_unneeded(known, numbers, self.reports().values())
+            with writing(self._revisions):
+                for revision in gone:
+                    (self._revisions / f"{revision.number}.json").unlink()
+                if gone:
+                    sync(self._revisions)
+            left = (content for one in known if one not in gone for content in one.roles.values())
+            wanted = {self.blob(digest).name for content in left for digest in content.blobs}
+            freed = 0
+            with writing(self._blobs):
+                for path in self._blobs.iterdir():
+                    if path.name not in wanted:
+                        freed += path.stat().st_size
+                        path.unlink()
+        return sorted(revision.number for revision in gone), freed
+
     # what they are made of
 
     def blob(self, digest: str) -> Path:
         """Where it is, if it is there. `digest` is one: nothing else may come from outside."""
-        return self.state / "blobs" / digest.removeprefix("sha256:")
+        return self._blobs / digest.removeprefix("sha256:")
 
     def has_blob(self, digest: str, size: int) -> bool:
         try:
@@ -265,15 +300,20 @@ class FarmDirectory:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[tuple[int, int] | None]:
         """No other process changes what is in `state` meanwhile. Raises Busy, Unwritable."""
-        with writing(self.state):
-            descriptor = os.open(self.state, os.O_RDONLY | os.O_DIRECTORY)
+        with self._lock(self.state):
+            yield self._owner()
+
+    @contextlib.contextmanager
+    def _lock(self, directory: Path) -> Iterator[None]:
+        with writing(directory):
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         deadline = time.monotonic() + PATIENCE
         try:
             while not flock.try_lock(descriptor):
                 if time.monotonic() >= deadline:
-                    raise Busy(f"{self.state}: another process has it", hint="see which one: lslocks")
+                    raise Busy(f"{directory}: another process has it", hint="see which one: lslocks")
                 time.sleep(_LOCK_AGAIN)
-            yield self._owner()
+            yield
         finally:
             os.close(descriptor)
 

@@ -4,6 +4,9 @@ brought up; the agent that does so is handed in.
 Theory of operation: one loop asks the server, whose answer waits until there is something new. Another one works on the
 newest order. What is known is on the disk before anything is done about it: whatever is killed, the next process goes
 on from there. Without a server nothing changes, and all that the node runs goes on.
+
+Blobs come from other nodes before the server is asked (`peers`), and what came is given to them: it stays in the depot,
+within its limit, unless that is in memory.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import contextlib
 import logging
 import re
 from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,9 +26,21 @@ from msgspec.structs import replace
 from dom0.durable import write_atomic
 from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, Final, Temporary
-from dom0.farms import join, pin
+from dom0.farms import join, pin, reboot
 from dom0.farms.join import Membership
-from dom0.farms.revisions import MOST_REASON, Blob, FarmImage, FollowRequest, Order, Report, RoleContent, RoleState
+from dom0.farms.peers import Nodes, giving, is_in_memory
+from dom0.farms.revisions import (
+    MOST_REASON,
+    Blob,
+    FarmImage,
+    FollowRequest,
+    Gives,
+    Order,
+    Peers,
+    Report,
+    RoleContent,
+    RoleState,
+)
 from dom0.http.channel import Malformed
 from dom0.http.client import Client
 from dom0.images import private
@@ -35,14 +50,18 @@ from dom0.names import OS_VERSION, pull_directory, short_id
 from dom0.printable import printable
 from dom0.registry.depot import Depot
 from dom0.registry.fetch import fetch
+from dom0.registry.journal import CHUNK
 from dom0.registry.manifest import Descriptor, Index, digest_of, parse_manifest
 from dom0.registry.progress import Meter
+from dom0.registry.recent import remember
 from dom0.registry.reference import DEFAULT_REGISTRY, Reference
 
 AGAIN = 2.0  # seconds until what has failed is tried again, growing
 LONGEST_PAUSE = 60.0
 ANSWER_WITHIN = 90.0  # seconds; an answer waits for less than one minute
 MOST_ANSWER = 1 << 20  # bytes
+CHUNKS_WITHIN = 4.0  # seconds that the server has to say what chunks of a blob are; before the fetcher loses patience
+CHUNKS_AGAIN = 10.0  # seconds until it is asked again
 FILE = "farm-role.json"
 NAME = "dom0-farm"  # what images are called that no project names, each with a tag of its ID
 _HOST_ROOT = Path("/proc/1/root")
@@ -56,6 +75,10 @@ class Runner(Protocol):
     @property
     def generation(self) -> int:
         """Number of the last one."""
+
+    @property
+    def is_well(self) -> bool:
+        """Whether all runs as it should."""
 
     async def run(self, image: str, images: Mapping[str, str], *, after: int) -> str:
         """Return how the dom0 image with that ID has ended: "" if its generation is good, else why it is not.
@@ -105,6 +128,7 @@ class _Follower:
         self._ordered = asyncio.Event()
         self._reported = asyncio.Event()
         self._said = ""
+        self._gives: Gives | None = None
 
     @property
     def _report(self) -> Report:
@@ -124,17 +148,28 @@ class _Follower:
         client = Client(lambda: pin.connect(server), f"{server.host}:{server.port}")
         origin = _Origin(client, membership.secret)
         self._order = None  # what was not done before is told again
-        working = asyncio.create_task(self._work(origin))
+        async with AsyncExitStack() as stack:
+            self._gives = await self._begin_giving(stack, origin)
+            working = asyncio.create_task(self._work(origin))
+            try:
+                await self._listen(client, membership, working)
+            except _NoNode:
+                working.cancel()
+                log.warning("farm: this machine is no node of %s any more; what it runs goes on", membership.farm)
+                await join.join(self._state, server, membership, log.info, patient=True)
+            finally:
+                working.cancel()
+                await asyncio.gather(working, return_exceptions=True)
+                await origin.close()
+
+    async def _begin_giving(self, stack: AsyncExitStack, origin: _Origin) -> Gives | None:
+        """Blobs to other nodes. Where that cannot be, they come from the server."""
         try:
-            await self._listen(client, membership, working)
-        except _NoNode:
-            working.cancel()
-            log.warning("farm: this machine is no node of the farm %s any more; what it runs goes on", membership.farm)
-            await join.join(self._state, server, membership, log.info, patient=True)
-        finally:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
-            await client.close()
+            depot = await asyncio.to_thread(Depot, pull_directory(), KEPT)
+            return await stack.enter_async_context(giving(self._state, depot, origin.nodes.passes))
+        except (Dom0Error, OSError) as error:
+            log.warning("farm: nothing is given to other nodes: %s", error)
+            return None
 
     # what the server says
 
@@ -162,6 +197,8 @@ class _Follower:
                 await asyncio.gather(asking, news, return_exceptions=True)
             self.note("")
             pause = AGAIN
+            if self._runner.is_well and await asyncio.to_thread(reboot.has_rebooted, self._state):
+                await reboot.give_back(self._state, client, membership)
             if self._order is None or order.digest != self._order.digest:
                 self._order = order
                 self._ordered.set()
@@ -170,7 +207,7 @@ class _Follower:
 
     async def _ask(self, client: Client, secret: str) -> Order:
         """Raises _NoNode, OSError, Malformed."""
-        asked = FollowRequest(report=self._report, told=self._order.digest if self._order else "")
+        asked = FollowRequest(report=self._report, told=self._order.digest if self._order else "", gives=self._gives)
         status, said = await join.ask(
             client, "/v1/follow", secret, msgspec.json.encode(asked), within=ANSWER_WITHIN, most=MOST_ANSWER
         )
@@ -235,12 +272,17 @@ class _Follower:
         """All of that content of the order. Raises Dom0Error, OSError."""
         content = next(each for each in (order.fetch, order.run) if each and each.digest == digest)
         depot = await asyncio.to_thread(Depot, pull_directory(), KEPT)
+        is_in_ram, meter, from_nodes = await asyncio.to_thread(is_in_memory, depot.root), Meter(), 0
         for image in (content.image, *content.images):
-            await bring(self._engine, depot, await self._named(origin, depot, image), origin, meter=Meter())
-            for layer in image.layers:  # the Engine has it; a second copy may be in memory
+            await origin.know_nodes()
+            blobs = origin.nodes.asked_before(origin, depot, origin.find_chunks)
+            await bring(self._engine, depot, await self._named(origin, depot, image), blobs, meter=meter)
+            from_nodes += blobs.from_peers
+            for layer in image.layers if is_in_ram else ():  # the Engine has it; a second copy would take memory
                 await asyncio.to_thread(depot.evict, layer.digest)
         if self._report.fetched != digest:
-            log.info("farm: all of revision %d is here", order.revision)
+            came = f"{meter.received} bytes came, {from_nodes} of them from other nodes"
+            log.info("farm: all of revision %d is here: %s", order.revision, came)
             self._keep(replace(self._report, fetched=digest))
 
     async def _named(self, origin: _Origin, depot: Depot, image: FarmImage) -> NamedImage:
@@ -305,13 +347,48 @@ class _Follower:
 
 
 class _Origin:
-    """The server, as a place where blobs come from."""
-
-    is_anonymous = False
+    """The server, as a place where blobs come from; `nodes`: what it has said of others."""
 
     def __init__(self, client: Client, secret: str) -> None:
+        self.nodes = Nodes()
         self._client = client
         self._secret = secret
+        self._chunks: dict[str, bytes] = {}  # by digest
+        self._asking = asyncio.Lock()
+        self._not_before = 0.0  # is the server asked for them, by the loop's time
+
+    async def close(self) -> None:
+        await self.nodes.close()
+        await self._client.close()
+
+    async def know_nodes(self) -> None:
+        """What it says of others now; where it says nothing, what it said last is used."""
+        with contextlib.suppress(OSError, Malformed, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            status, said = await join.ask(self._client, "/v1/peers", self._secret, b"{}", most=MOST_ANSWER)
+            if status == 200:
+                await self.nodes.know(msgspec.json.decode(said, type=Peers))
+
+    async def find_chunks(self, descriptor: Descriptor) -> bytes:
+        """Of what is larger than one, as the server says. It may have to read all of the blob first."""
+        digest, count, clock = descriptor.digest, -(-descriptor.size // CHUNK), asyncio.get_running_loop().time
+        async with self._asking:  # each worker wants to know the same
+            if count > 1 and digest not in self._chunks and clock() >= self._not_before:
+                self._not_before = clock() + CHUNKS_AGAIN
+                with contextlib.suppress(OSError, Malformed, Temporary):
+                    async with asyncio.timeout(CHUNKS_WITHIN):
+                        remember(self._chunks, digest, await self._ask_chunks(digest, count))
+                    self._not_before = 0.0
+        return self._chunks.get(digest, b"")
+
+    async def _ask_chunks(self, digest: str, count: int) -> bytes:
+        """Raises OSError, Malformed, Temporary."""
+        said, headers = bytearray(), {"Authorization": f"Bearer {self._secret}"}
+        async with self._client.ask("GET", f"/v1/chunks/{digest}", headers=headers) as answer:
+            async for piece in _at_most(answer.chunks(), 32 * count):
+                said += piece
+            if answer.status != 200 or len(said) != 32 * count:
+                raise Temporary(f"the farm's server answers with {answer.status}")
+        return bytes(said)
 
     def doubt(self, _descriptor: Descriptor, /) -> tuple[tuple[int, int], ...]:
         return ()

@@ -11,17 +11,18 @@ import asyncio
 import contextlib
 import logging
 import math
+import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 from msgspec.structs import replace
 
 from dom0.errors import Dom0Error
-from dom0.farms import rollout
+from dom0.farms import boots, rollout
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import SEEN_EACH, Node, Nodes, NodeState
-from dom0.farms.revisions import Order, Report, Revision
+from dom0.farms.revisions import MOST_GIVERS, Giver, Gives, Order, Report, Revision
 from dom0.farms.rollout import Rollout, Step, Target
 
 LOOK_AGAIN = 0.5  # seconds between looks at the directory
@@ -44,11 +45,12 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class _Word(msgspec.Struct, frozen=True):
-    """When a node said its last one, by the clock and by the loop's time, which is never set."""
+    """When a node said its last one, by the clock and by the loop's time, which is never set; where it gives blobs."""
 
     address: str
     at: float
     monotonic: float
+    gives: Gives | None
 
 
 class _Decision(msgspec.Struct, frozen=True):
@@ -57,6 +59,7 @@ class _Decision(msgspec.Struct, frozen=True):
     since: float  # when that became so
     told: dict[str, Told]
     due: float
+    members: dict[str, list[str]]  # by role, the keys of its nodes
 
 
 class Orders:
@@ -66,7 +69,7 @@ class Orders:
         self._now = now
         self._settings = farm.settings()
         self._reports = farm.reports()
-        self._decided = _Decision(Nodes(), None, 0.0, {}, 0.0)
+        self._decided = _Decision(Nodes(), None, 0.0, {}, 0.0, {})
         self._revisions: dict[int, Revision] = {}
         self._blobs: dict[tuple[int, str], Mapping[str, int]] = {}
         self._words: dict[str, _Word] = {}
@@ -96,7 +99,9 @@ class Orders:
                 async with asyncio.timeout(LOOK_AGAIN):
                     await self._has_news.wait()
 
-    async def hear(self, key: str, report: Report, address: str, is_gone: Callable[[], bool]) -> None:
+    async def hear(
+        self, key: str, report: Report, address: str, is_gone: Callable[[], bool], gives: Gives | None = None
+    ) -> None:
         """A word of a node, on the disk before this returns; of others it is passed over. Raises Dom0Error.
 
         Who has said another one since, on another connection, has closed this one.
@@ -115,7 +120,7 @@ class Orders:
                 await asyncio.to_thread(self._farm.put_report, key, said)
                 self._reports[key] = said
                 self._has_news.set()
-            self._words[key] = _Word(address, now, asyncio.get_running_loop().time())
+            self._words[key] = _Word(address, now, asyncio.get_running_loop().time(), gives)
 
     async def wait(self, key: str, told: str, is_gone: Callable[[], bool]) -> Told | None:
         """What the node is to run, as soon as it is not what it was `told`. None: it is no node."""
@@ -141,6 +146,47 @@ class Orders:
         """Its size, if the node may have it."""
         told = self._decided.told.get(key)
         return next((blobs[digest] for blobs in (told.blobs if told else ()) if digest in blobs), None)
+
+    def find_blobs(self, key: str) -> dict[str, int]:
+        """Sizes by digest of what is in the images that the node may have; without private files."""
+        told = self._decided.told.get(key)
+        if told is None:
+            return {}
+        contents = [content for content in (told.order.fetch, told.order.run) if content is not None]
+        private = {content.private.digest for content in contents if content.private is not None}
+        return {digest: size for blobs in told.blobs for digest, size in blobs.items() if digest not in private}
+
+    def find_givers(self, key: str) -> tuple[Giver, ...]:
+        """Nodes that give blobs which this one may have: those of its role, first who has all of what it is to fetch;
+        then of the roles that have most in common with it.
+        """
+        told, monotonic = self._decided.told.get(key), asyncio.get_running_loop().time()
+        found = dict[str, Giver]()
+        for other in self._likely_givers(key, told) if told else ():
+            word = self._words.get(other)
+            if other == key or not word or not word.gives or "%" in word.address:  # which is of one link alone
+                continue
+            if monotonic - word.monotonic < rollout.SILENT:
+                found[other] = Giver(address=word.address, **msgspec.structs.asdict(word.gives))
+                if len(found) == MOST_GIVERS:
+                    break
+        return tuple(found.values())
+
+    def _likely_givers(self, key: str, told: Told) -> Iterator[str]:
+        _, role, _ = told.of
+        wanted, ours = told.order.fetch.digest if told.order.fetch else "", self.find_blobs(key)
+        fellows = self._decided.members.get(role, [])
+        having = [other for other in fellows if self._reports.get(other, Report()).fetched == wanted]
+        yield from random.sample(having, min(len(having), MOST_GIVERS // 2))  # not all ask the same ones
+        yield from fellows[: MOST_GIVERS // 2]  # all that fetch at once see the same ones, so one asks the server
+        common = {
+            other: sum(ours[digest] for digest in content.blobs.keys() & ours.keys())
+            for other, content in (self._decided.current.roles if self._decided.current else {}).items()
+            if other != role
+        }
+        for other in sorted(common, key=lambda each: -common[each]):
+            members = self._decided.members.get(other, []) if common[other] else []
+            yield from random.sample(members, min(len(members), MOST_GIVERS // 2))
 
     async def look(self) -> None:
         """Decide if the nodes or the current revision have changed. Raises Dom0Error."""
@@ -181,16 +227,25 @@ class Orders:
         enrolled = [node for node in nodes.nodes if node.state is NodeState.ENROLLED]
         last = {node.key: now - monotonic + self._heard_at(node, now, monotonic) for node in enrolled}
         views = rollout.views(enrolled, self._reports, last)
+        words = [
+            (node.name, self._reports[node.key].os, word.at)
+            for node in enrolled
+            if node.key in self._reports and (word := self._words.get(node.key))
+        ]
 
         def step(state: Rollout) -> tuple[Rollout, Step]:
             found = rollout.step(state, self._settings, current, views, now, since=since)
-            return found.state, found
+            heard = boots.hear(found.state.boots, words)
+            return (found.state if heard is found.state.boots else replace(found.state, boots=heard)), found
 
         found = self._farm.change_rollout(step)
         if current is not None:
             self._revisions[current.number] = current
         told = {node.key: self._tell(known, node, found.targets[node.name]) for node in enrolled}
-        return _Decision(nodes, current, since, told, math.inf if found.due is None else found.due)
+        members: dict[str, list[str]] = {}
+        for node in enrolled:
+            members.setdefault(node.role, []).append(node.key)
+        return _Decision(nodes, current, since, told, math.inf if found.due is None else found.due, members)
 
     def _heard_at(self, node: Node, now: float, monotonic: float) -> float:
         """By the loop's time. While no server ran nobody was silent."""

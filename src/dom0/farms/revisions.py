@@ -7,7 +7,7 @@ of a role has the same digest in whichever revision it is, and nodes go by that.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated
 
@@ -18,6 +18,8 @@ from dom0.errors import UsageError
 
 Digest = Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
 MOST_REASON = 500  # characters
+MOST_GIVERS = 8  # that a node is told of at once
+KEPT = 10  # revisions, beside those that a node needs
 
 
 class Blob(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,11 +101,32 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     since: float = 0.0
 
 
+class Gives(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a node gives blobs to others, at the address that the server hears it from (`peers`)."""
+
+    port: Annotated[int, Meta(ge=1, le=65535)]
+    fingerprint: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+
+
+class Giver(Gives, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another node."""
+
+    address: Annotated[str, Meta(pattern=r"^[0-9a-f:.]{2,45}\Z")]
+
+
+class Peers(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server tells a node of others. `passes`: by digest, of what is in the images of its role."""
+
+    passes: dict[str, str] = {}
+    nodes: tuple[Giver, ...] = ()
+
+
 class FollowRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`told`: digest of the order that the node has."""
+    """`told`: digest of the order that the node has; `gives`: None where it gives nothing."""
 
     report: Report
     told: Digest = ""
+    gives: Gives | None = None
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +153,23 @@ def revise(known: Iterable[Revision], roles: Mapping[str, RoleContent], made: fl
     same = [number for number, revision in by_number.items() if revision.roles == roles]
     number = max(same) if same else max(by_number, default=0) + 1
     return by_number.get(number) or Revision(number=number, made=made, roles=dict(roles))
+
+
+def find_unneeded(
+    known: Iterable[Revision], numbers: Collection[int], reports: Iterable[Report], most: int = KEPT
+) -> list[Revision]:
+    """Which of the `known` ones may go: all but the last `most`, those with `numbers`, and the newest that says what a
+    node has said that it runs, tries or has fetched.
+    """
+    newest_first = sorted(known, key=lambda revision: -revision.number)
+    said = {digest for report in reports for digest in (report.content, report.fetched) if digest}
+    unneeded = []
+    for place, revision in enumerate(newest_first):
+        found = said & {content.digest for content in revision.roles.values()}
+        said -= found
+        if place >= most and not found and revision.number not in numbers:
+            unneeded.append(revision)
+    return unneeded
 
 
 def changed_roles(before: Revision | None, after: Revision) -> dict[str, str]:

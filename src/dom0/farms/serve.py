@@ -4,6 +4,8 @@ POST /v1/hello    {hostname, architecture, memory, ticket}, with the machine's s
                   -> Standing: whether it waits, and with which code, or which node of the farm it is
 POST /v1/follow   {report, told}, of a node -> Order: what it is to run; the answer waits until that is another one
                   than it was `told` last; 204 where nothing is new for a minute
+POST /v1/peers    of a node -> Peers: which others it may ask for blobs of its role first, and with what (`peers`)
+GET /v1/chunks/DIGEST  SHA-256 of each MiB of such a blob, one after the other: a node checks by it what others give
 GET /v1/blobs/DIGEST   what the images and private files of its own role are made of; a range of it, if one is asked for
 POST /v1/pre-reboot, /v1/steady-state    whether it may reboot (`lock`)
 
@@ -20,6 +22,8 @@ import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -44,14 +48,17 @@ from dom0.farms.nodes import (
     key_of,
 )
 from dom0.farms.orders import Orders
-from dom0.farms.revisions import FollowRequest
+from dom0.farms.peers import make_passes
+from dom0.farms.revisions import FollowRequest, Peers
 from dom0.http import server
 from dom0.http.server import HttpError, Request, Response, refusal, route
+from dom0.registry.journal import CHUNK
+from dom0.registry.recent import remember
 from dom0.registry.reference import digest_flaw
 from dom0.registry.serve import BLOB_TYPE, PIECE, RANGE
 
 MOST = 512  # connections at once, and of nodes that there are when it starts
-MOST_OF_NODE = 2  # the one in which an answer waits, and the next
+MOST_OF_NODE = 4  # the one in which an answer waits, the next, and two that fetch
 MOST_EACH = 32  # of one address
 UNREAD = 30.0  # seconds that a machine may leave an answer unread
 MOST_BYTES = 4096  # of a body
@@ -68,6 +75,8 @@ async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[
     routes = {
         "POST /v1/hello": control.hello,
         "POST /v1/follow": control.follow,
+        "POST /v1/peers": control.peers,
+        "GET /v1/chunks/{digest}": control.chunks,
         "GET /v1/blobs/{digest}": control.blob,
         "POST /v1/pre-reboot": lock.pre_reboot,
         "POST /v1/steady-state": lock.steady_state,
@@ -96,6 +105,8 @@ class _Control:
         self._farm = farm
         self._orders = orders
         self._name = farm.settings().name
+        self._pem = farm.server_pem.read_bytes()
+        self._chunks: dict[str, asyncio.Task[bytes]] = {}  # by digest
 
     async def hello(self, request: Request) -> Response:
         key, address, now = _key(request), request.address, time.time()
@@ -122,7 +133,7 @@ class _Control:
         key = _key(request)
         asked = await _read(request, FollowRequest)
         try:
-            await self._orders.hear(key, asked.report, request.address, lambda: request.is_gone)
+            await self._orders.hear(key, asked.report, request.address, lambda: request.is_gone, asked.gives)
             told = await self._orders.wait(key, asked.told, lambda: request.is_gone)
         except Dom0Error as error:
             log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
@@ -133,8 +144,29 @@ class _Control:
             return Response(status=server.NO_CONTENT)
         return Response(msgspec.json.encode(told.order))
 
-    async def blob(self, request: Request) -> Response:
-        """What is not of the node's own role is refused, whether it is there or not."""
+    async def peers(self, request: Request) -> Response:
+        key = _key(request)
+        with suppress(Dom0Error):  # as for blobs
+            await self._orders.look()
+        blobs = self._orders.find_blobs(key)
+        if not blobs:
+            raise HttpError(403, "this is no node of the farm, or its role has no revision")
+        found = Peers(passes=make_passes(self._pem, blobs), nodes=self._orders.find_givers(key))
+        return Response(msgspec.json.encode(found))
+
+    async def chunks(self, request: Request) -> Response:
+        digest, _ = await self._find_blob(request)
+        hashing = self._chunks.get(digest)
+        if hashing is None or (hashing.done() and hashing.exception()):
+            hashing = asyncio.create_task(asyncio.to_thread(_hash_chunks, self._farm.blob(digest)))
+            remember(self._chunks, digest, hashing)
+        try:
+            return Response(await asyncio.shield(hashing), content_type=BLOB_TYPE)
+        except OSError as error:
+            raise HttpError(503, "the farm's server cannot read it") from error
+
+    async def _find_blob(self, request: Request) -> tuple[str, int]:
+        """Digest and size. What is not of the node's own role is refused, whether it is there or not."""
         digest = request.captured["digest"]
         key = _key(request)
         with suppress(Dom0Error):  # what was so a moment ago will do
@@ -145,6 +177,10 @@ class _Control:
         if not self._farm.has_blob(digest, size):
             log.error("%s: is damaged or gone: dom0 farm up writes it anew", self._farm.blob(digest))
             raise HttpError(503, "the farm's server does not have it")
+        return digest, size
+
+    async def blob(self, request: Request) -> Response:
+        digest, size = await self._find_blob(request)
         asked = request.headers.all("Range")
         wanted = RANGE.fullmatch(asked[0]) if len(asked) == 1 else None
         start = int(wanted[1]) if wanted else 0
@@ -168,6 +204,12 @@ class _Control:
                 yield data
         finally:
             os.close(descriptor)
+
+
+def _hash_chunks(path: Path) -> bytes:
+    """Raises OSError."""
+    with path.open("rb") as file:
+        return b"".join(sha256(piece).digest() for piece in iter(lambda: file.read(CHUNK), b""))
 
 
 def _key(request: Request) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from dom0 import terminal, times
+from dom0 import sizes, terminal, times
 from dom0.cli.engine_client import on_engine
 from dom0.cli.farms.farm_option import farm_option
 from dom0.cli.report import Report
@@ -152,8 +152,12 @@ async def _up(engine: Engine, farm: FarmDirectory, report: Report) -> Revised:
 
     before = farm.current()
     async with built_roles(engine, farm, report) as roles:
-        contents = await publish_roles(engine, farm, roles, farm.revisions())
-        revision, _ = farm.revise(lambda known: revise(known, contents, time.time()))
+        with farm.publishing():
+            gone, freed = farm.prune()  # first: the disk may be full
+            if gone:
+                report.say(f"removed revisions that nobody needs: {', '.join(map(str, gone))} ({sizes.rounded(freed)})")
+            contents = await publish_roles(engine, farm, roles, farm.revisions())
+            revision, _ = farm.revise(lambda known: revise(known, contents, time.time()))
         for role in roles.values():
             await names.give(engine, {**role.built, role.tag: role.image})
     return _revised(farm, before, revision)
