@@ -150,6 +150,17 @@ def test_people_pause_roles_and_drain_nodes_while_no_server_runs(
     assert json.loads(dom0("farm", "status", *inside, "--json").stdout)["drained"] == []
 
 
+def test_who_watches_sees_every_change(dom0: RunCommand, environment: dict[str, str], farm: Path) -> None:
+    with started(environment, "status", "--watch", "--json", "--dir", str(farm)) as watching:
+        assert json.loads(line(watching))["paused"] == {}
+        dom0("farm", "pause", "hello", "--dir", str(farm))
+        assert json.loads(line(watching))["paused"] == {"hello": "a person has paused it"}
+        dom0("farm", "resume", "hello", "--dir", str(farm))
+        assert json.loads(line(watching))["paused"] == {}
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(60) == 130
+
+
 @pytest.mark.parametrize(
     "command", [["serve"], ["nodes"], ["remove", "x"], ["assign", "x", "y"], ["pause"], ["drain", "x"], ["unlock", "x"]]
 )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from typing import NoReturn
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from dom0 import terminal
 from dom0.cli.farms.farm_option import farm_option
@@ -17,6 +20,7 @@ from dom0.farms.revisions import Revision, RoleState
 from dom0.farms.rollout import NodeView, Target
 from dom0.times import ago
 
+LOOK_AGAIN = 1.0  # seconds, with --watch
 _COLOURS = {"STATE": {"good": "green", "failed": "red", "trying": "cyan"}}
 _HEADS = ("NODE", "ROLE", "REVISION", "STATE", "BASE OS", "SEEN", "")
 
@@ -41,7 +45,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 class FarmStatus(msgspec.Struct, frozen=True, kw_only=True):
     """As `--json` prints it. `revision`: the current one, 0 before the first; `paused`: by role why; `locked`: who
-    reboots.
+    reboots; `unstarted`: by node the base OS that it was served and did not come up with.
     """
 
     farm: str
@@ -49,20 +53,52 @@ class FarmStatus(msgspec.Struct, frozen=True, kw_only=True):
     paused: dict[str, str]
     drained: tuple[str, ...]
     locked: tuple[rollout.Lock, ...]
+    unstarted: dict[str, str]
     nodes: tuple[NodeStatus, ...]
 
 
 @click.command("status", short_help="What the nodes of a farm run, and what they wait for.")
 @farm_option
-@click.option("--json", "as_json", is_flag=True, help="An object: farm, revision, paused, drained, locked, nodes.")
-def status(farm: FarmDirectory, as_json: bool) -> int:
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="An object: farm, revision, paused, drained, locked, unstarted, nodes; with --watch one a line.",
+)
+@click.option("-w", "--watch", is_flag=True, help="Stay, and show every change until Ctrl-C.")
+def status(farm: FarmDirectory, as_json: bool, watch: bool) -> int:
     """What the nodes of a farm run, in which revision, and what those wait for that do not run the current one.
 
     It is what each node said last, also while no server runs. Ends with 0 when all nodes run the current revision but
     those that are drained, else with 10.
 
     $ dom0 farm status --dir attic
+    $ dom0 farm status --watch
     """
+    found = _look(farm)
+    if watch:
+        _watch(farm, found, as_json=as_json)
+    if as_json:
+        terminal.say_json(found.document)
+    else:
+        click.echo("\n".join(_lines(found)))
+    drained = found.document.drained
+    return EXIT_CHANGES if any(one.waits and one.name not in drained for one in found.document.nodes) else 0
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """`roles`: what each of them waits for, "" where it does not."""
+
+    document: FarmStatus
+    roles: dict[str, str]
+
+    @property
+    def is_like(self) -> FarmStatus:
+        """Without what changes by time alone."""
+        return replace(self.document, nodes=tuple(replace(one, last_seen=0.0) for one in self.document.nodes))
+
+
+def _look(farm: FarmDirectory) -> _Found:
     settings, current, state = farm.settings(), farm.current(), farm.rollout()
     nodes = [node for node in farm.nodes().nodes if node.state is not NodeState.WAITING]
     last = {node.key: node.last for node in nodes}
@@ -75,11 +111,38 @@ def status(farm: FarmDirectory, as_json: bool) -> int:
         paused={role: one.why for role, one in state.pauses.items()},
         drained=state.drained,
         locked=state.locks,
+        unstarted={name: one.os for name, one in state.boots.tried.items() if state.boots.has_failed(name, one.os)},
         nodes=tuple(_status(view, current, found.targets[view.name]) for view in views),
     )
-    if not as_json:
-        said = f"revision {current.number}" if current else "no revision: dom0 farm up"
-        terminal.say(f"{settings.name}: {said}")
+    return _Found(document, found.roles)
+
+
+def _watch(farm: FarmDirectory, found: _Found, *, as_json: bool) -> NoReturn:
+    """Until Ctrl-C."""
+    if sys.stdout.isatty() and not as_json:
+        from rich.live import Live
+        from rich.text import Text
+
+        with Live(auto_refresh=False, screen=False) as live:
+            while True:
+                live.update(Text.from_ansi("\n".join(_lines(found))), refresh=True)
+                time.sleep(LOOK_AGAIN)
+                found = _look(farm)
+    said = None
+    while True:
+        if found.is_like != said:
+            said = found.is_like
+            if as_json:
+                terminal.say_json_line(found.document)
+            else:
+                click.echo("\n".join(_lines(found)) + "\n")
+        time.sleep(LOOK_AGAIN)
+        found = _look(farm)
+
+
+def _lines(found: _Found) -> list[str]:
+    """For people; nothing in it is unescaped."""
+    document, now = found.document, time.time()
     rows = [
         (
             one.name,
@@ -87,21 +150,24 @@ def status(farm: FarmDirectory, as_json: bool) -> int:
             str(one.revision or "-"),
             one.state,
             one.os or "-",
-            ago(time.time() - one.last_seen),
+            ago(now - one.last_seen),
             "waits" if one.waits and one.waits == found.roles.get(one.role) else one.waits or one.reason,
         )
         for one in document.nodes
     ]
-    terminal.say_table(document, _HEADS, rows, as_json=as_json, colours=_COLOURS)
-    if not as_json:
-        for role, why in found.roles.items():
-            if why:
-                terminal.say(f"{role}: {why}")
-        for role in document.paused:
-            terminal.say(f"next: dom0 farm resume {role}, or another revision: dom0 farm rollback, dom0 farm up")
-        for lock in state.locks:
-            terminal.say(f"{lock.id}: has a reboot lock of {lock.group} for {ago(time.time() - lock.since)}")
-    return EXIT_CHANGES if any(one.waits and one.name not in state.drained for one in document.nodes) else 0
+    said = [f"{role}: {why}" for role, why in found.roles.items() if why]
+    said += [
+        f"next: dom0 farm resume {role}, or another revision: dom0 farm rollback, dom0 farm up"
+        for role in document.paused
+    ]
+    said += [f"{lock.id}: has a reboot lock of {lock.group} for {ago(now - lock.since)}" for lock in document.locked]
+    said += [
+        f"{name}: did not come up with the base OS {os} and gets the last good one; again with it: dom0 farm resume"
+        for name, os in document.unstarted.items()
+    ]
+    head = f"revision {document.revision}" if document.revision else "no revision: dom0 farm up"
+    table = terminal.columns(_HEADS, rows, colours=_COLOURS)
+    return [f"{document.farm}: {head}", *table, *map(terminal.printable, said)]
 
 
 def _status(node: NodeView, current: Revision | None, target: Target) -> NodeStatus:
