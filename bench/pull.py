@@ -95,6 +95,7 @@ CASES = (
         faults=Faults(every_seconds=8, how="reset", rate=125e3),
     ),
     Case(name="killed after 1 to 3 s", blobs=IMAGE, faults=Faults(rate=5e6), kills=(1.0, 3.0)),
+    Case(name="killed after 1 to 3 s", blobs=HALF, faults=Faults(rate=1e6), kills=(1.0, 3.0)),
 )
 
 
@@ -181,7 +182,8 @@ def main() -> None:
             "`make bench-pull` writes this part: blobs of an image through a line that breaks. Ideal is the size by "
             "the rate of the line, and the time in which nothing could come. "
             f"To reach: {MOST_SENT:g} of the bytes, {MOST_TIME:g} of the time. A connection that fell silent is given "
-            "up after 5 s. A kill costs what was under way in the kernel and not read yet, nothing that was written."
+            "up after 5 s. A kill costs what the line brings until the kernel has ended the process, nothing that was "
+            "written."
         )
         when = f"Measured {time.strftime('%Y-%m-%d')}: {facts}."
         write_section(REPORT, "Pulls over a bad line", f"{head}\n\n{when}\n\n{table(found)}")

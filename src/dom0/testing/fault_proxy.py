@@ -22,6 +22,7 @@ import msgspec
 from dom0.http.server import stop_accepting
 
 _PIECE = 16 << 10  # bytes
+_TURN = 0.004  # seconds of the rate that are sent at once
 _CREDIT = 0.05  # seconds of the rate that a late turn of the loop may make up for
 _SILENCE = 0.5  # seconds
 _BUFFER = 64 << 10  # bytes that are under way at most
@@ -134,8 +135,11 @@ class FaultProxy:
         self, from_server: asyncio.StreamReader, writer: asyncio.StreamWriter, asking: asyncio.Task[None]
     ) -> None:
         left = int(self.faults.every_bytes * self._random.uniform(0.5, 1.5)) if self.faults.every_bytes else None
-        while data := await from_server.read(_PIECE if left is None else min(_PIECE, left)):
+        piece = min(_PIECE, int(self.faults.rate * _TURN)) or _PIECE
+        while data := await from_server.read(piece if left is None else min(piece, left)):
             await self._keep_rate(len(data))
+            if asking.done():  # the client has gone meanwhile
+                return
             writer.write(data)
             await writer.drain()
             self._count(len(data))
