@@ -185,7 +185,7 @@ async def test_a_project_that_would_be_another_one_in_its_image_is_refused(
 ) -> None:
     first = await build(engine, write(compose=COMPOSE))
     compose = "name: box\nservices:\n  a:\n    image: busybox:test\n    environment:\n      SECRET: ${SECRET}\n"
-    monkeypatch.setattr(selection, "kept", lambda *_arguments: ())
+    monkeypatch.setattr(selection, "kept", lambda *_arguments, **_options: ())
     with pytest.raises(
         ProjectError, match=r"^compose\.yaml:6: services\.a\.environment\.SECRET: is not what"
     ) as caught:

@@ -78,7 +78,7 @@ async def test_what_services_write_of_a_project_that_was_taken_over_is_not_the_i
     writable_binds = selection.writable_binds(project, directory)
     assert writable_binds == ("a [b]", "data")
     target = tmp_path / "staged"
-    kept = selection.kept(project, directory, read_ignore(directory, writable_binds))
+    kept = selection.kept(project, directory, read_ignore(directory, writable_binds), in_place=True)
     stage(directory, project, kept, target, writable_binds)
     await load(target, PLACED, like=project)
     files = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
@@ -255,6 +255,21 @@ async def test_of_a_directory_that_is_ignored_and_bound_the_machine_gets_an_empt
         (directory / name).touch()
     assert await layout(directory, tmp_path) == {"compose.d/50-box.yaml"}
     assert (tmp_path / "staged" / "data" / "db").stat().st_mode & 0o777 == 0o750
+
+
+async def test_of_a_directory_that_is_ignored_in_a_bound_one_the_machine_gets_an_empty_one(
+    directory: Path, tmp_path: Path
+) -> None:
+    (directory / "compose.yaml").write_text("name: box\nservices: {a: {image: i, volumes: ['.:/app']}}\n")
+    (directory / ".dockerignore").write_text("**/data\n*.log\n")
+    for name in ("site/data/old/table", "app.log", "site/page", ".git/HEAD"):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).touch()
+    (directory / "link").symlink_to("site/data")
+    layers = {"compose.d/50-box.yaml", "compose.d/.staged", "compose.yaml"}
+    assert await layout(directory, tmp_path) == layers | {"link", "site/page"}
+    staged = tmp_path / "staged"
+    assert (list((staged / "site" / "data").iterdir()), (staged / ".git").exists()) == ([], False)
 
 
 async def test_a_needed_file_behind_links_is_taken_with_them(directory: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
 import pytest
 
@@ -110,6 +111,20 @@ def test_a_line_in_dockerignore_deletes_no_file_that_was_changed(box: Machine, w
     box.live("conf/app.db").write_text("default")
     box.up()
     box.until_good()
+
+
+def test_a_line_in_dockerignore_for_a_directory_deletes_nothing_in_it(box: Machine) -> None:
+    box.write(COMPOSE.format(version="3"), {"conf/library/seed": "brought", "conf/library/other": "brought"})
+    box.up()
+    in_container(box, "echo written >/conf/library/seed")
+    (box.project / ".dockerignore").write_text("conf/library\n")
+    planned = json.loads(box.dom0("plan", "--json", check=False).stdout)
+    assert [row["name"] for row in planned if row["kind"] == "file"] == []
+    box.up()
+    box.until_good()
+    assert in_container(box, "cat /conf/library/seed /conf/library/other") == "written\nbrought"
+    (box.project / ".dockerignore").unlink()
+    shutil.rmtree(box.project / "conf/library")
 
 
 def test_a_conflict_is_foreseen_told_and_settled_either_way(box: Machine, written: str) -> None:

@@ -2,7 +2,8 @@
 
 Most `.dockerignore` files were written for the build of a service, and exclude `.env` and env files. The files that the
 project is read from, configs, secrets and files that services bind are taken all the same. A directory that services
-bind is taken without the files that .dockerignore excludes: on the machine it is empty at first.
+bind, and one in it that .dockerignore excludes, is taken without the files: on the machine it is empty at first, or has
+what was placed there before.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from dom0.images.fingerprint import NEVER, selected
 from dom0.images.ignore import Ignore
 
 
-def kept(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...]:
-    """What the machine needs of all that `ignore` excludes, with its parent directories; and of what is above."""
+def kept(project: Project, directory: Path, ignore: Ignore, *, in_place: bool = False) -> tuple[str, ...]:
+    """What the machine needs of all that `ignore` excludes, with its parent directories; and of what is above.
+
+    `in_place`: the project was taken over, and its data stays where it is.
+    """
     objects = (*project.configs.values(), *project.secrets.values())
     needed = {  # relative paths; some of them may not be there
         *project.opened,
@@ -28,6 +32,7 @@ def kept(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...]:
         *_inside(project, (volume.driver_opts.get("device", "") for volume in project.volumes.values())),
         *(os.path.normpath(path) for path in project.contents),
         *_dotenvs(project),
+        *(() if in_place else _excluded(project, directory, ignore)),
     }
     found = {part for name in needed if not above.is_above(name) for part in _on_the_way(directory, name)}
     return tuple(sorted([*filter(ignore, found), *filter(above.is_above, needed)]))
@@ -79,6 +84,18 @@ def _dotenvs(project: Project) -> Iterator[str]:
 def _binds(project: Project) -> Iterator[ServiceVolume]:
     for service in project.services.values():
         yield from (volume for volume in service.volumes if volume.type == "bind")
+
+
+def _excluded(project: Project, directory: Path, ignore: Ignore) -> Iterator[str]:
+    """The directories in those that services bind that `ignore` excludes, without what is in them."""
+    root = PurePath(project.working_dir)
+    bound = {PurePath(volume.source) for volume in _binds(project)}
+    for top in sorted(path.relative_to(root) for path in bound if path.is_relative_to(root)):
+        for parent, names, _ in os.walk(directory / top):
+            paths = {name: os.path.relpath(Path(parent, name), directory) for name in names}
+            excluded = {name: path for name, path in paths.items() if ignore(path)}
+            yield from (path for path in excluded.values() if path not in NEVER and not (directory / path).is_symlink())
+            names[:] = paths.keys() - excluded.keys()
 
 
 def _inside(project: Project, paths: Iterable[str]) -> Iterator[str]:
