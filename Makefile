@@ -7,7 +7,7 @@ STEP := @scripts/step
 # What another Engine or Compose can break, in CI: every call of the API that is made (engine), what its Compose resolves and
 # refuses (compose) and creates (compare), builds (images), mounts below /var/run and its ssh (login, elsewhere), containers
 # that it left (adoption, root_container, engine_trouble), networks and addresses (ambassador, under_load), link variables.
-ENGINE_TESTS := tests/engine tests/compose tests/compare tests/images/test_docker_cli.py \
+ENGINE_TESTS := tests/engine tests/compose tests/compare tests/images/test_docker_cli.py tests/images/test_feed.py \
 	$(patsubst %,tests/machine/test_%.py,login elsewhere adoption root_container engine_trouble ambassador) \
 	tests/ambassador/test_under_load.py tests/cli/test_migrate.py
 # What depends on how images are kept: their IDs and names, in builds, rollbacks and files.
