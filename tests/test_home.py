@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import re
-import subprocess
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,33 +9,14 @@ from pathlib import Path
 import pytest
 
 from dom0 import home
+from dom0.backup import restic
 from dom0.engine.docker import DockerEngine
 from dom0.errors import Busy, Dom0Error, NotFound
 from dom0.names import ROOTFS_IMAGE
 from dom0.run import while_listening
 from dom0.testing import api, busybox
+from dom0.testing.debian_like import debian_like
 from dom0.testing.hosts import Host
-
-PROGRAMS = ("restic", "cat", "mv", "sh")
-
-
-def debian_like() -> bytes:
-    """A tar of the programs that the worker needs, with their libraries, from this machine's Debian."""
-    files = {f"/usr/bin/{program}" for program in PROGRAMS}
-    for program in sorted(files):
-        printed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
-        files |= set(re.findall(r"(/\S+) \(0x", printed))
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", dereference=True) as tar:
-        tar.add("/tmp", recursive=False)  # noqa: S108 -- the directory itself
-        for name in sorted(files):
-            tar.add(name, name.removeprefix("/"))
-            if not name.startswith("/usr/"):
-                continue
-            link = tarfile.TarInfo(name.removeprefix("/usr/"))
-            link.type, link.linkname = tarfile.SYMTYPE, name
-            tar.addfile(link)
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -85,40 +63,43 @@ def read(host: Host, name: str) -> str:
     return run_in_home(host, f"cat /home/dom0/{name}")
 
 
-def file_at(path: Path, password: str = "secret") -> home.Repository:  # noqa: S107 -- nobody's password
-    return home.Repository(path, directory=False, password=password)
+def file_at(path: Path, password: str = "secret") -> restic.Repository:  # noqa: S107 -- nobody's password
+    return restic.Repository(str(path), is_file=True, password=password)
 
 
-def directory_at(path: Path) -> home.Repository:
+def directory_at(path: Path) -> restic.Repository:
     path.mkdir()
-    return home.Repository(path, directory=True, password=None)
+    return restic.Repository(str(path), password=None)
 
 
 async def test_a_restored_file_brings_content_owner_and_mode_back(
     engine: DockerEngine, machine_home: Host, tmp_path: Path
 ) -> None:
     here = await home.find_home(engine)
-    made = await home.back_up(engine, here, file_at(tmp_path / "home.backup"))
+    made, _ = await restic.back_up(engine, here, file_at(tmp_path / "home.backup"))
     write(machine_home, "note", "after")
-    restored = await home.restore(engine, here, file_at(tmp_path / "home.backup"), "latest", kept="kept")
+    restored = await restic.restore(engine, here, file_at(tmp_path / "home.backup"), "latest", kept="kept")
     assert (made.files, made.complete) == (1, True)
     assert read(machine_home, "note") == "before"
     assert run_in_home(machine_home, "stat -c %u:%a /home/dom0 /home/dom0/note") == "1000:750\n1000:644\n"
-    assert restored == home.Restored(volume="home-volume", kept="kept", users=())
+    assert restored == restic.Restored(volume="home-volume", kept="kept", users=())
     kept = machine_home.docker("run", "--rm", "-v", "kept:/kept", busybox.IMAGE, "cat", "/kept/note").stdout
     assert kept == "after"
-    assert await home.kept_homes(engine, here) == ("kept",)
+    assert await restic.kept_volumes(engine, here.volume) == ("kept",)
 
 
 async def test_a_directory_takes_several_snapshots_and_gives_each_back(
     engine: DockerEngine, machine_home: Host, tmp_path: Path
 ) -> None:
     here, repository = await home.find_home(engine), directory_at(tmp_path / "repository")
-    first = await home.back_up(engine, here, repository)
+    first, _ = await restic.back_up(engine, here, repository)
     write(machine_home, "note", "after")
-    second = await home.back_up(engine, here, repository)
-    assert [one.id for one in await home.snapshots(engine, repository)] == [second.snapshot, first.snapshot]
-    await home.restore(engine, here, repository, first.snapshot, kept="kept")
+    second, _ = await restic.back_up(engine, here, repository)
+    assert [one.id for one in await restic.snapshots(engine, repository, here.path, here.worker)] == [
+        second.snapshot,
+        first.snapshot,
+    ]
+    await restic.restore(engine, here, repository, first.snapshot, kept="kept")
     assert read(machine_home, "note") == "before"
 
 
@@ -126,9 +107,9 @@ async def test_a_wrong_password_changes_nothing_and_leaves_nothing(
     engine: DockerEngine, machine_home: Host, tmp_path: Path
 ) -> None:
     here = await home.find_home(engine)
-    await home.back_up(engine, here, file_at(tmp_path / "home.backup"))
+    await restic.back_up(engine, here, file_at(tmp_path / "home.backup"))
     with pytest.raises(Dom0Error, match="the password is wrong"):
-        await home.restore(engine, here, file_at(tmp_path / "home.backup", "guess"), "latest", kept="kept")
+        await restic.restore(engine, here, file_at(tmp_path / "home.backup", "guess"), "latest", kept="kept")
     assert [volume.name for volume in await engine.volumes()] == ["home-volume"]
     assert read(machine_home, "note") == "before"
 
@@ -137,14 +118,14 @@ async def test_a_damaged_backup_is_noticed_before_anything_is_replaced(
     engine: DockerEngine, machine_home: Host, tmp_path: Path
 ) -> None:
     here, path = await home.find_home(engine), tmp_path / "home.backup"
-    await home.back_up(engine, here, file_at(path))
+    await restic.back_up(engine, here, file_at(path))
     with tarfile.open(path) as tar:
         pack = next(part for part in tar if part.isfile() and "/data/" in part.name)
     damaged = bytearray(path.read_bytes())
     damaged[pack.offset_data + pack.size // 2] ^= 0xFF
     path.write_bytes(damaged)
     with pytest.raises(Dom0Error, match="restic check failed"):
-        await home.restore(engine, here, file_at(path), "latest", kept="kept")
+        await restic.restore(engine, here, file_at(path), "latest", kept="kept")
     assert [volume.name for volume in await engine.volumes()] == ["home-volume"]
 
 
@@ -159,11 +140,11 @@ async def test_only_running_containers_with_the_home_are_named_as_its_users(
         "sleep", "600",
     )  # fmt: skip
     here, repository = await home.find_home(engine), directory_at(tmp_path / "repository")
-    await home.back_up(engine, here, repository)
+    await restic.back_up(engine, here, repository)
     write(machine_home, "note", "after")
-    restored = await home.restore(engine, here, repository, "latest", kept="kept")
+    restored = await restic.restore(engine, here, repository, "latest", kept="kept")
     assert restored.users == ("guest", "ours")
-    assert (await home.restart_users(engine, here, restored)).users == ("guest",)
+    assert (await restic.restart_users(engine, here, restored)).users == ("guest",)
     seen = {name: machine_home.docker("exec", name, "cat", "/home/dom0/note").stdout for name in ("guest", "ours")}
     assert seen == {"guest": "after", "ours": "before"}
 
@@ -173,7 +154,7 @@ async def test_one_home_command_runs_at_a_time(engine: DockerEngine, machine_hom
     worker = ["docker", "run", "--rm", "-i", "--name", home.WORKER, busybox.IMAGE, "cat"]
     async with while_listening(worker):
         with pytest.raises(Busy):
-            await home.back_up(engine, here, file_at(tmp_path / "home.backup"))
+            await restic.back_up(engine, here, file_at(tmp_path / "home.backup"))
     assert not (tmp_path / "home.backup").exists()
 
 
@@ -212,7 +193,7 @@ def test_a_file_with_anything_but_a_repository_is_refused_before_it_is_unpacked(
     tmp_path: Path, part: tarfile.TarInfo
 ) -> None:
     with pytest.raises(Dom0Error, match="no part of a backup"):
-        home.check_file(tar_with(tmp_path / "hostile", part))
+        restic.check_file(tar_with(tmp_path / "hostile", part))
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar at all", b"\0" * 100])
@@ -220,4 +201,4 @@ def test_a_file_that_is_no_tar_is_refused(tmp_path: Path, content: bytes) -> Non
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(Dom0Error, match="is no backup"):
-        home.check_file(path)
+        restic.check_file(path)

@@ -25,6 +25,7 @@ OURS = (ROOT, SSHD, HOME)
 ENGINE_SOCKET = "/var/run/docker.sock"  # on the host
 ENGINE_SOCKET_INSIDE = "/run/docker.sock"  # in a container: /var/run may be a link, see DockerEngine.put_archive
 STATE = "/var/lib/dom0"  # what the agent keeps
+BACKUPS = f"{STATE}/backups"  # what is known of the backups of volumes
 PLACED = Path(STATE, "project")  # where it puts the project's files
 RUN = "/run/dom0"  # its socket
 SCOPES = f"{RUN}/scopes"  # the sockets of scopes

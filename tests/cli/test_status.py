@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from dom0.agent.status import GenerationInfo, Outcome, Phase, Progress, SharingStatus, Status
+from dom0.agent.status import BackupStatus, GenerationInfo, Outcome, Phase, Progress, SharingStatus, Status
 from dom0.health import Problem
 from dom0.run import Output
 from dom0.testing.fake_agent import EndlessLines, FakeAgent, Lines, make_service, make_status
@@ -48,6 +48,28 @@ def test_status_does_not_call_as_desired_what_nobody_can_see(agent: FakeAgent, d
     agent.answers["GET /v1/status"] = make_status(converged=False, problems=(blind,))
     first = dom0("status").stdout.splitlines()[0]
     assert first.startswith("box: unknown, the Docker Engine does not answer; below is what was seen last; ")
+
+
+def test_status_says_what_was_backed_up_when_and_what_is_in_no_backup(agent: FakeAgent, dom0: RunCommand) -> None:
+    data = BackupStatus(
+        volume="box_data", key="data", service="dom0-backup-data", to="/srv/backup", last=1060.0, size=1500
+    )
+    new = replace(data, volume="box_new", key="new", last=0.0, size=0)
+    without = tuple(BackupStatus(volume=name) for name in ("box_more", "home-volume"))
+    agent.answers["GET /v1/status"] = make_status(backups=(data, new, *without), problems=())
+    assert dom0("status").stdout.splitlines()[-4:] == [
+        "Backups:",
+        "  box_data  2m ago, 1.5kB, to /srv/backup",
+        "  box_new  not yet, to /srv/backup",
+        "  in none: box_more, home-volume",
+    ]
+    assert [line.split()[0] for line in dom0("backup", "ls").stdout.splitlines()] == [
+        "VOLUME",
+        "data",
+        "new",
+        "box_more",
+        "home-volume",
+    ]
 
 
 def test_status_says_where_images_come_from_and_go_to(agent: FakeAgent, dom0: RunCommand) -> None:

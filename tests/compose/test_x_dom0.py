@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dom0.compose.tags import Override, Reset
-from dom0.compose.x_dom0 import MachineSettings, ServiceSettings, merge, with_empty_sections
+from dom0.compose.x_dom0 import MachineSettings, ServiceSettings, findings, merge, with_empty_sections
 from dom0.durations import nanoseconds, seconds
 from dom0.socketproxy.grants import Grants
 
@@ -84,6 +84,47 @@ def test_a_duration_is_a_number_or_refused(text: str) -> None:
         assert abs(nanoseconds(text)) < 2**63
 
 
+BACKUP = {"to": "/srv/backup", "env_file": "./backup.env"}
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"backup": {"data": BACKUP}},
+        {"backup": {"data": {**BACKUP, "to": "s3:https://s3.example/bucket", "keep": {"daily": 7}}}},
+        {"backup": {"data": {**BACKUP, "to": "rest:https://backup.example/box/"}}},
+        {"backup": {"data": {**BACKUP, "to": "sftp:me@nas:/srv", "ssh_key": "key", "known_hosts": ["nas ssh-rsa A"]}}},
+    ],
+)
+def test_backups_may_be_written_so(section: dict[str, Any]) -> None:
+    assert list(findings(msgspec.convert(section, MachineSettings))) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ({"backup": {"data": {**BACKUP, "to": "srv/backup"}}}, "backup.data.to"),
+        ({"backup": {"data": {**BACKUP, "to": "/"}}}, "backup.data.to"),
+        ({"backup": {"data": {**BACKUP, "to": "/a,readonly"}}}, "backup.data.to"),
+        ({"backup": {"data": {**BACKUP, "to": "rclone:x"}}}, "backup.data.to"),
+        ({"backup": {"data": {**BACKUP, "to": "rest:https://me:secret@backup.example/"}}}, "backup.data.to"),
+        ({"backup": {"data": {**BACKUP, "to": "sftp:me@nas:/srv"}}}, "backup.data.to"),
+        ({"backup": {"data": {**BACKUP, "ssh_key": "key"}}}, "backup.data.to"),
+        ({"backup": {"data": {**BACKUP, "env_file": "../backup.env"}}}, "backup.data.env_file"),
+        ({"backup": {"data": {**BACKUP, "schedule": "at night"}}}, "backup.data.schedule"),
+        ({"backup": {"data": {**BACKUP, "keep": {}}}}, "backup.data.keep"),
+        ({"backup": {"data": {**BACKUP, "keep": {"daily": -1}}}}, "backup.data.keep"),
+        (
+            {"backup": {"data": {**BACKUP, "before": [{"service": "db", "command": []}]}}},
+            "backup.data.before.0.command",
+        ),
+    ],
+)
+def test_what_makes_no_sense_of_them_is_refused_at_its_key(section: dict[str, Any], key: str) -> None:
+    found = list(findings(msgspec.convert(section, MachineSettings)))
+    assert [".".join(one.path) for one in found] == [f"x-dom0.{key}"]
+
+
 def test_every_key_is_documented_with_its_default() -> None:
     documented = dict(re.findall(r"^\| `([\w.-]+)` \| (\S.*?) \|", REFERENCE.read_text(encoding="utf-8"), re.MULTILINE))
     assert documented == dict(_keys("x-dom0", MachineSettings)) | dict(_keys("services.NAME.x-dom0", ServiceSettings))
@@ -94,7 +135,7 @@ def _keys(path: str, kind: type[msgspec.Struct]) -> list[tuple[str, str]]:
     for field in msgspec.inspect.type_info(kind).fields:  # type: ignore[attr-defined]
         name = f"{path}.{field.encode_name}"
         section, below = _section(field.type, name)
-        default = "off" if isinstance(field.type, msgspec.inspect.UnionType) and section else _default(field.default)
+        default = "off" if isinstance(field.type, msgspec.inspect.UnionType) and section else _default(field)
         found += [(name, default), *(_keys(below, section) if section else [])]
     return found
 
@@ -108,7 +149,8 @@ def _section(shape: Any, name: str) -> tuple[type[msgspec.Struct] | None, str]:
     return (None if found is Grants else found), name  # docs/socketproxy.md lists those
 
 
-def _default(value: Any) -> str:
+def _default(field: Any) -> str:
+    value = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
     if value is msgspec.NODEFAULT:
         return "required"
     return "none" if value == "" else f"`{msgspec.json.encode(value).decode().strip(chr(34))}`"

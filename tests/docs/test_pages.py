@@ -188,7 +188,7 @@ def projects() -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize("text", [pytest.param(text, id=place) for place, text in projects()])
 async def test_every_project_on_a_page_loads(text: str, tmp_path: Path) -> None:
     (tmp_path / "compose.yaml").write_text(text)
-    for file in re.findall(r"(?:file|env_file): (\./\S+)", text):
+    for file in re.findall(r"(?:file|env_file|ssh_key): (\./\S+)", text):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
     assert (await load(tmp_path, tmp_path)).services
@@ -270,6 +270,7 @@ DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
     (status.UpRequest, None),
     (status.PullStatus, None),
     (status.Acted, None),
+    (status.BackupStatus, None),
     (status.RollbackRequest, None),
     (status.CurrentRequest, None),
     (status.TryRequest, None),

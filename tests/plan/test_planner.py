@@ -350,6 +350,20 @@ def test_all_is_well_while_a_job_becomes_due_unless_the_engine_refuses_to_start_
     assert (said(made), made.well, made.slots[0].phase, made.slots[0].reason) == ([], False, Phase.FAILED, "no")
 
 
+def test_a_service_is_stopped_while_a_job_runs_and_started_when_it_does_not() -> None:
+    job, db = slot("job", schedule="every 1m", stops=("db",)), slot("db", restart_policy="always")
+    ended = replace(container(job, state=State.EXITED), started=NOW - 1, finished=NOW - 1, created=NOW - 2)
+    made = plan(desired(job, db), actual(container(job), container(db)))
+    assert (said(made), phase(made, "db"), made.well) == (["stop box-db-1"], Phase.STOPPED, True)
+    stopped = container(db, state=State.EXITED)
+    made = plan(desired(job, db), actual(container(job), stopped), Memory(stopped={stopped.id: NOW}))
+    assert (said(made), made.slots[1].reason) == ([], "stopped while job runs")
+    made = plan(desired(job, db), actual(ended, stopped), Memory(stopped={stopped.id: NOW}))
+    assert said(made) == ["start box-db-1"]
+    made = plan(desired(job, db), actual(ended, stopped), Memory(stopped_by_person={stopped.id: NOW}))
+    assert (said(made), phase(made, "db")) == ([], Phase.STOPPED)
+
+
 # namespaces
 
 

@@ -18,6 +18,7 @@ import msgspec
 
 from dom0 import __version__
 from dom0.agent import image_names, problems
+from dom0.agent.backups import backups
 from dom0.agent.boot import BootNotes
 from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.current import AGAIN, Current
@@ -565,6 +566,7 @@ class Machine:
             steps=tuple(steps),
             pulls=self._board.pulls,
             sharing=self._sharing_status(),
+            backups=backups(generation.desired) if generation else (),
             problems=(
                 *([problems.of_engine(loop.trouble, loop.trouble_since)] if loop.trouble is not None else []),
                 *(problem for problem in (self._own_problem, self._handover_problem) if problem is not None),

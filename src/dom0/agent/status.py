@@ -113,6 +113,19 @@ class SharingStatus(msgspec.Struct, frozen=True, kw_only=True):
     mirror: str  # where the Engine of this machine finds one of docker.io; "": nowhere
 
 
+class BackupStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a volume of the project."""
+
+    volume: str  # the Engine's name of it
+    key: str = ""  # what the project calls it; "": it is in no backup, and nothing of the following is known
+    service: str = ""  # the job that backs it up
+    to: str = ""
+    last: float = 0.0  # when it was backed up last
+    snapshot: str = ""  # that was made then
+    size: int = 0  # bytes of all files in it
+    complete: bool = True  # all files could be read
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     project: str
     version: str  # of the agent
@@ -124,6 +137,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[str, ...]  # under way now
     pulls: tuple[PullStatus, ...] = ()
     sharing: SharingStatus | None = None
+    backups: tuple[BackupStatus, ...] = ()
     problems: tuple[Problem, ...]
     inputs: str = ""  # of the current generation's dom0 image, its label dom0.inputs: what `dom0 build` was given
     now: float = 0.0

@@ -36,6 +36,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "history": "dom0.cli.history",
         "rollback": "dom0.cli.rollback",
         "files": "dom0.cli.files",
+        "backup": "dom0.cli.backup",
     },
     "Look inside": {
         "status": "dom0.cli.status",
@@ -70,7 +71,12 @@ SECTIONS: dict[str, dict[str, str]] = {
         "completion": "dom0.cli.completion",
     },
 }
-HIDDEN = {"agent": "dom0.cli.agent", "handover": "dom0.cli.handover", "ps": "dom0.cli.status"}
+HIDDEN = {
+    "agent": "dom0.cli.agent",
+    "backup-job": "dom0.cli.backup_job",
+    "handover": "dom0.cli.handover",
+    "ps": "dom0.cli.status",
+}
 COMPLETION = "_DOM0_COMPLETE"  # set by the completion scripts
 MODULES = {name: module for section in SECTIONS.values() for name, module in section.items()} | HIDDEN
 

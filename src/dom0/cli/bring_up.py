@@ -116,6 +116,7 @@ async def bring_up(
             built = Built(await image_as_it_is(engine, tag, report.say), changed=False)
         if project is not None:
             await private.deliver(engine, built.image, project)
+        await _prepare_backups(engine, built, report)
         if trial:
             Agent().announce_trial(built.image.id, trial)
         wanted = UpRequest(force=force, adopt=adopts)
@@ -127,6 +128,17 @@ async def bring_up(
             new = short_id(built.image.id)
             report.aside(f"dom0: its new image {new} takes the place of the running one when the generation is good")
         return last
+
+
+async def _prepare_backups(engine: Engine, built: Built, report: Report) -> None:
+    """What jobs for them start is made where restic is: not in their containers."""
+    if built.project and built.project.machine and built.project.machine.backup:
+        from dom0.backup import restic
+
+        try:
+            await restic.prepare_image(engine)
+        except Dom0Error as error:
+            report.aside(f"dom0: volumes cannot be backed up: {error.message}; {error.hint}, then: dom0 backup now")
 
 
 def _built_before(project: Path, tag: str) -> str:

@@ -67,7 +67,7 @@ async def examine() -> list[CheckResult]:
         _plugin("docker buildx", buildx, oldest),
         _program("mmdebstrap", "dom0 build makes the first image from Debian packages with it"),
         _pip(),
-        _program("restic", "the first dom0 home command takes it from this host"),
+        _program("restic", "backups of the home and of volumes take it from this host"),
     ]
     if not is_here():
         return [*commands, *await _engine(compose, disk=False), _agent()]

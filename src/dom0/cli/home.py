@@ -1,4 +1,4 @@
-"""`dom0 home`: backups of the home volume. The work is in dom0/home.py."""
+"""`dom0 home`: backups of the home volume. The work is in dom0/backup."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from dom0.errors import Dom0Error, UsageError
 from dom0.names import state_directory
 
 if TYPE_CHECKING:
+    from dom0.backup.restic import Backup, Repository, Restored
     from dom0.engine.protocol import Engine
-    from dom0.home import Backup, Homes, Repository, Restored
+    from dom0.home import Homes
 
 _SNAPSHOT = re.compile(r"latest|[0-9a-f]{8,64}")
 
@@ -56,21 +57,22 @@ def list_homes(as_json: bool) -> None:
     $ dom0 home ls
     """
     go_where_files_are("home", "ls", as_json=as_json)
-    homes = on_engine(_look)
+    has_some = Path(local_repository().at, "config").exists()
+
+    async def look(engine: Engine) -> Homes:
+        from dom0 import home
+        from dom0.backup import restic
+
+        here = await home.find_home(engine)
+        taken = await restic.snapshots(engine, local_repository(), here.path, here.worker) if has_some else ()
+        return home.Homes(home=here.volume, kept=await restic.kept_volumes(engine, here.volume), snapshots=taken)
+
+    homes = on_engine(look)
     lines = [f"home      {homes.home}"]
     lines += [f"kept      {name}  (from a restore; to delete it: docker volume rm {name})" for name in homes.kept]
     for one in homes.snapshots:
         lines.append(f"snapshot  {one.id[:8]}  {times.moment(datetime.fromisoformat(one.time).timestamp())}")
     terminal.say_result(homes, *lines, as_json=as_json)
-
-
-async def _look(engine: Engine) -> Homes:
-    from dom0 import home
-
-    here = await home.find_home(engine)
-    local = local_repository()
-    taken = await home.snapshots(engine, local) if (local.path / "config").exists() else ()
-    return home.Homes(home=here.volume, kept=await home.kept_homes(engine, here), snapshots=taken)
 
 
 @command.command(name="snapshot")
@@ -85,7 +87,7 @@ def snapshot(as_json: bool) -> int:
     """
     go_where_files_are("home", "snapshot", as_json=as_json)
     repository = local_repository()
-    repository.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    Path(repository.at).mkdir(mode=0o700, parents=True, exist_ok=True)
     return _back_up(repository, "snapshot", as_json=as_json)
 
 
@@ -149,11 +151,13 @@ def restore(
 
     async def work(engine: Engine) -> Restored:
         from dom0 import home
+        from dom0.backup import restic
 
         here = await home.find_home(engine)
         terminal.say_progress(f"restoring into a new volume, verifying, then replacing {here.volume}")
         kept = f"{here.volume}-restore-{datetime.now(UTC):%Y%m%dt%H%M%Sz}"
-        return await home.restart_users(engine, here, await home.restore(engine, here, repository, wanted, kept=kept))
+        restored = await restic.restore(engine, here, repository, wanted, kept=kept)
+        return await restic.restart_users(engine, here, restored)
 
     restored = on_engine(work)
     lines = [f"{restored.volume}: restored; the home from before is in the volume {restored.kept}"]
@@ -166,10 +170,12 @@ def restore(
 def _back_up(repository: Repository, where: str, *, as_json: bool) -> int:
     async def work(engine: Engine) -> Backup:
         from dom0 import home
+        from dom0.backup import restic
 
         here = await home.find_home(engine)
         terminal.say_progress(f"backing up {here.volume}")
-        return await home.back_up(engine, here, repository)
+        made, _ = await restic.back_up(engine, here, repository)
+        return made
 
     made = on_engine(work)
     kept, grown = terminal.size(made.size), terminal.size(made.added)
@@ -182,15 +188,15 @@ def _back_up(repository: Repository, where: str, *, as_json: bool) -> int:
 
 def local_repository() -> Repository:
     """Not encrypted: who can read it can read the home beside it."""
-    from dom0.home import Repository
+    from dom0.backup.restic import Repository
 
-    return Repository(state_directory() / "home-snapshots", directory=True, password=None)
+    return Repository(str(state_directory() / "home-snapshots"), password=None)
 
 
 def repository_at(path: Path, password: str | None) -> Repository:
-    from dom0.home import Repository
+    from dom0.backup.restic import Repository
 
-    return Repository(path.resolve(), directory=path.is_dir(), password=password)
+    return Repository(str(path.resolve()), is_file=not path.is_dir(), password=password)
 
 
 def read_password(file: Path | None, *, new: bool) -> str:

@@ -193,7 +193,7 @@ async def _build(engine: Engine, names: Sequence[str], report: Report, *, no_cac
 
 async def _save(engine: Engine, file: Path, there: Path | None) -> tuple[Sequence[str], int]:
     """The names of what was saved, and how many bytes of layers were left out."""
-    from dom0 import home
+    from dom0.backup import restic
     from dom0.images import save as saving
     from dom0.images.layer_list import read_there
     from dom0.registry.manifest import parse_platform
@@ -203,12 +203,12 @@ async def _save(engine: Engine, file: Path, there: Path | None) -> tuple[Sequenc
 
     images = await saving.images_of_machine(engine)
     references = [*images.here]
-    if images.has_home:  # a machine with the base OS cannot make the image for backups of it
+    if images.has_backups:  # a machine with the base OS cannot make the image for them
         try:
-            await home.prepare_image(engine)
-            references.append(home.IMAGE)
+            await restic.prepare_image(engine)
+            references.append(restic.IMAGE)
         except Dom0Error as error:
-            terminal.say_to_stderr(f"{home.IMAGE}: not saved, so `dom0 home` has no backups there; {error.message}")
+            terminal.say_to_stderr(f"{restic.IMAGE}: not saved, so there are no backups there; {error.message}")
     for missing in images.missing:
         terminal.say_to_stderr(f"{missing}: not on this host and not saved; the machine will pull it")
     if images.private:

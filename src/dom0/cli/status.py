@@ -90,6 +90,8 @@ def lines(status: Status) -> list[str]:
         text += ["", *_pulling(status.pulls, status.now)]
     if status.sharing:
         text += ["", "Images:", *(f"  {terminal.printable(line)}" for line in _sharing(status.sharing))]
+    if status.backups:
+        text += ["", "Backups:", *(f"  {terminal.printable(line)}" for line in _backups(status))]
     if status.steps:
         text += ["", "Under way:", *(f"  {terminal.printable(step)}" for step in status.steps)]
     return [*text, *map(terminal.printable, problem_lines(status.problems))]
@@ -111,6 +113,15 @@ def _sharing(sharing: SharingStatus) -> Iterator[str]:
         yield f"served at {sharing.served_at} to {', '.join(sharing.allow)}"
     if sharing.mirror:
         yield f"docker pull and builds ask dom0 for those of docker.io, at {sharing.mirror}"
+
+
+def _backups(status: Status) -> Iterator[str]:
+    for one in status.backups:
+        if one.key:
+            last = f"{times.ago(status.now - one.last)} ago, {terminal.size(one.size)}" if one.last else "not yet"
+            yield f"{one.volume}  {last}, to {one.to}{'' if one.complete else '; some files could not be read'}"
+    if without := [one.volume for one in status.backups if not one.key]:
+        yield f"in none: {', '.join(without)}"
 
 
 def headline(status: Status) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from dom0.compose import above
+from dom0.compose import above, x_dom0
 from dom0.compose.files import Irregular, open_regular, read_regular, unreadable
 from dom0.compose.findings import Finding, KeyPath, Locations, refuse
 from dom0.compose.model import Project
@@ -64,6 +64,8 @@ def _mounted(project: Project) -> Iterator[tuple[str, KeyPath, bool]]:
         for name, item in objects.items():
             if item.file:
                 yield item.file, (kind, name, "file"), True
+    for key, path in x_dom0.files_of(project.machine):
+        yield f"{project.working_dir}/{path}", key, True
     for name, service in project.services.items():
         for number, volume in enumerate(service.volumes):
             if volume.type == "bind":

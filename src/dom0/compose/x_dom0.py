@@ -33,6 +33,7 @@ _SSH_KEY = (
     r"(?:\S.* )?(?:ssh-(?:ed25519|rsa)|ecdsa-sha2-nistp(?:256|384|521)"
     r"|sk-(?:ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com) [A-Za-z0-9+/]{32,}={0,2}(?: .*)?"
 )
+_BACKUP_TARGET = r"/[^,:]+|(?:sftp|s3):[^\s-]\S*|rest:https?://\S+"
 _MOST_PARALLEL = 16
 _REPLACED = {"command"}  # lists that are one value, as `command` of a service is for Compose
 
@@ -84,6 +85,35 @@ class PullSettings(_Part, frozen=True, kw_only=True):
     verify: tuple[VerifySettings, ...] = ()
 
 
+class BackupHook(_Part, frozen=True, kw_only=True):
+    service: str
+    command: tuple[str, ...]
+    user: str = ""
+
+
+class KeepSettings(_Part, frozen=True, kw_only=True):
+    """How many snapshots restic keeps of each kind; 0: none for that reason."""
+
+    last: int = 0
+    hourly: int = 0
+    daily: int = 0
+    weekly: int = 0
+    monthly: int = 0
+    yearly: int = 0
+
+
+class BackupSettings(_Part, frozen=True, kw_only=True):
+    to: str
+    env_file: str
+    schedule: str = "@daily"
+    keep: KeepSettings | None = None  # None: all
+    stop: tuple[str, ...] = ()
+    before: tuple[BackupHook, ...] = ()
+    after: tuple[BackupHook, ...] = ()
+    ssh_key: str = ""
+    known_hosts: tuple[str, ...] = ()
+
+
 class MachineSettings(_Part, frozen=True, kw_only=True):
     hostname: str = ""
     ssh: SshSettings | None = None
@@ -93,6 +123,7 @@ class MachineSettings(_Part, frozen=True, kw_only=True):
     timezone: str = ""  # of schedules; "": UTC
     pull: PullSettings | None = None
     shared: tuple[str, ...] = ()
+    backup: dict[str, BackupSettings] = {}  # by volume
 
 
 class OrchestratorSettings(_Part, frozen=True, kw_only=True):
@@ -150,21 +181,29 @@ def findings(machine: MachineSettings) -> Iterator[Finding]:
         hint = "such as Europe/Berlin: a file of the package tzdata, below /usr/share/zoneinfo"
         yield _finding("timezone", f"{machine.timezone!r} is not a time zone", hint)
     yield from _pull(machine.pull or PullSettings())
+    yield from _data(machine)
+
+
+def _data(machine: MachineSettings) -> Iterator[Finding]:
     for number, entry in enumerate(machine.shared):
         if not re.fullmatch(_VOLUME, entry) and (not entry.startswith("/") or posixpath.normpath(entry) != entry):
             hint = "the key or name of a volume, or an absolute path such as /srv/media"
             yield _finding(f"shared.{number}", f"{entry!r} is neither a volume nor a directory", hint)
+    for name, backup in machine.backup.items():
+        yield from _backup(name, backup)
+
+
+def files_of(machine: MachineSettings | None) -> Iterator[tuple[KeyPath, str]]:
+    """The secret files of the project that it names, and the keys that do."""
+    for name, backup in machine.backup.items() if machine else ():
+        for key, path in (("env_file", backup.env_file), ("ssh_key", backup.ssh_key)):
+            if path:
+                yield (KEY, "backup", name, key), path.removeprefix("./")
 
 
 def service_findings(name: str, own: ServiceSettings) -> Iterator[Finding]:
     if own.schedule:
-        from dom0.schedule import parse  # few projects have one
-
-        try:
-            parse(own.schedule)
-        except ValueError as error:
-            hint = "minute hour day month weekday, as in `30 3 * * mon-fri`; @daily; or `every 6h`"
-            yield Finding(("services", name, KEY, "schedule"), str(error), hint)
+        yield from _schedule(("services", name, KEY, "schedule"), own.schedule)
     if own.ambassador is None:
         return
     try:
@@ -231,9 +270,58 @@ def _pull(pull: PullSettings) -> Iterator[Finding]:
     for number, entry in enumerate(pull.verify):
         if not entry.match:
             yield _finding(f"pull.verify.{number}.match", "matches no image", "such as registry.example/team/*")
-        if posixpath.normpath(entry.key) != entry.key or entry.key.startswith(("/", "..")) or entry.key == ".":
-            hint = "a file in the project's directory, such as keys/team.pub"
-            yield _finding(f"pull.verify.{number}.key", f"{entry.key!r} is no file of the project", hint)
+        yield from _file((KEY, "pull", "verify", str(number), "key"), entry.key, "keys/team.pub")
+
+
+def _file(path: KeyPath, name: str, example: str) -> Iterator[Finding]:
+    if posixpath.normpath(name) != name or name.startswith(("/", "..")) or name == ".":
+        hint = f"a file in the project's directory, such as {example}"
+        yield Finding(path, f"{name!r} is no file of the project", hint)
+
+
+def _schedule(path: KeyPath, text: str) -> Iterator[Finding]:
+    from dom0.schedule import parse  # few projects have one
+
+    try:
+        parse(text)
+    except ValueError as error:
+        yield Finding(
+            path, str(error), "minute hour day month weekday, as in `30 3 * * mon-fri`; @daily; or `every 6h`"
+        )
+
+
+def _backup(name: str, backup: BackupSettings) -> Iterator[Finding]:
+    path: KeyPath = (KEY, "backup", name)
+    yield from _backup_target((*path, "to"), backup)
+    yield from _file((*path, "env_file"), backup.env_file.removeprefix("./"), "backup.env")
+    if backup.ssh_key:
+        yield from _file((*path, "ssh_key"), backup.ssh_key.removeprefix("./"), "backup.key")
+    yield from _schedule((*path, "schedule"), backup.schedule)
+    if backup.keep is not None:
+        numbers = [getattr(backup.keep, field) for field in backup.keep.__struct_fields__]
+        if not any(numbers) or min(numbers) < 0:
+            hint = "such as {daily: 7, weekly: 4}; without keep all are kept"
+            yield Finding((*path, "keep"), "it keeps no snapshot", hint)
+    for key, hooks in (("before", backup.before), ("after", backup.after)):
+        for number in (number for number, hook in enumerate(hooks) if not hook.command):
+            yield Finding((*path, key, str(number), "command"), "there is no command", "such as [sh, -c, ./dump.sh]")
+
+
+def _backup_target(path: KeyPath, backup: BackupSettings) -> Iterator[Finding]:
+    by_ssh = backup.to.startswith("sftp:")
+    if re.match(r"rest:https?://[^/@]*:[^/@]*@", backup.to):
+        hint = "write RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD into its env_file"
+        yield Finding(path, "there is a password in it", hint)
+    elif not re.fullmatch(_BACKUP_TARGET, backup.to) or posixpath.normpath(backup.to) == "/":
+        hint = (
+            "a directory of the host as /srv/backup, sftp:USER@HOST:/PATH, s3:https://HOST/BUCKET, rest:https://HOST/"
+        )
+        yield Finding(path, f"{backup.to!r} is no place for backups", hint)
+    elif by_ssh and not (backup.ssh_key and backup.known_hosts):
+        hint = "the file with the key as ssh_key, and the lines that `ssh-keyscan HOST` prints as known_hosts"
+        yield Finding(path, "sftp: needs a key, and the host's", hint)
+    elif not by_ssh and (backup.ssh_key or backup.known_hosts):
+        yield Finding(path, "ssh_key and known_hosts go with sftp: only", "leave them out")
 
 
 def _shared(pull: PullSettings) -> Iterator[Finding]:

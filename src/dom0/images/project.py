@@ -24,6 +24,7 @@ from dom0 import temporary
 from dom0.compose import above
 from dom0.compose.load import load
 from dom0.compose.model import Project
+from dom0.compose.x_dom0 import MachineSettings
 from dom0.engine.layer import whiteout
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
@@ -325,12 +326,13 @@ class Needs(msgspec.Struct, frozen=True):
     """What a machine needs besides its own image."""
 
     images: tuple[str, ...]
-    home: bool  # it has one
+    home: bool  # it has one, or volumes that are backed up: what both need is the same
 
 
 def needs_of(project: Project) -> Needs:
     images = dict.fromkeys(need.ref for need in images_needed(project))
-    return Needs(tuple(images), project.machine is not None and project.machine.home is not None)
+    machine = project.machine or MachineSettings()
+    return Needs(tuple(images), machine.home is not None or bool(machine.backup))
 
 
 def _builds(project: Project, directory: Path) -> dict[str, str]:

@@ -34,7 +34,7 @@ class MachineImages(msgspec.Struct, frozen=True):
 
     here: tuple[str, ...]
     missing: tuple[str, ...]
-    has_home: bool
+    has_backups: bool  # it has a home, or volumes that are backed up
     private: tuple[str, ...]  # files that the machine needs and these images do not hold
 
 

@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 
 from dom0.compose import above
 from dom0.compose.model import Project, ServiceVolume
+from dom0.compose.x_dom0 import files_of
 from dom0.images import weight
 from dom0.images.fingerprint import NEVER, selected
 from dom0.images.ignore import Ignore
@@ -31,6 +32,7 @@ def kept(project: Project, directory: Path, ignore: Ignore, *, in_place: bool = 
         *_inside(project, (volume.source for volume in _binds(project))),
         *_inside(project, (volume.driver_opts.get("device", "") for volume in project.volumes.values())),
         *(os.path.normpath(path) for path in project.contents),
+        *(path for _, path in files_of(project.machine)),
         *_dotenvs(project),
         *(() if in_place else _excluded(project, directory, ignore)),
     }
@@ -44,7 +46,8 @@ def private(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...
     compose_files = set(project.opened) - set(project.env_files)
     found: dict[str, bool] = {}
     unused = (name for name in project.secret_files if not _leads_out(name) and not ignore(name))
-    for name in (*project.env_files, *secrets, *unused, *_dotenvs(project)):
+    own = (path for _, path in files_of(project.machine))
+    for name in (*project.env_files, *secrets, *unused, *own, *_dotenvs(project)):
         *_, real = ("", *_on_the_way(directory, name))
         path = above.find(directory, real)
         if real and real not in compose_files and path.is_file() and not path.is_symlink():

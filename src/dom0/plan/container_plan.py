@@ -97,6 +97,10 @@ class ContainerPlanner:
             return self._missing()
         if not self.slot.runs:
             return self._tidy(self.current, Phase.DATA)
+        if job := self.snapshot.resting.get(self.slot.service):
+            running = [one for one in (self.current, *self.obsolete) if one.running]
+            stops = tuple(self._stop(one, f"{job} runs") for one in running)
+            return self._result(Phase.STOPPED, f"stopped while {job} runs", steps=stops)
         if repair := self._repair(self.current):
             phase = Phase.STARTING if self.current.state is State.RUNNING else Phase.CREATED
             return self._result(Phase.READY if self.snapshot.is_ready(self.current) else phase, steps=repair)

@@ -23,7 +23,8 @@ class Role(StrEnum):
     ROOT = "root"  # the dom0 container itself
     HANDOVER = "handover"  # short-lived: replaces the dom0 container
     DEV = "dev"  # throw-away, `dom0 dev`
-    HOME_WORKER = "home-worker"  # throw-away, `dom0 home`
+    BACKUP = "backup"  # the job that backs up a volume
+    HOME_WORKER = "home-worker"  # throw-away: restic runs in it, for the home and for other volumes
 
 
 class Condition(StrEnum):
@@ -118,6 +119,7 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, dict=T
     runs: bool = True  # False: created, never started
     schedule: str = ""  # it is a job that is started when that says so, see `dom0.schedule`
     timezone: str = ""  # of its schedule
+    stops: tuple[str, ...] = ()  # services that are stopped while it runs
     defer_while: tuple[str, ...] = ()  # not replaced while a process of it has one of these in its command line
 
     @cached_property

@@ -13,6 +13,7 @@ from dom0.compose.model import Project
 from dom0.compose.x_dom0 import MachineSettings, PullSettings
 from dom0.durations import seconds
 from dom0.plan.ambassadors import with_ambassadors
+from dom0.plan.backups import backup_slots
 from dom0.plan.builtins import builtin_slots, with_home_volume
 from dom0.plan.checks import check_project, check_slots, check_specs
 from dom0.plan.desired import Desired, Rollout, Sharing
@@ -32,7 +33,12 @@ def expand(project: Project, facts: Facts) -> Desired:
     volumes = tuple(volume_spec(project, key, volume) for key, volume in sorted(project.volumes.items()))
     volumes = with_home_volume(project, volumes)
     services = (slot for name in sorted(project.services) for slot in service_slots(project, name, facts))
-    slots = (*builtin_slots(project, facts), *socket_slots(project, facts), *services)
+    slots = (
+        *builtin_slots(project, facts),
+        *socket_slots(project, facts),
+        *backup_slots(project, facts),
+        *services,
+    )
     check_specs(project, networks, volumes)
     check_slots(project, slots)
     machine = project.machine or MachineSettings()

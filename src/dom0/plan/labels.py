@@ -24,6 +24,7 @@ IN_PLACE = "dom0.in-place"  # on a dom0 image: JSON, directories whose content s
 PRIVATE = "dom0.private"  # on a dom0 image: JSON, what its project needs and it leaves out; see images/private.py
 NEEDS = "dom0.needs"  # on a dom0 image: JSON, the images that its machine runs
 HOME = "dom0.home"  # on a volume that a restore made: the volume it changed places with
+BACKUP = "dom0.backup"  # on the job that backs up a volume: JSON, see plan/backups.BackupJob
 ROOTFS_ID = "dom0.rootfs"  # on dom0-base: ID of the dom0-rootfs image below it
 AMBASSADOR = "dom0.ambassador"  # on a container of a service that forwards connections, by x-dom0 or by its image
 DEV_IMAGE = "dom0.dev.image"  # on the home-volume container: x-dom0.dev.image, for `dom0 dev`

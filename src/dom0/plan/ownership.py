@@ -17,7 +17,7 @@ import msgspec
 from dom0.plan.desired import Role
 from dom0.plan.labels import CREATE, PROJECT, ROLE, SERVICE
 
-CONTAINERS = (Role.SERVICE, Role.HOLDER, Role.SOCKET, Role.SSHD, Role.HOME)
+CONTAINERS = (Role.SERVICE, Role.HOLDER, Role.SOCKET, Role.SSHD, Role.HOME, Role.BACKUP)
 _NONCE = 16  # bytes
 
 

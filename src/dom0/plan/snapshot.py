@@ -147,6 +147,15 @@ class Snapshot:
         first = {name: self.slots_of[name][0] for name in slot.parents if name in self.slots_of}
         return {name: parent.id for name, slot_ in first.items() if (parent := self.current(slot_))}
 
+    @cached_property
+    def resting(self) -> Mapping[str, str]:
+        """Services that are stopped for as long as a job runs, which is the value."""
+        found: dict[str, str] = {}
+        for slot in self.desired.slots:
+            if slot.stops and (job := self.current(slot)) is not None and job.running:
+                found |= dict.fromkeys(slot.stops, slot.service)
+        return found
+
     def in_use(self, container: Container, slot: Slot) -> bool:
         """Whether a process matches `defer_while`, or it is a job on its run: then it is not replaced yet."""
         if not container.running or slot.schedule:

@@ -50,6 +50,14 @@ function generations({ history, now }) {
     history.length > 8 && h("p.more", null, h("a", { href: "#/generations" }, `all ${history.length}`)));
 }
 
+function backups({ status: { backups: all = [] }, now }) {
+  const [made, none] = [all.filter((one) => one.key), all.filter((one) => !one.key)];
+  return all.length > 0 && card("Backups", { right: cmd("backup ls") },
+    h("ul.plain", null,
+      made.map((one) => h("li", { "data-key": one.volume }, one.volume, " ", h(one.last && one.complete ? "span.mute" : "span.warn", null, one.last ? `${age(now - one.last)} ago${one.complete ? "" : ", some files could not be read"}` : "not yet"))),
+      none.length > 0 && h("li", { "data-key": "" }, h("span.mute", null, "in none: "), none.map((one) => one.volume).join(", "))));
+}
+
 export function overview(state) {
   const { status, events } = state;
   const steps = status.steps.length + status.pulls.length > 0 && card("Under way", { right: cmd("status --watch") },
@@ -61,5 +69,5 @@ export function overview(state) {
       card("What happened", { right: cmd("events --follow") },
         told.length ? h("ul.events", null, told.map((event) => eventRow(event))) : h("p.empty", null, "Nothing is in the journal yet."),
         events.length > told.length && h("p.more", null, h("a", { href: "#/events" }, "everything")))),
-    h("div.column", null, generations(state)));
+    h("div.column", null, generations(state), backups(state)));
 }

@@ -1,0 +1,1 @@
+"""Backups of volumes with restic, the home's among them."""

@@ -1,0 +1,276 @@
+"""Backups of a volume on a real Engine, with a real restic: what is brought back is compared byte by byte."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from dom0.backup import job, record, restic
+from dom0.engine.docker import DockerEngine
+from dom0.errors import Dom0Error
+from dom0.names import ROOTFS_IMAGE
+from dom0.plan import labels
+from dom0.plan.backups import BackupJob, HookOf
+from dom0.plan.desired import Hook
+from dom0.testing import api, busybox
+from dom0.testing.debian_like import debian_like
+from dom0.testing.hosts import Host
+
+VOLUME = "box_data"
+ALL = r"""
+cd /data && find . | sort | while read -r name; do
+    stat -c '%n %F %a %u %g %h %Y %N' "$name"; [ -f "$name" ] && [ ! -L "$name" ] && sha256sum "$name"; done; true
+"""
+FILL = r"""
+cd /data && mkdir -p deep/er 'a name' && printf one >deep/er/file && head -c 3000000 /dev/urandom >random
+ln random hard && ln -s ../random deep/link && printf two >'a name/\tä'
+dd if=/dev/zero of=sparse bs=1 count=1 seek=5000000
+chmod 4751 deep/er/file && chown 999:998 deep deep/er/file && touch -d '2001-02-03 04:05:06' 'a name' && chmod 2770 .
+"""
+
+
+@pytest.fixture(scope="module")
+def debian_layer() -> bytes:
+    return debian_like()
+
+
+@pytest.fixture
+def machine(engine_host: Host, debian_layer: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
+    """With a volume, and what restic needs."""
+    api.import_image(engine_host.socket, ROOTFS_IMAGE, debian_layer)
+    monkeypatch.setenv("DOCKER_HOST", engine_host.docker_host)
+    monkeypatch.setenv("DOM0_STATE", str(tmp_path / "state"))
+    (tmp_path / "backup.env").write_text("# of the test\nRESTIC_PASSWORD='top secret'\n")
+    (tmp_path / "to").mkdir()
+    in_volume(engine_host, FILL)
+    return engine_host
+
+
+@pytest.fixture
+async def engine(machine: Host) -> AsyncIterator[DockerEngine]:
+    engine = await DockerEngine.connect()
+    yield engine
+    await engine.close()
+
+
+def in_volume(host: Host, script: str, volume: str = VOLUME) -> str:
+    return host.docker("run", "--rm", "-v", f"{volume}:/data", busybox.IMAGE, "sh", "-c", script).stdout
+
+
+def job_for(tmp_path: Path, **fields: Any) -> BackupJob:
+    given: dict[str, Any] = {
+        "project": "box",
+        "key": "data",
+        "volume": VOLUME,
+        "path": "/volume/data",
+        "to": str(tmp_path / "to"),
+        "env_file": str(tmp_path / "backup.env"),
+        "ssh_key": "",
+        "known_hosts": (),
+        "keep": {},
+        "stop": (),
+        "before": (),
+        "after": (),
+    }
+    return BackupJob(**(given | fields))
+
+
+def silent(_text: str) -> None:
+    """Nobody reads it."""
+
+
+async def taken(engine: DockerEngine, of: BackupJob) -> tuple[restic.Snapshot, ...]:
+    return await restic.snapshots(engine, job.repository_of(of), of.path, job.worker_of(of))
+
+
+async def brought_back(engine: DockerEngine, of: BackupJob, snapshot: str = "latest") -> None:
+    source = await job.source_of(engine, of)
+    await restic.restore(engine, source, job.repository_of(of), snapshot, kept="kept")
+    await engine.remove_volume("kept")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "has no RESTIC_PASSWORD"),
+        ("RESTIC_PASSWORD=\n", "has no RESTIC_PASSWORD"),
+        ("LD_PRELOAD=/x", "1: is nothing that is known"),
+    ],
+)
+def test_a_file_without_a_password_or_with_anything_else_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "backup.env").write_text(text)
+    with pytest.raises(Dom0Error, match=said):
+        job.repository_of(job_for(tmp_path))
+
+
+async def test_a_disk_that_is_full_or_not_mounted_fails_the_backup_and_loses_nothing(
+    machine: Host, engine: DockerEngine, tmp_path: Path
+) -> None:
+    of, before = job_for(tmp_path, to="/run/small"), in_volume(machine, ALL)
+    machine.run(["mkdir", "/run/small"])
+    machine.run(["mount", "-t", "tmpfs", "-o", "size=6m", "small", "/run/small"])
+    made = await job.run(engine, of, silent)
+    in_volume(machine, "head -c 9000000 /dev/urandom >/data/more")
+    with pytest.raises(Dom0Error, match="no space left"):
+        await job.run(engine, of, silent)
+    assert (known := record.read("data")) is not None
+    assert known.snapshot == made.snapshot
+    await brought_back(engine, of)
+    assert in_volume(machine, ALL) == before
+    machine.run(["umount", "/run/small"])
+    with pytest.raises(Dom0Error, match="the backups that were there are gone") as refused:
+        await job.run(engine, of, silent)
+    assert refused.value.hint.endswith(f": rm {record.file_of('data')}")
+    assert machine.run(["ls", "/run/small"]).stdout == ""
+    machine.run(["rmdir", "/run/small"])
+    with pytest.raises(Dom0Error, match="bind source path does not exist"):
+        await job.run(engine, of, silent)
+
+
+async def test_after_a_kill_at_any_step_the_next_run_goes_on_and_what_is_of_others_stays(
+    machine: Host, engine: DockerEngine, tmp_path: Path
+) -> None:
+    of, before = job_for(tmp_path, keep={"last": 1}), in_volume(machine, ALL)
+    other = job_for(tmp_path, key="more", path="/volume/more")
+    add_job(machine, of)
+    for step in ("init", "backup", "forget", "check"):
+        while not _killed_at(step, machine, of, tmp_path):
+            if step == "init":  # it was over before anybody saw it: from the beginning again
+                shutil.rmtree(tmp_path / "to")
+                (tmp_path / "to").mkdir()
+                record.file_of("data").unlink()
+        if step == "init":
+            await job.run(engine, other, silent)
+    made = await job.run(engine, of, silent)
+    assert [one.id for one in await taken(engine, of)] == [made.snapshot]
+    assert len(await taken(engine, other)) == 1
+    in_volume(machine, "rm -r /data/deep")
+    await brought_back(engine, of)
+    assert in_volume(machine, ALL) == before
+
+
+def _killed_at(step: str, machine: Host, of: BackupJob, tmp_path: Path) -> bool:
+    """Whether restic was at it when the job was killed. Afterwards its container is gone."""
+    with machine.popen([sys.executable, "-m", "dom0", "backup-job", "data"], env=_env(tmp_path)) as running:
+        is_there = False
+        while not is_there and running.poll() is None:
+            seen = machine.docker("top", job.worker_of(of), "-o", "pid,args", check=False).stdout
+            is_there = re.search(rf"^\s*\d+ +restic .* {step}\b", seen, re.MULTILINE) is not None
+        running.kill()
+    deadline = time.monotonic() + 60
+    while job.worker_of(of) in machine.docker("ps", "--all", "--format", "{{.Names}}").stdout:
+        assert time.monotonic() < deadline
+    return is_there
+
+
+def _env(tmp_path: Path) -> dict[str, str]:
+    return {"DOM0_STATE": str(tmp_path / "state")}
+
+
+def add_job(host: Host, of: BackupJob) -> None:
+    own = {
+        labels.PROJECT: "box",
+        labels.ROLE: "backup",
+        labels.BACKUP: msgspec.json.encode(of).decode(),
+        labels.SERVICE: f"dom0-backup-{of.key}",
+    }
+    words = [word for name, value in own.items() for word in ("--label", f"{name}={value}")]
+    host.docker("create", "--name", f"dom0-backup-{of.key}", *words, busybox.IMAGE, "true")
+
+
+async def test_another_machine_gets_the_volume_of_the_one_that_it_names(
+    machine: Host,
+    engine: DockerEngine,
+    fresh_host: Callable[..., Host],
+    debian_layer: bytes,
+    tmp_path: Path,
+) -> None:
+    of, before = job_for(tmp_path), in_volume(machine, ALL)
+    made = await job.run(engine, of, silent)
+    known = record.read("data")
+    assert known is not None
+    assert (known.to, known.snapshot, known.complete) == (of.to, made.snapshot, True)
+    assert all(b"deep" not in path.read_bytes() for path in (tmp_path / "to").rglob("*") if path.is_file())
+    new = fresh_host(name="newbox")
+    api.import_image(new.socket, ROOTFS_IMAGE, debian_layer)
+    in_volume(new, "echo new >/data/file")
+    add_job(new, of)
+
+    def restore(*options: str) -> Any:
+        argv = [sys.executable, "-m", "dom0", "backup", "restore", "data", "--yes", *options]
+        return new.run(argv, check=False, env=_env(tmp_path))
+
+    refused = restore()
+    assert refused.code != 0
+    assert f"has no snapshot of data of the machine newbox\n      it has those of {machine.name}" in refused.stderr
+    assert in_volume(new, ALL) != before
+    restored = restore("--machine", machine.name, "--json")
+    assert restored.code == 0, restored.stderr
+    assert in_volume(new, ALL) == before
+    assert in_volume(new, "ls /data", json.loads(restored.stdout)["kept"]) != ""
+
+
+async def test_commands_run_before_and_after_and_a_wrong_password_changes_nothing(
+    machine: Host, engine: DockerEngine, tmp_path: Path
+) -> None:
+    own = [f"{labels.PROJECT}=box", f"{labels.SERVICE}=db", f"{labels.ROLE}=service"]
+    words = [word for one in own for word in ("--label", one)]
+    machine.docker(
+        "run", "-d", "--init", "--name", "db", *words, "-v", f"{VOLUME}:/data", busybox.IMAGE, "sleep", "600"
+    )
+    dump, done = ("echo dumped >/data/dump", "rm /data/dump; echo done >>/root/done")
+    before, after = (HookOf(service="db", hook=Hook(argv=("sh", "-c", text))) for text in (dump, done))
+    of = job_for(tmp_path, before=(before,), after=(after,))
+    made = await job.run(engine, of, silent)
+    known = record.read("data")
+    (tmp_path / "backup.env").write_text("RESTIC_PASSWORD=guess\n")
+    with pytest.raises(Dom0Error, match="the password is wrong"):
+        await job.run(engine, of, silent)
+    with pytest.raises(Dom0Error, match="the password is wrong"):
+        await brought_back(engine, of)
+    assert record.read("data") == known
+    assert [volume.name for volume in await engine.volumes()] == [VOLUME]
+    assert machine.docker("exec", "db", "cat", "/root/done").stdout == "done\ndone\n"
+    fails = msgspec.structs.replace(before, hook=Hook(argv=("sh", "-c", "echo no such table; exit 3")))
+    with pytest.raises(Dom0Error, match="exit code 3\nno such table"):
+        await job.run(engine, job_for(tmp_path, before=(fails,)), silent)
+    (tmp_path / "backup.env").write_text("RESTIC_PASSWORD=top secret\n")
+    await brought_back(engine, of, made.snapshot)
+    assert in_volume(machine, "cat /data/dump") == "dumped\n"
+
+
+@pytest.fixture
+def rest_server(machine: Host, tmp_path: Path) -> Iterator[str]:
+    """Where it is, for a container of the machine."""
+    gateway = machine.docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}").stdout
+    argv = [sys.executable, "-m", "dom0.testing.rest_server", str(tmp_path / "to"), "8123", "letmein"]
+    with machine.popen(argv, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"ready\n"
+        yield f"rest:http://{gateway.strip()}:8123/"
+        server.kill()
+
+
+async def test_a_rest_server_keeps_it_and_its_password_is_seen_nowhere(
+    machine: Host, engine: DockerEngine, rest_server: str, tmp_path: Path
+) -> None:
+    of, before = job_for(tmp_path, to=rest_server), in_volume(machine, ALL)
+    (tmp_path / "backup.env").write_text("RESTIC_PASSWORD=x\nRESTIC_REST_USERNAME=box\nRESTIC_REST_PASSWORD=wrong\n")
+    with pytest.raises(Dom0Error) as refused:
+        await job.run(engine, of, silent)
+    assert "wrong" not in refused.value.message
+    (tmp_path / "backup.env").write_text("RESTIC_PASSWORD=x\nRESTIC_REST_USERNAME=box\nRESTIC_REST_PASSWORD=letmein\n")
+    await job.run(engine, of, silent)
+    in_volume(machine, "rm -r /data/deep")
+    await brought_back(engine, of)
+    assert in_volume(machine, ALL) == before

@@ -1,0 +1,112 @@
+"""Backups of a real machine's volume by sftp: by its job, with a service stopped meanwhile, killed, and restored."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from dom0.testing.machines import Machine
+
+PROJECT = """
+    name: box
+    x-dom0:
+      rollout: {{monitor: 1s, timeout: 60s}}
+      notify: {{webhook: "http://127.0.0.1:9/nobody"}}
+      backup:
+        data:
+          to: sftp:root@{address}:/srv/box
+          env_file: ./backup.env
+          ssh_key: backup.key
+          known_hosts: ["{address} {host_key}"]
+          schedule: "@yearly"
+          stop: [db]
+    services:
+      db:
+        image: busybox:test
+        init: true
+        command: ["sh", "-c", "until [ -e /data/stop ]; do sleep 0.1; done"]
+        volumes: [data:/data, other:/other]
+        restart: always
+    volumes: {{data: {{}}, other: {{}}}}
+    """
+JOB, DB = "dom0-backup-data", "box-db-1"
+SSHD = """
+mkdir -p /run/sshd /root/.ssh /srv/box && ssh-keygen -q -t ed25519 -N '' -f /root/key && ssh-keygen -A
+cp /root/key.pub /root/.ssh/authorized_keys && touch /root/ready
+exec /usr/sbin/sshd -D -e -f /dev/null -o UsePAM=no -o StrictModes=no -o Subsystem='sftp internal-sftp'
+"""
+
+
+@pytest.fixture(scope="module")
+def box(machine: Machine) -> Machine:
+    """With a machine beside it that keeps its backups."""
+    own = ["--no-healthcheck", "--label", "dom0.project=", "--label", "dom0.role=", "--entrypoint", "sh"]
+    machine.docker("run", "--detach", "--name", "nas", *own, "dom0-base", "-c", SSHD)
+    machine.until(lambda: machine.docker("exec", "nas", "test", "-e", "/root/ready"))
+    address = machine.container("nas")["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+    host_key = machine.docker("exec", "nas", "cat", "/etc/ssh/ssh_host_ed25519_key.pub").stdout
+    key = machine.docker("exec", "nas", "cat", "/root/key").stdout
+    files = {"backup.env": "RESTIC_PASSWORD=7d1f-secret\n", "backup.key": key}
+    machine.write(PROJECT.format(address=address, host_key=" ".join(host_key.split()[:2])), files)
+    machine.up()
+    machine.until_good()
+    return machine
+
+
+def backups(box: Machine) -> dict[str, dict[str, Any]]:
+    return {one["volume"]: one for one in box.status()["backups"]}
+
+
+def in_volume(box: Machine, script: str) -> str:
+    return box.docker("run", "--rm", "-v", "box_data:/data", "busybox:test", "sh", "-c", script).stdout
+
+
+def test_the_status_says_what_is_in_a_backup_and_what_is_not(box: Machine) -> None:
+    found = backups(box)
+    assert {name: (one["service"], one["last"]) for name, one in found.items()} == {
+        "box_data": (JOB, 0.0),
+        "box_other": ("", 0.0),
+    }
+    assert "in none: box_other" in box.dom0("status").stdout
+    said = box.dom0("backup", "restore", "data", "--yes", check=False)
+    assert (said.code, "is no backup" in said.stderr) == (1, True)
+
+
+def test_a_backup_stops_the_service_and_its_killed_job_leaves_it_running(box: Machine) -> None:
+    in_volume(box, "head -c 2000000 /dev/urandom >/data/random; echo one >/data/word")
+    before = box.lives(DB)[DB]
+    assert json.loads(box.dom0("backup", "now", "--json").stdout) == [{"volume": "box_data", "exit_code": 0}]
+    box.until(lambda: box.container(DB)["State"]["Running"])
+    after = box.lives(DB)[DB]
+    assert (after[0], after[1] == before[1]) == (before[0], False)
+    assert f"stop {DB} ({JOB} runs)" in box.dom0("events").stdout
+    made = backups(box)["box_data"]
+    assert (made["last"] > 0, made["complete"]) == (True, True)
+    assert "7d1f" not in json.dumps(box.container(JOB)) + box.docker("logs", JOB).stdout
+    with box.begin("backup", "now", "data") as running:
+        box.until(lambda: not box.container(DB)["State"]["Running"])
+        box.docker("kill", JOB)
+        assert running.wait(60) == 1
+    box.until(lambda: box.container(DB)["State"]["Running"])
+    box.until(lambda: "job-failed" in [problem["code"] for problem in box.status()["problems"]])
+    assert backups(box)["box_data"]["snapshot"] == made["snapshot"]
+
+
+def test_people_are_told_in_a_process_of_the_machine(box: Machine) -> None:
+    box.until(lambda: "box: dom0 will tell you here: not sent yet" in box.dom0("events").stdout)
+    assert "(webhook: Connection refused)" in box.dom0("events").stdout
+
+
+def test_a_restore_brings_the_volume_back_and_restarts_the_service(box: Machine) -> None:
+    before = in_volume(box, "cd /data && sha256sum *")
+    in_volume(box, "rm /data/random; echo two >/data/word")
+    restored = json.loads(box.dom0("backup", "restore", "data", "--yes", "--json").stdout)
+    assert in_volume(box, "cd /data && sha256sum *") == before
+    assert box.docker("exec", DB, "cat", "/data/word").stdout == "one\n"
+    kept = box.docker("run", "--rm", "-v", f"{restored['kept']}:/kept", "busybox:test", "cat", "/kept/word").stdout
+    assert kept == "two\n"
+    [snapshot] = json.loads(box.dom0("backup", "ls", "data", "--json").stdout)
+    assert snapshot["id"] == backups(box)["box_data"]["snapshot"]
+    box.dom0("down")
