@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from functools import partial
+from pathlib import Path
 
 from dom0.agent import disks, handover, source
 from dom0.agent.ambassadors import Ambassadors
@@ -17,6 +18,7 @@ from dom0.agent.boot import BootNotes
 from dom0.agent.image_server import ImageServer
 from dom0.agent.journal import Journal
 from dom0.agent.machine import Machine
+from dom0.agent.notify import Notifier
 from dom0.agent.processes import NEW_SOCKET, HostProcesses, SeenFromScope
 from dom0.agent.progress import Changes
 from dom0.agent.readiness import Readiness
@@ -80,6 +82,7 @@ async def _serve(engine: Engine) -> None:
             partial(launcher.problems, RUN, own.image),
             lambda: ambassadors.problems,
             partial(disks.problems, RUN, STATE),
+            partial(disks.filling, (STATE, Path(f"/proc/1/root{info.root_dir}"))),
             lambda: scopes.problems(*machine.seen, time.time()),
             lambda: image_server.problems,
         ),
@@ -96,7 +99,20 @@ async def _serve(engine: Engine) -> None:
     gid = source.SOCKET.stat().st_gid if source.SOCKET.exists() else 0
     async with serve(machine, ambassadors, socket, gid=gid), asyncio.TaskGroup() as tasks:
         log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
-        watches = [_end_when_cut_off(machine), _end_when_ended(engine, machine, own), image_server.run()]
+        notifier = Notifier(
+            STATE,
+            journal,
+            changed,
+            status=machine.status,
+            wanted=lambda: machine.notify,
+            is_seen=lambda: machine.seen[0] is not None,
+        )
+        watches = [
+            notifier.run(),
+            _end_when_cut_off(machine),
+            _end_when_ended(engine, machine, own),
+            image_server.run(),
+        ]
         if not own.is_guest:
             watches.append(_follow_farm(engine, RoleRunner(engine, machine, own, give_way)))
         if may_be_handed_over:

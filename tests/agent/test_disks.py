@@ -48,3 +48,16 @@ def test_a_damaged_document_ends_nothing(tmp_path: Path) -> None:
     document(tmp_path, "disk")
     (tmp_path / "os/disks.json").write_text("{")
     assert disks.problems(tmp_path, tmp_path) == ()
+
+
+def test_a_disk_that_is_nearly_full_is_a_warning_once_for_each_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disks, "FILLING_FREE", 0)
+    assert disks.filling((tmp_path, tmp_path / "gone")) == ()
+    monkeypatch.setattr(disks, "FILLING_FREE", 1 << 62)
+    monkeypatch.setattr(disks, "FILLING_SHARE", 1.0)
+    (found,) = disks.filling((tmp_path, tmp_path.parent, tmp_path / "gone"))
+    assert (found.code, found.severity, found.subject) == ("disk-filling", Severity.WARNING, str(tmp_path))
+    monkeypatch.setattr(disks, "FILLING_SHARE", 0.0)
+    assert disks.filling((tmp_path,)) == ()

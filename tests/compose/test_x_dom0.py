@@ -85,6 +85,7 @@ def test_a_duration_is_a_number_or_refused(text: str) -> None:
 
 
 BACKUP = {"to": "/srv/backup", "env_file": "./backup.env"}
+MAIL = {"to": ["me@example.org"], "from": "box@example.org", "server": "smtp.example.org:587"}
 
 
 @pytest.mark.parametrize(
@@ -94,9 +95,11 @@ BACKUP = {"to": "/srv/backup", "env_file": "./backup.env"}
         {"backup": {"data": {**BACKUP, "to": "s3:https://s3.example/bucket", "keep": {"daily": 7}}}},
         {"backup": {"data": {**BACKUP, "to": "rest:https://backup.example/box/"}}},
         {"backup": {"data": {**BACKUP, "to": "sftp:me@nas:/srv", "ssh_key": "key", "known_hosts": ["nas ssh-rsa A"]}}},
+        {"notify": {"ntfy": "https://ntfy.sh/topic", "mail": MAIL}},
+        {"notify": {"env_file": "./notify.env"}},
     ],
 )
-def test_backups_may_be_written_so(section: dict[str, Any]) -> None:
+def test_backups_and_people_who_are_told_may_be_written_so(section: dict[str, Any]) -> None:
     assert list(findings(msgspec.convert(section, MachineSettings))) == []
 
 
@@ -118,6 +121,14 @@ def test_backups_may_be_written_so(section: dict[str, Any]) -> None:
             {"backup": {"data": {**BACKUP, "before": [{"service": "db", "command": []}]}}},
             "backup.data.before.0.command",
         ),
+        ({"notify": {}}, "notify"),
+        ({"notify": {"ntfy": "ntfy.sh/topic"}}, "notify.ntfy"),
+        ({"notify": {"webhook": "https://me:secret@example.org/"}}, "notify.webhook"),
+        ({"notify": {"env_file": "/etc/shadow"}}, "notify.env_file"),
+        ({"notify": {"mail": {**MAIL, "to": []}}}, "notify.mail.to"),
+        ({"notify": {"mail": {**MAIL, "to": ["me@a, you@b"]}}}, "notify.mail.to"),
+        ({"notify": {"mail": {**MAIL, "from": "me@a\nBcc: x@y"}}}, "notify.mail.from"),
+        ({"notify": {"mail": {**MAIL, "server": "smtp://x"}}}, "notify.mail.server"),
     ],
 )
 def test_what_makes_no_sense_of_them_is_refused_at_its_key(section: dict[str, Any], key: str) -> None:

@@ -10,6 +10,7 @@ from dom0.plan.desired import (
     Desired,
     Hook,
     InjectedFile,
+    Notify,
     Rollout,
     Sharing,
     Slot,
@@ -39,6 +40,15 @@ def test_values_are_told_by_the_keys_of_the_engine() -> None:
     assert told((small,), (large,)) == [("service web", "HostConfig.Memory", "67108864", "134217728")]
     assert told((slot("web"),), (asking(slot("web"), cmd=("a", "b")),)) == [
         ("service web", "Cmd", '["sleep","1000"]', '["a","b"]')
+    ]
+
+
+def test_who_is_told_differs_and_where_is_not_shown() -> None:
+    before = replace(desired(), notify=Notify(webhook="https://x/s3cret", mail_to=("a@x",)))
+    after = replace(desired(), notify=Notify(webhook="https://x/other", mail_to=("b@x",)))
+    assert [(one.key, one.before, one.after) for one in compare(before, after)] == [
+        ("mail_to", '["a@x"]', '["b@x"]'),
+        ("webhook", HIDDEN, HIDDEN),
     ]
 
 

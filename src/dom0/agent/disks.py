@@ -1,13 +1,13 @@
-"""Problems of where a machine with the base OS keeps its data, read anew at every request.
+"""Problems of where a machine keeps its data, read anew at every request.
 
-On another Linux there is no such document, and nothing to say.
+What the base OS says of its disks is in a document, which is not there on another Linux.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dom0.errors import Dom0Error
@@ -16,7 +16,26 @@ from dom0.host import disk
 
 log = logging.getLogger(__name__)
 
+FILLING_SHARE, FILLING_FREE = 0.05, 2 * 1024**3  # with less of both, in bytes, a disk is nearly full
 LEAST_FREE = 64 * 1024 * 1024  # bytes; with less the Engine soon fails at whatever it is asked
+
+
+def filling(paths: Sequence[Path]) -> tuple[Problem, ...]:
+    """Of the file systems that have them, those that are nearly full."""
+    found: dict[int, Problem] = {}
+    for path in paths:
+        try:
+            device, left = path.stat().st_dev, os.statvfs(path)
+        except OSError:  # not of this machine, or not for us
+            continue
+        free = left.f_bavail * left.f_frsize
+        if free < FILLING_FREE and free < FILLING_SHARE * left.f_blocks * left.f_frsize:
+            shown = str(path).removeprefix("/proc/1/root")
+            title = f"where {shown} is, the disk is nearly full: {free // 1024**2} MiB are left"
+            hint = "what takes the room: docker system df; what nobody uses: docker system prune"
+            problem = Problem(code="disk-filling", subject=shown, title=title, severity=Severity.WARNING, hint=hint)
+            found.setdefault(device, problem)
+    return tuple(found.values())
 
 
 def problems(run: Path, state: Path) -> tuple[Problem, ...]:

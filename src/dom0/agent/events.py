@@ -51,6 +51,8 @@ class Kind(StrEnum):
     HANDOVER_FAILED = "handover-failed"
     FILE_CONFLICT = "file-conflict"
     REWIRED = "rewired"
+    NOTIFIED = "notified"  # a person, by x-dom0.notify
+    NOTIFY_FAILED = "notify-failed"
     DOWN = "down"
     ENTRIES_LOST = "entries-lost"  # they could not be written, or not be read again
 

@@ -75,6 +75,7 @@ HIDDEN = {
     "agent": "dom0.cli.agent",
     "backup-job": "dom0.cli.backup_job",
     "handover": "dom0.cli.handover",
+    "notify-send": "dom0.cli.notify_send",
     "ps": "dom0.cli.status",
 }
 COMPLETION = "_DOM0_COMPLETE"  # set by the completion scripts

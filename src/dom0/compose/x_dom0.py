@@ -114,6 +114,19 @@ class BackupSettings(_Part, frozen=True, kw_only=True):
     known_hosts: tuple[str, ...] = ()
 
 
+class MailSettings(_Part, frozen=True, kw_only=True):
+    to: tuple[str, ...]
+    sender: str = msgspec.field(name="from")
+    server: str
+
+
+class NotifySettings(_Part, frozen=True, kw_only=True):
+    ntfy: str = ""
+    webhook: str = ""
+    mail: MailSettings | None = None
+    env_file: str = ""
+
+
 class MachineSettings(_Part, frozen=True, kw_only=True):
     hostname: str = ""
     ssh: SshSettings | None = None
@@ -124,6 +137,7 @@ class MachineSettings(_Part, frozen=True, kw_only=True):
     pull: PullSettings | None = None
     shared: tuple[str, ...] = ()
     backup: dict[str, BackupSettings] = {}  # by volume
+    notify: NotifySettings | None = None
 
 
 class OrchestratorSettings(_Part, frozen=True, kw_only=True):
@@ -182,6 +196,8 @@ def findings(machine: MachineSettings) -> Iterator[Finding]:
         yield _finding("timezone", f"{machine.timezone!r} is not a time zone", hint)
     yield from _pull(machine.pull or PullSettings())
     yield from _data(machine)
+    if machine.notify:
+        yield from _notify(machine.notify)
 
 
 def _data(machine: MachineSettings) -> Iterator[Finding]:
@@ -199,6 +215,8 @@ def files_of(machine: MachineSettings | None) -> Iterator[tuple[KeyPath, str]]:
         for key, path in (("env_file", backup.env_file), ("ssh_key", backup.ssh_key)):
             if path:
                 yield (KEY, "backup", name, key), path.removeprefix("./")
+    if machine and machine.notify and machine.notify.env_file:
+        yield (KEY, "notify", "env_file"), machine.notify.env_file.removeprefix("./")
 
 
 def service_findings(name: str, own: ServiceSettings) -> Iterator[Finding]:
@@ -322,6 +340,28 @@ def _backup_target(path: KeyPath, backup: BackupSettings) -> Iterator[Finding]:
         yield Finding(path, "sftp: needs a key, and the host's", hint)
     elif not by_ssh and (backup.ssh_key or backup.known_hosts):
         yield Finding(path, "ssh_key and known_hosts go with sftp: only", "leave them out")
+
+
+def _notify(notify: NotifySettings) -> Iterator[Finding]:
+    for key, url in (("ntfy", notify.ntfy), ("webhook", notify.webhook)):
+        if url and not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", url):
+            yield _finding(
+                f"notify.{key}", f"{url!r} is no address without a password", "such as https://ntfy.sh/TOPIC"
+            )
+    if notify.env_file:
+        yield from _file((KEY, "notify", "env_file"), notify.env_file.removeprefix("./"), "notify.env")
+    elif not (notify.ntfy or notify.webhook or notify.mail):
+        yield _finding("notify", "nobody is told", "name ntfy, webhook or mail, or an env_file with WEBHOOK_URL=…")
+    if (mail := notify.mail) is not None:
+        if not re.fullmatch(r"[a-zA-Z0-9.-]+(:\d{1,5})?", mail.server):
+            yield _finding(
+                "notify.mail.server", f"{mail.server!r} is no server", "HOST or HOST:PORT, as smtp.example.org:587"
+            )
+        if not mail.to:
+            yield _finding("notify.mail.to", "nobody gets it", "such as [me@example.org]")
+        for key, address in (("from", mail.sender), *(("to", address) for address in mail.to)):
+            if not re.fullmatch(r"[^\s,<>@]+@[^\s,<>@]+", address):
+                yield _finding(f"notify.mail.{key}", f"{address!r} is no address", "such as me@example.org")
 
 
 def _shared(pull: PullSettings) -> Iterator[Finding]:

@@ -165,6 +165,17 @@ class Sharing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     keep: int = 2 << 30  # bytes that stay here
 
 
+class Notify(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where people are told what goes wrong (`x-dom0.notify`). `env_file`: absolute, with what is secret of it."""
+
+    env_file: str = ""
+    ntfy: str = ""  # URL of a topic
+    webhook: str = ""  # URL
+    mail_to: tuple[str, ...] = ()
+    mail_from: str = ""
+    mail_server: str = ""  # `HOST`, `HOST:PORT`
+
+
 class Desired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     project: str
     networks: tuple[NetworkSpec, ...] = ()
@@ -172,5 +183,6 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     slots: tuple[Slot, ...] = ()
     rollout: Rollout = Rollout()
     sharing: Sharing = Sharing()
+    notify: Notify | None = None
     adopted: dict[str, dict[str, str]] = {}  # ID of a container of Compose's -> the labels of ours (plan/adoption)
     shared: tuple[str, ...] = ()  # volumes and directories that containers of others may write too

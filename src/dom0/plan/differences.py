@@ -18,7 +18,7 @@ HIDDEN = "(not shown)"
 HASH = "hash"  # of all that makes another container necessary; told where no other value says it: contents of files
 LONGEST = 300  # characters of a value
 _OF_OURS = ("Labels.dom0.", "Labels.com.docker.compose.")  # follow from the others
-_SECRET = ("Env.", "file ", "post_start")
+_SECRET = ("Env.", "file ", "post_start", "ntfy", "webhook")
 _OPTIONS = ("DriverOpts.", "create.Options.", "LogConfig.Config.")  # of drivers: a share's password, a log's token
 _FOLLOWS = {"name", "number", "image_id", "create", "files", "post_start", "resources", "health"}
 
@@ -26,7 +26,7 @@ _FOLLOWS = {"name", "number", "image_id", "create", "files", "post_start", "reso
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """`before` and `after` are texts as in the Engine's API; "": it is not set, or there is no such thing."""
 
-    subject: str  # `service web`, `network default`, `volume data`, `rollout`, `pull`
+    subject: str  # `service web`, `network default`, `volume data`, `rollout`, `pull`, `notify`
     key: str  # `HostConfig.Memory`, `Env.VERSION`; "" for all of the subject
     before: str
     after: str
@@ -68,6 +68,8 @@ def _subjects(desired: Desired) -> dict[str, dict[str, str]]:
             found[f"{kind} {spec.key}"] = _flat(msgspec.to_builtins(spec), "", set())
     found["rollout"] = _flat(msgspec.to_builtins(desired.rollout), "", set())
     found["pull"] = _flat(msgspec.to_builtins(desired.sharing), "", set())
+    if desired.notify is not None:
+        found["notify"] = _flat(msgspec.to_builtins(desired.notify), "", set())
     return found
 
 

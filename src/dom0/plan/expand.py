@@ -10,13 +10,13 @@ from msgspec.structs import replace
 
 from dom0 import sizes
 from dom0.compose.model import Project
-from dom0.compose.x_dom0 import MachineSettings, PullSettings
+from dom0.compose.x_dom0 import MachineSettings, NotifySettings, PullSettings
 from dom0.durations import seconds
 from dom0.plan.ambassadors import with_ambassadors
 from dom0.plan.backups import backup_slots
 from dom0.plan.builtins import builtin_slots, with_home_volume
 from dom0.plan.checks import check_project, check_slots, check_specs
-from dom0.plan.desired import Desired, Rollout, Sharing
+from dom0.plan.desired import Desired, Notify, Rollout, Sharing
 from dom0.plan.engine_needs import check_engine
 from dom0.plan.facts import Facts
 from dom0.plan.orchestrators import socket_slots, with_orchestrators
@@ -50,8 +50,18 @@ def expand(project: Project, facts: Facts) -> Desired:
         slots=slots,
         rollout=Rollout(timeout=seconds(times.timeout), monitor=seconds(times.monitor)) if times else Rollout(),
         sharing=_sharing(machine.pull or PullSettings()),
+        notify=_notify(project, machine.notify) if machine.notify else None,
         shared=tuple(project.volumes[name].name if name in project.volumes else name for name in machine.shared),
     )
+
+
+def _notify(project: Project, notify: NotifySettings) -> Notify:
+    found = Notify(ntfy=notify.ntfy, webhook=notify.webhook)
+    if notify.env_file:
+        found = replace(found, env_file=f"{project.working_dir}/{notify.env_file.removeprefix('./')}")
+    if mail := notify.mail:
+        found = replace(found, mail_to=mail.to, mail_from=mail.sender, mail_server=mail.server)
+    return found
 
 
 def _sharing(pull: PullSettings) -> Sharing:
