@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +97,17 @@ def test_plan_refuses_what_up_refuses_in_the_same_words(
     planned, done = box.dom0("plan", str(box.project), check=False), box.up(check=False)
     assert (planned.code, done.code) == (3, 3), (planned, done)
     assert words(planned) == words(done)
+
+
+def test_what_was_built_before_is_refused_with_the_names_of_the_projects_own_files(
+    box: Machine, untouched: None
+) -> None:
+    write(box, more="depends_on: {other: {condition: service_healthy}}")
+    box.build(tag="box:built")
+    done = box.dom0("up", "--tag", "box:built", str(box.project), check=False)
+    box.docker("image", "rm", "box:built")
+    assert done.code == 3
+    assert re.match(r"dom0: compose\.yaml:\d+: services\.\w+\.depends_on\.other: ", words(done)), done
 
 
 def test_a_changed_dockerfile_is_planned_as_all_that_follows_from_it(box: Machine) -> None:

@@ -24,7 +24,7 @@ from dom0.cli.in_use import place_of, projects_in_place
 from dom0.cli.places import agent_socket, is_here, is_login
 from dom0.cli.report import Report, ending_pulls, watching
 from dom0.cli.root_start import RootStart
-from dom0.errors import Busy, Dom0Error, EngineUnreachable, NotFound, UsageError
+from dom0.errors import Busy, Dom0Error, EngineUnreachable, NotFound, ProjectError, UsageError
 from dom0.http import blocking
 from dom0.images.built import Built
 from dom0.names import PLACED, ROOT, short_id, state_directory
@@ -120,8 +120,9 @@ async def bring_up(
         if trial:
             Agent().announce_trial(built.image.id, trial)
         wanted = UpRequest(force=force, adopt=adopts)
-        with built.named_as_written(), root or RootStart() as root:
-            last, in_place = await _take_up(engine, built, project, wanted, root, report, wait=wait)
+        async with _named_as_written(built, project):
+            with root or RootStart() as root:
+                last, in_place = await _take_up(engine, built, project, wanted, root, report, wait=wait)
         if in_place and last.outcome is Outcome.GOOD:
             await succession.await_succession(engine, report)
         elif in_place and last.outcome is None:
@@ -173,6 +174,24 @@ async def _reading_of(project: Path | None) -> AsyncIterator[Awaitable[Reading] 
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         await cache.close()
+
+
+@contextlib.asynccontextmanager
+async def _named_as_written(built: Built, project: Path | None) -> AsyncIterator[None]:
+    """In what the block refuses the project's files have their own names, for which it is read where no build has."""
+    try:
+        with built.named_as_written():
+            yield
+    except ProjectError as error:
+        if project is not None and not built.written and not built.image.labels.get(labels.DOCKERFILE):
+            from dom0.images.layout import as_written
+            from dom0.images.reading import read
+
+            with contextlib.suppress(Dom0Error):
+                reading = await read(project)
+                error.message = as_written(error.message, reading.project)
+                await reading.cache.close()
+        raise
 
 
 @contextlib.asynccontextmanager

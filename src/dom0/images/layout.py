@@ -72,6 +72,13 @@ def layer_names(project: Project) -> dict[str, str]:
     return numbered | {names[0]: f"{LAYERS}/50-{project.name}.yaml"}
 
 
+def as_written(words: str, project: Project) -> str:
+    """`words` on an image of the project, with the names that its Compose files have in its own directory."""
+    for name, layer in layer_names(project).items():
+        words = words.replace(layer, name)
+    return words
+
+
 def pack(
     directory: Path, into: Path, found: Mapping[str, contents.TreeEntry], *, leave_out: Collection[str] = ()
 ) -> None:

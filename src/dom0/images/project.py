@@ -33,7 +33,7 @@ from dom0.images import contents, docker_cli, dockerfile, fingerprint, names, pr
 from dom0.images.built import Built
 from dom0.images.chain import build_ambassador, build_base, build_lock
 from dom0.images.docker_cli import Say
-from dom0.images.layout import layer_names, pack, stage
+from dom0.images.layout import as_written, layer_names, pack, stage
 from dom0.images.names import find
 from dom0.images.reading import Reading, read
 from dom0.images.recipe import EPOCH
@@ -300,7 +300,7 @@ async def _read_as_agent(engine: Engine, base: Image, etc: Path, reading: Readin
         found = await load(etc, PLACED, like=project, cache=reading.cache)
     except ProjectError as error:
         hint = f"does .dockerignore leave out what the project needs? Write !NAME at its end\n{error.hint}".strip()
-        raise ProjectError(_as_named_here(error.message, project), hint=hint) from error
+        raise ProjectError(as_written(error.message, project), hint=hint) from error
     return None if await _check_in_base(engine, base, etc, project, say) else found
 
 
@@ -312,14 +312,8 @@ async def _check_in_base(engine: Engine, base: Image, etc: Path, project: Projec
     try:
         await second_reading.require_alike(engine, base, etc, project)
     except ProjectError as error:
-        raise ProjectError(_as_named_here(error.message, project), hint=error.hint) from error
+        raise ProjectError(as_written(error.message, project), hint=error.hint) from error
     return True
-
-
-def _as_named_here(words: str, project: Project) -> str:
-    for name, layer in layer_names(project).items():
-        words = words.replace(layer, name)
-    return words
 
 
 class Needs(msgspec.Struct, frozen=True):
