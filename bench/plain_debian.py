@@ -135,8 +135,7 @@ def _fill_store(tree: Path) -> None:
         host.docker("image", "rm", BASE_IMAGE)
         host.stop_engine()
         shutil.rmtree(tree / "var/lib/docker", ignore_errors=True)
-        (host.root / "docker").rename(tree / "var/lib/docker")
-        shutil.copytree(host.root / "var-lib" / EXAMPLE, tree / PROJECT.lstrip("/"))
+        host.run(["cp", "--archive", "/var/lib/docker", PROJECT, str(tree / "var/lib")], timeout=900)
 
 
 async def _write(disk: Path, tree: Path) -> None:
