@@ -11,6 +11,11 @@ BREAK = """
 docker create --name broken --entrypoint /bin/false dom0:latest &&
 docker commit --change 'HEALTHCHECK NONE' broken dom0:latest && docker rm broken && sync
 """
+# Its start does not end without a network; its health check is dom0's own, which counts no failure for minutes.
+WAIT_FOR_NETWORK = """
+docker create --name waits --entrypoint /bin/sh dom0:latest -c 'until getent hosts example.org; do sleep 1; done' &&
+docker commit waits dom0:latest && docker rm waits && sync
+"""
 
 
 def test_a_machine_without_an_image_lets_a_person_in(virtual_machines: None) -> None:
@@ -38,3 +43,22 @@ def test_a_broken_dom0_latest_is_left_for_the_last_good_one(virtual_machines: No
             machine.wait_for_services()
             assert "last-good" in machine.ssh("dom0 status").stdout
             assert machine.ssh("docker inspect --format '{{.State.Status}}' dom0-failed").stdout == "exited\n"
+
+
+def test_without_a_network_an_image_that_waits_for_one_is_left_for_the_last_good_one(virtual_machines: None) -> None:
+    with vm.scratch() as directory:
+        key = vm.Key(directory)
+        disk = vm.overlay(directory / "data", data_disk.provide(started=False))
+        with vm.VirtualMachine(vm.direct(key.setting), drives=[disk], key=key) as machine:
+            machine.wait_for_services()
+            machine.wait_for(r"dom0 of image \w+ is good")
+            machine.ssh(WAIT_FOR_NETWORK)
+            machine.cut_power()
+        hasty = vm.direct("DOM0_HEALTHY_WITHIN=20")  # the kernel hands it on to the first process
+        with vm.VirtualMachine(hasty, drives=[disk], network_card="") as machine:
+            machine.wait_for(r"dom0 of image \w+ was not healthy within 20 s", patience=2 * vm.PATIENCE)
+            machine.wait_for(r"dom0 of image \w+ is good")
+            machine.type("")  # wakes the shell of the console
+            machine.type("until dom0 exec redis redis-cli ping; do sleep 1; done; dom0 status")
+            machine.wait_for("PONG")
+            machine.wait_for("last-good")

@@ -63,7 +63,7 @@ class NetworkBoot(msgspec.Struct, frozen=True):
 
 class MachineSpec(msgspec.Struct, frozen=True):
     """`forwards`: port on this machine's 127.0.0.1 -> port of the virtual machine. `memory` is in MiB. `controllers`
-    are the devices that drives are attached to (`qemu-xhci`).
+    are the devices that drives are attached to (`qemu-xhci`). Without a `network_card` there is no network.
     """
 
     boot: Direct | Bios | Uefi
@@ -93,7 +93,7 @@ def command(machine: MachineSpec, accelerator: Literal["kvm", "tcg"], console: S
         *(option for controller in machine.controllers for option in ("-device", controller)),
         *(option for number, drive in enumerate(machine.drives) for option in _drive(number, drive)),
         *(("-drive", f"media=cdrom,readonly=on,format=raw,file={_escaped(machine.cd)}") if machine.cd else ()),
-        *("-netdev", _network(machine), "-device", f"{machine.network_card},netdev=net0"),
+        *(_network(machine) if machine.network_card else ()),
         *("-device", "virtio-rng-pci", "-device", "virtio-balloon-pci"),
     ]
 
@@ -140,12 +140,12 @@ def _drive(number: int, drive: Drive) -> list[str]:
     return ["-drive", ",".join([f"if=none,id={name}", *options]), "-device", f"{drive.device},drive={name}"]
 
 
-def _network(machine: MachineSpec) -> str:
+def _network(machine: MachineSpec) -> list[str]:
     options = ["user,id=net0"]
     options += [f"hostfwd=tcp:127.0.0.1:{outside}-:{inside}" for outside, inside in machine.forwards.items()]
     if found := machine.network_boot:
         options += [f"tftp={_escaped(found.directory)}", f"bootfile={found.file}"]
-    return ",".join(options)
+    return ["-netdev", ",".join(options), "-device", f"{machine.network_card},netdev=net0"]
 
 
 def _escaped(path: Path) -> str:
