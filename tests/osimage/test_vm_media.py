@@ -169,6 +169,19 @@ def test_the_network_starts_a_machine(
         is_mybox_named_attic(machine)
 
 
+def test_a_machine_without_a_disk_has_its_images_from_the_network(
+    key: vm.Key, served: tuple[Path, str], place: Path
+) -> None:
+    directory, url = served
+    told = ("--image", data_disk.provide_archive(), "--ssh-key", key.file.with_suffix(".pub"))
+    dom0_os("netboot", directory, "--url", url, *told)
+    network = qemu.NetworkBoot(directory, "autoexec.ipxe")
+    with vm.VirtualMachine(qemu.Bios(), network_boot=network, memory=3072, key=key) as machine:
+        machine.wait_for("are in the Engine's store")
+        machine.wait_for_services()
+        assert "loading" not in machine.console()
+
+
 def state(machine: vm.VirtualMachine) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(machine.ssh("dom0 os status --json").stdout)
     return found
