@@ -272,6 +272,20 @@ async def test_of_a_directory_that_is_ignored_in_a_bound_one_the_machine_gets_an
     assert (list((staged / "site" / "data").iterdir()), (staged / ".git").exists()) == ([], False)
 
 
+@pytest.mark.parametrize("ignored", ["data", "data/*", "**/base\n**/PG_VERSION"])
+@pytest.mark.parametrize("bound", [".", "./data"])
+async def test_a_directory_whose_content_is_all_ignored_stays_empty(
+    directory: Path, tmp_path: Path, ignored: str, bound: str
+) -> None:
+    """Also of directories: a database finds none of its own there, and the placement knows that there is data in it."""
+    (directory / "compose.yaml").write_text(f"name: box\nservices: {{a: {{image: i, volumes: ['{bound}:/data']}}}}\n")
+    (directory / ".dockerignore").write_text(ignored)
+    (directory / "data" / "base" / "1").mkdir(parents=True)
+    (directory / "data" / "PG_VERSION").touch()
+    await layout(directory, tmp_path)
+    assert list((tmp_path / "staged" / "data").iterdir()) == []
+
+
 async def test_a_needed_file_behind_links_is_taken_with_them(directory: Path, tmp_path: Path) -> None:
     (directory / "compose.yaml").write_text("name: box\nservices: {a: {image: i, env_file: now/a.env}}\n")
     (directory / ".dockerignore").write_text("now\nv2\nreal\n")

@@ -57,6 +57,14 @@ async def test_much_data_of_a_service_is_named_with_the_line_that_keeps_it_out(d
     ]
 
 
+async def test_a_directory_that_stays_out_of_a_bound_one_is_named_too(directory: Path) -> None:
+    sparse(directory / "data" / "readme", 1)
+    (directory / "data" / "rows").mkdir()
+    (directory / ".dockerignore").write_text("data/rows\n")
+    [word] = await words(directory)
+    assert word.startswith("data: what .dockerignore names stays out of the image;")
+
+
 async def test_much_of_anything_else_is_named_too(directory: Path) -> None:
     sparse(directory / "film", 70_000_000)
     sparse(directory / "conf" / "map", 90_000_000)

@@ -2,8 +2,8 @@
 
 Most `.dockerignore` files were written for the build of a service, and exclude `.env` and env files. The files that the
 project is read from, configs, secrets and files that services bind are taken all the same. A directory that services
-bind, and one in it that .dockerignore excludes, is taken without the files: on the machine it is empty at first, or has
-what was placed there before.
+bind, and one beside other files in it that .dockerignore excludes, is taken without the files: on the machine it is
+empty at first, or has what was placed there before.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def kept(project: Project, directory: Path, ignore: Ignore, *, in_place: bool = 
         *(os.path.normpath(path) for path in project.contents),
         *(path for _, path in files_of(project.machine)),
         *_dotenvs(project),
-        *(() if in_place else _excluded(project, directory, ignore)),
     }
     found = {part for name in needed if not above.is_above(name) for part in _on_the_way(directory, name)}
-    return tuple(sorted([*filter(ignore, found), *filter(above.is_above, needed)]))
+    names = {*filter(ignore, found), *filter(above.is_above, needed)}
+    return tuple(sorted(names if in_place else names.union(_excluded(project, directory, ignore, names))))
 
 
 def private(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...]:
@@ -71,9 +71,12 @@ def words(project: Project, directory: Path, names: Sequence[str], apart: tuple[
     bound = tuple(name for name in writable_binds(project, directory) if name not in apart)
     sizes = weight.check(directory, selected(directory, names, writable_binds=apart))
     yield from weight.words(directory, sizes, [name for name in bound if not above.is_around(name)])
+    bare = {*names} - {str(parent) for name in sizes for parent in PurePath(name).parents}
     for name in bound:
         with os.scandir(above.find(directory, name)) as found:
-            if any(f"{name}/{entry.name}" not in sizes and entry.name not in NEVER for entry in found):
+            entries = [(f"{name}/{entry.name}", entry) for entry in found if entry.name not in NEVER]
+            emptied = {path for path, entry in entries if path in bare and entry.is_dir(follow_symlinks=False)}
+            if any(path not in sizes or path in emptied for path, _ in entries):
                 placed = Path(project.working_dir, name)
                 yield f"{name}: what .dockerignore names stays out of the image; the machine's own is {placed}"
 
@@ -89,16 +92,22 @@ def _binds(project: Project) -> Iterator[ServiceVolume]:
         yield from (volume for volume in service.volumes if volume.type == "bind")
 
 
-def _excluded(project: Project, directory: Path, ignore: Ignore) -> Iterator[str]:
-    """The directories in those that services bind that `ignore` excludes, without what is in them."""
+def _excluded(project: Project, directory: Path, ignore: Ignore, taken: Iterable[str]) -> Iterator[str]:
+    """The directories in those that services bind that `ignore` excludes, without what is in them.
+
+    `taken`: what is taken although it is excluded. A directory in which nothing else is taken stays empty: by that the
+    placement knows that it holds data, and a database is made only in one that is.
+    """
+    filled = {str(parent) for entry in selected(directory, taken) for parent in PurePath(entry.name).parents}
     root = PurePath(project.working_dir)
     bound = {PurePath(volume.source) for volume in _binds(project)}
     for top in sorted(path.relative_to(root) for path in bound if path.is_relative_to(root)):
         for parent, names, _ in os.walk(directory / top):
-            paths = {name: os.path.relpath(Path(parent, name), directory) for name in names}
-            excluded = {name: path for name, path in paths.items() if ignore(path)}
-            yield from (path for path in excluded.values() if path not in NEVER and not (directory / path).is_symlink())
-            names[:] = paths.keys() - excluded.keys()
+            name = os.path.relpath(parent, directory)
+            if name not in filled or ignore(name):
+                names.clear()
+            paths = (str(PurePath(name, each)) for each in names if not Path(parent, each).is_symlink())
+            yield from (path for path in paths if ignore(path) and path not in NEVER)
 
 
 def _inside(project: Project, paths: Iterable[str]) -> Iterator[str]:
