@@ -22,9 +22,11 @@ from msgspec.structs import replace
 from dom0.engine.docker import DockerEngine
 from dom0.engine.values import EngineInfo, PullProgress
 from dom0.errors import NotFound
+from dom0.images import feed
+from dom0.images.loading import NamedImage
 from dom0.images.pull import KEPT, pull
 from dom0.registry.depot import Depot
-from dom0.registry.manifest import CONFIGS, LAYERS, OCI_MANIFEST, digest_of
+from dom0.registry.manifest import CONFIGS, LAYERS, OCI_MANIFEST, Descriptor, ImageManifest, digest_of
 from dom0.registry.progress import Meter
 from dom0.registry.reference import parse
 from dom0.testing import debian_registry
@@ -187,6 +189,37 @@ async def test_a_layer_whose_digest_the_engine_does_not_know_does_not_come_again
     made = dom0_pull(host, f"{near.host}/team/app:1")
     assert (made["layers_here"], made["received"] < len(BASE["base"])) == (1, True)
     assert content(host, f"{near.host}/team/app:1", "text") == b"hello\n"
+
+
+class Held(FakeEngine):
+    """One whose pull waits for layers."""
+
+    def __init__(self) -> None:
+        super().__init__(FakeDocker())
+        self.left = asyncio.Event()
+
+    async def pull_image(
+        self, ref: str, *, platform: str = "", login: Mapping[str, str] = {}
+    ) -> AsyncIterator[PullProgress]:
+        try:
+            yield PullProgress(layer=digest_of(b"layer")[7:19], status="Pull complete")
+            await asyncio.Event().wait()
+        finally:
+            self.left.set()
+
+
+async def test_the_engine_may_let_pulls_of_others_wait_only_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(feed, "MOST_HELD", 0.01)
+    layer, config = (Descriptor(kind, digest_of(name), 5) for kind, name in ((LAYERS[0], b"layer"), (CONFIGS[0], b"")))
+    manifest = ImageManifest(config, (layer,), b"{}", OCI_MANIFEST, digest_of(b"{}"))
+    image, engine = NamedImage(parse("app:1"), manifest, None, config.digest), Held()
+    depot, ids = Depot(tmp_path / "depot", KEPT), [digest_of(b"tar")]
+    async with feed.feeding(engine, depot, image, ids, [layer], 1 << 20, containerd_store=False) as feeding:
+        async with asyncio.timeout(60):
+            await engine.left.wait()
+        assert await feeding.taken() == frozenset()
 
 
 class Stranger(FakeEngine):

@@ -47,6 +47,7 @@ from dom0.registry.serve import BLOB_TYPE
 from dom0.registry.unpacked import Room
 
 SILENCE = 15.0  # seconds in which the Engine takes no byte and says nothing, after which it is not waited for
+MOST_HELD = 120.0  # seconds: an Engine downloads three layers at once, so pulls of others wait while it waits for ours
 _HOST = "127.0.0.1"
 RETRIES = "Retrying in "  # how the Engine says it: moby's distribution/xfer/download.go
 _MOST = 16  # connections: an Engine takes three layers at once
@@ -135,11 +136,15 @@ class Feed:
         self._ended: bool | None = None  # whether its pull has, and well
         self._changed = asyncio.Event()
         self._pulling: asyncio.Task[None] | None = None
+        self._leaving: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
         self._pulling = asyncio.create_task(self._pull())
+        self._leaving = asyncio.get_running_loop().call_later(MOST_HELD, self._leave, "others may wait for it")
 
     async def end(self) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
         if self._pulling is not None:
             self._pulling.cancel()
             await asyncio.gather(self._pulling, return_exceptions=True)
@@ -153,6 +158,8 @@ class Feed:
         containerd says nothing while it unpacks, but when that fails. A graph driver says how far it is, and of a layer
         that fails nothing as long as another one comes.
         """
+        if self._leaving is not None:
+            self._leaving.cancel()
         while self._ended is None and not self._is_filled:
             self._changed.clear()
             try:
@@ -167,7 +174,8 @@ class Feed:
     @property
     def _is_filled(self) -> bool:
         """Whether the Engine holds all layers, and waits for the one that never comes."""
-        return not self._containerd_store and self._there >= Counter(map(short_id, self._layers))
+        is_waiting = self._ended is None and not self._containerd_store
+        return is_waiting and self._there >= Counter(map(short_id, self._layers))
 
     @property
     def _owes(self) -> bool:
@@ -193,7 +201,8 @@ class Feed:
 
     def _leave(self, why: str) -> None:
         log.debug("%s: %s", self._name, why)
-        if self._pulling is not None:
+        if self._pulling is not None and not self._pulling.done():
+            self._ended = False
             self._pulling.cancel()
 
     async def answer(self, request: Request) -> Response:
