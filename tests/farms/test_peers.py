@@ -309,6 +309,21 @@ async def test_a_node_that_stalls_or_dies_costs_a_mebibyte(
     assert await (await served.enroll()).fetch(web, first=failing) <= CHUNK
 
 
+async def test_a_node_that_gives_a_byte_at_a_time_is_left_out(served: Farm, web: RoleContent) -> None:
+    await (await served.enroll()).fetch(web)
+    asked: list[Request] = []
+
+    def give_one(request: Request) -> Response:
+        asked.append(request)
+        first, blob = int(request.headers.get("Range")[6:].partition("-")[0]), layer_of(request)
+        said = (("Content-Range", f"bytes {first}-{first}/{len(blob)}"),)
+        return Response(blob[first : first + 1], 206, "application/octet-stream", said)
+
+    node = await served.enroll_false(give_one)
+    assert await (await served.enroll()).fetch(web, first=node) <= CHUNK
+    assert len(asked) < 50
+
+
 async def test_a_node_that_fails_once_is_waited_for_and_the_server_is_not_asked(served: Farm, web: RoleContent) -> None:
     failures = iter([Response(status=500)])
     await served.enroll_false(lambda request: next(failures, None) or ranged(request, layer_of(request)))

@@ -40,6 +40,7 @@ ANSWER = 3.0  # seconds for a connection, and for each piece of an answer
 SLOWEST = 16 << 10  # bytes a second that a peer gives, after the first ANSWER
 LEFT_OUT = 60.0  # seconds that one which failed is not asked; twice as many each time
 LONGEST_LEFT_OUT = 3600.0
+MOST_SHORT = 3  # answers in a row; where it puts parts of a blob together one may be
 SOON = 4.0  # seconds: one that is left out for no longer is waited for
 LOOK_AGAIN = 0.1  # seconds, while another one asks the registry
 IDLE = 10.0  # seconds after which one that brings nothing is not waited for
@@ -75,6 +76,7 @@ class Peer:
         self._authorize = authorize
         self._left_out = left_out
         self._failures = 0
+        self._short = 0  # answers in a row with fewer bytes than it had said it has
         self._left_out_until = self._pause = 0.0
         self._progress: dict[str, tuple[int, float]] = {}  # by digest: bytes that it had, since when
         self._gave: dict[str, float] = {}  # by digest: when it gave something of it last, or was asked first
@@ -116,7 +118,7 @@ class Peer:
         return raw
 
     async def blob(self, descriptor: Descriptor, start: int, stop: int) -> AsyncGenerator[bytes]:
-        """Bytes from `start` on, at most to `stop`, as many as it has. Raises PeerFailed."""
+        """Bytes from `start` on, at most to `stop`, as many as it has. Raises PeerFailed, also after them."""
         clock = asyncio.get_running_loop().time
         asked_at = clock()
         with _as_failure():
@@ -135,9 +137,11 @@ class Peer:
                     remember(self._gave, descriptor.digest, time.monotonic())
                     yield chunk  # for as long as it takes
                     asked_at = clock()
-            if missing:
+            self._short = 0 if last + 1 == stop else self._short + 1
+            if missing or self._short > MOST_SHORT:
                 raise PeerFailed
-            self._failures = 0
+            if not self._short:
+                self._failures = 0
 
     def is_waited_for(self, digest: str, have: int) -> bool:
         """Whether it has more of a blob than some time ago, or we have not looked for that long.
