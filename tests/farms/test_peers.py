@@ -139,23 +139,32 @@ class Farm:
             await node.give(self._stack)
         return node
 
-    async def enroll_false(self, answer: Callable[[Request], Response]) -> Node:
+    async def enroll_false(
+        self,
+        answer: Callable[[Request], Response],
+        role: str = "web",
+        *,
+        share: Callable[[Request], Response] | None = None,
+    ) -> Node:
         """One that answers questions for blobs with anything, and says that it has all of the revision."""
-        node = await self.enroll(gives=False)
+        node = await self.enroll(role, gives=False)
         pem = node.state / "own.pem"
         pem.write_bytes(self.farm.server_pem.read_bytes())  # any will do
 
         async def say(request: Request) -> Response:
             return answer(request)
 
+        async def say_share(request: Request) -> Response:
+            return share(request) if share else has_all(request)
+
         listening = socket.create_server(("127.0.0.1", 0))
-        routes = {"GET /blobs/{digest}": say, "GET /blobs/{digest}/from/{at}": has_all}
+        routes = {"GET /blobs/{digest}": say, "GET /blobs/{digest}/from/{at}": say_share}
         await self._stack.enter_async_context(
             http_server.serve(route(routes), listening, tls=pin.of_server(pem), end_within=0)
         )
         node.gives = Gives(port=listening.getsockname()[1], fingerprint=pin.fingerprint(pem))
         current = self.farm.current()
-        await node.say(current.roles["web"].digest if current else "")
+        await node.say(current.roles[role].digest if current else "")
         return node
 
 
@@ -174,7 +183,7 @@ def ranged(request: Request, blob: bytes) -> Response:
     return Response(pieces(), 206, "application/octet-stream", headers)
 
 
-async def has_all(request: Request) -> Response:
+def has_all(request: Request) -> Response:
     size = len(layer_of(request))
     share = Shared("whole", size, size, size - int(request.captured["at"]), "f" * 32)
     return Response(msgspec.json.encode(share))
@@ -239,12 +248,39 @@ async def test_only_who_shows_the_pass_of_a_blob_is_given_it(
     assert first.gives is not None
     passes, foreign = (await second.ask_nodes())[1].passes, (await other.ask_nodes())[1].passes
     small, large = web.image.layers[2].digest, web.image.layers[0].digest
-    assert await second.get(first.gives, small, f"Bearer {passes[small]}") == 200
-    for wrong in ("", f"Bearer {passes[large]}", f"Bearer {second.secret}", "Bearer", passes[small]):
+    at = first.gives.fingerprint
+    good = peers.proof(passes[small], at)
+    assert await second.get(first.gives, small, f"Bearer {good}") == 200
+    for wrong in (good, *(f"Bearer {one}" for one in (peers.proof(passes[large], at), passes[small], second.secret))):
+        assert await second.get(first.gives, small, wrong) == 403
+    for wrong in ("", "Bearer"):
         assert await second.get(first.gives, small, wrong) == 403
     assert small not in foreign
     assert await second.get(first.gives, "sha256:" + "0" * 64, "Bearer") == 404
     assert await second.get(first.gives, "x", "Bearer") == 404
+
+
+async def test_what_is_shown_to_a_node_of_another_role_is_good_for_no_other_node(
+    served: Farm, web: RoleContent, farm: FarmDirectory
+) -> None:
+    """It is asked for all blobs, also for those that its role does not have."""
+    shown = set[str]()
+
+    def answer(request: Request) -> Response:
+        shown.update(request.headers.all("Authorization"))
+        return Response(status=404)
+
+    store = content_of(farm, "store", LAYERS[:1])
+    farm.revise(lambda _known: Revision(number=2, made=2.0, roles={"web": web, "store": store}))
+    stranger = await served.enroll_false(answer, "store", share=answer)
+    first, second = await served.enroll(), await served.enroll()
+    await first.fetch(web)
+    assert first.gives is not None
+    foreign = web.image.layers[1].digest
+    assert foreign not in (await stranger.ask_nodes())[1].passes
+    assert len(shown) >= len(LAYERS)
+    assert {await stranger.get(first.gives, foreign, each) for each in shown} == {403}
+    assert await second.fetch(web) == 0
 
 
 async def test_a_blob_whose_pass_is_not_known_comes_from_the_server(served: Farm, web: RoleContent) -> None:

@@ -2,9 +2,10 @@
 it, and asks others before the server.
 
 Theory of operation: a blob has a pass, which the server makes of its digest and tells every node whose role has that
-blob. Who shows the pass is given the blob. Nodes find each other by the server, which tells with each one's address the
-fingerprint of its certificate; so a pass is shown to nobody else. What comes is checked by its digest, as from any peer
-(`registry/peers`). Private files are no blobs of images, have no pass, and come from the server alone.
+blob. Who shows that it knows the pass is given the blob. Nodes find each other by the server, which tells with each
+one's address the fingerprint of its certificate. One that is asked may have another role, and not know the pass: what
+it is shown is good for itself alone. What comes is checked by its digest, as from any peer (`registry/peers`). Private
+files are no blobs of images, have no pass, and come from the server alone.
 """
 
 from __future__ import annotations
@@ -46,9 +47,14 @@ def make_passes(pem: bytes, digests: Iterable[str]) -> dict[str, str]:
     return {digest: hmac.new(key, digest.encode(), "sha256").hexdigest() for digest in digests}
 
 
+def proof(key: str, fingerprint: str) -> str:
+    """That the pass `key` is known, for the node whose certificate has the `fingerprint`; nobody learns the pass."""
+    return hmac.new(key.encode(), fingerprint.encode(), "sha256").hexdigest()
+
+
 @asynccontextmanager
 async def giving(state: Path, depot: Depot, passes: Mapping[str, str]) -> AsyncIterator[Gives]:
-    """Give what `depot` has of the blobs in `passes`, which may change meanwhile, to whoever shows the one of a blob.
+    """Give what `depot` has of the blobs in `passes`, which may change meanwhile, to whoever knows the one of a blob.
 
     Raises Dom0Error, OSError.
     """
@@ -67,7 +73,8 @@ async def giving(state: Path, depot: Depot, passes: Mapping[str, str]) -> AsyncI
             shown = request.headers.all("Authorization")
             if not wanted:  # or not yet: who asks may know sooner
                 raise HttpError(404, "Not Found")
-            if len(shown) != 1 or not hmac.compare_digest(shown[0].encode(), f"Bearer {wanted}".encode()):
+            expected = f"Bearer {proof(wanted, fingerprint)}"
+            if len(shown) != 1 or not hmac.compare_digest(shown[0].encode(), expected.encode()):
                 raise HttpError(403, "this is given to nodes whose role has it")
             return await handler(request)
 
@@ -130,7 +137,8 @@ def _peer(giver: Giver, passes: Mapping[str, str]) -> Peer:
             raise ConnectionError(error.message) from error
 
     def authorize(digest: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {passes[digest]}"} if digest in passes else {}
+        known = passes.get(digest)
+        return {"Authorization": f"Bearer {proof(known, giver.fingerprint)}"} if known else {}
 
     host = f"[{giver.address}]" if ":" in giver.address else giver.address
     return Peer(f"{host}:{giver.port}", connect, authorize, LEFT_OUT)
