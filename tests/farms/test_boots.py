@@ -31,7 +31,16 @@ def test_a_node_that_comes_up_begins_anew_and_makes_it_the_good_one() -> None:
     state, _ = served(GOOD, TRIES)
     assert boots.hear(state, [("pi1", "2.0", 2.0)]) == state  # it said that before
     assert boots.hear(state, [("pi1", "1.0", 9.0), ("pi2", "2.0", 9.0)]) == state
-    assert boots.hear(state, [("pi1", "2.0", 9.0)]) == Boots(good="2.0")
+    assert boots.hear(state, [("pi1", "2.0", 9.0)]) == Boots(good="2.0", before="1.0")
+
+
+def test_a_node_that_fails_with_what_is_good_on_others_gets_the_one_before() -> None:
+    state, _ = served(served(GOOD, 1)[0], TRIES, name="pi2")
+    state = boots.hear(state, [("pi1", "2.0", 9.0)])
+    assert served(state, 2, name="pi2")[1] == ["1.0"] * 2
+    assert (state.instead_of("2.0"), state.instead_of("3.0")) == ("1.0", "2.0")
+    again = boots.hear(served(state, 1)[0], [("pi1", "2.0", 9.0)])
+    assert again == state  # to come up once more is nothing new
 
 
 def test_without_a_good_one_that_is_still_there_the_newest_is_tried_for_ever() -> None:

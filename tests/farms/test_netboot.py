@@ -177,6 +177,8 @@ async def test_a_base_os_that_never_says_a_word_is_given_three_times_and_then_th
         said = (("nas", "2.0", time.time() + 1),)
         farm.change_rollout(lambda before: (replace(before, boots=hear_boots(before.boots, said)), None))
         assert await given() == "2.0"
+    after = await netboot.prepare(farm, SETTINGS, base)
+    assert [os.version for os in after.older] == ["1.0"]  # for nodes that do not come up with what is good on others
 
 
 async def test_of_a_thousand_unknown_and_forged_boots_none_gets_a_byte_of_the_base_os_or_a_ticket(

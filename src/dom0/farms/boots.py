@@ -1,5 +1,5 @@
 """Which base OS a node gets that starts from the network: the newest, unless that was served TRIES times and the node
-never said a word from it; then the last one that some node has come up with. No I/O.
+never said a word from it; then the last other one that some node has come up with. No I/O.
 
 What a machine without slots cannot count, as it forgets everything with the power, the server counts for it. A person
 who lets a role go on lets its nodes try again (`rollout.resume`).
@@ -27,20 +27,27 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Boots(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`good`: version of the last base OS that a node came up with. `tried`: by the names of nodes."""
+    """`good`: version of the last base OS that a node came up with; `before`: of the last other one, which is for nodes
+    that do not come up with what is good on others. `tried`: by the names of nodes.
+    """
 
     good: str = ""
+    before: str = ""
     tried: dict[str, Tried] = {}
 
     def has_failed(self, name: str, os: str) -> bool:
         tried = self.tried.get(name)
         return tried is not None and tried.os == os and tried.times >= TRIES
 
+    def instead_of(self, newest: str) -> str:
+        return self.before if self.good == newest else self.good
+
 
 def serve(state: Boots, name: str, role: str, newest: str, older: Collection[str], now: float) -> tuple[Boots, str]:
     """Which version the node gets now: `newest`, or one of the `older` ones that are there too."""
     if state.has_failed(name, newest):
-        return state, state.good if state.good in older else newest
+        instead = state.instead_of(newest)
+        return state, instead if instead in older else newest
     before = state.tried.get(name)
     times = before.times + 1 if before is not None and before.os == newest else 1
     tried = Tried(role=role, os=newest, times=times, since=now)
@@ -49,13 +56,14 @@ def serve(state: Boots, name: str, role: str, newest: str, older: Collection[str
 
 def hear(state: Boots, words: Iterable[tuple[str, str, float]]) -> Boots:
     """Nodes by their names said that they run that version, at that time."""
-    good, tried = state.good, dict(state.tried)
+    good, before, tried = state.good, state.before, dict(state.tried)
     for name, os, last in words:
         was = tried.get(name)
         if was is not None and was.os == os and last > was.since:
-            good = os
+            if os != good:
+                good, before = os, good
             del tried[name]
-    return state if len(tried) == len(state.tried) else Boots(good=good, tried=tried)
+    return state if len(tried) == len(state.tried) else Boots(good=good, before=before, tried=tried)
 
 
 def forget(state: Boots, names: Iterable[str] = (), roles: Collection[str] = ()) -> Boots:

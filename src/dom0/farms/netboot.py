@@ -102,10 +102,10 @@ async def prepare(farm: FarmDirectory, settings: NetbootSettings, base: str) -> 
         raise Dom0Error("iPXE is not installed", hint="apt-get install ipxe")
     newest = BaseOs(top / netboot.directory_of(os), f"dom0.medium=none {os.line}", os.version)
     write_atomic(newest.files / LINE, newest.line.encode())
-    good, older = farm.rollout().boots.good, []
+    instead, older = farm.rollout().boots.instead_of(os.version), []
     for path in (path for path in top.iterdir() if path.is_dir() and not path.is_symlink() and path != newest.files):
-        if path.name == good and (path / LINE).is_file():
-            older.append(BaseOs(path, (path / LINE).read_text(), good))
+        if path.name == instead and (path / LINE).is_file():
+            older.append(BaseOs(path, (path / LINE).read_text(), instead))
         else:
             shutil.rmtree(path)
     if contract == BootContract():

@@ -162,7 +162,8 @@ def _lines(found: _Found) -> list[str]:
     ]
     said += [f"{lock.id}: has a reboot lock of {lock.group} for {ago(now - lock.since)}" for lock in document.locked]
     said += [
-        f"{name}: did not come up with the base OS {os} and gets the last good one; again with it: dom0 farm resume"
+        f"{name}: did not come up with the base OS {os} and gets the last other good one, if there is one; "
+        "again with it: dom0 farm resume"
         for name, os in document.unstarted.items()
     ]
     head = f"revision {document.revision}" if document.revision else "no revision: dom0 farm up"
