@@ -18,7 +18,7 @@ from dom0.names import HANDOVER
 from dom0.plan.desired import Rollout
 from dom0.plan.labels import BASE
 from dom0.testing.builders import desired, image_id, slot
-from dom0.testing.rig import NEW, OLD, Rig, unhealthy
+from dom0.testing.rig import NEW, OLD, Rig, broken, unhealthy
 
 IMAGES = {"app": image_id("app")}
 
@@ -105,6 +105,19 @@ async def test_one_that_could_not_take_over_has_failed_and_is_handed_over_again_
         with pytest.raises(Busy):
             await runner(rig, machine).run(NEW, IMAGES, after=1)
         assert rig.handed_over == [NEW]
+
+
+async def test_a_machine_with_something_given_up_is_not_well(rig: Rig) -> None:
+    """One that has rebooted keeps its lock then."""
+    rig.project = desired(slot("db"), broken(slot("web")), rollout=Rollout(timeout=60.0))
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.FAILED, 1)
+        await rig.box.until(lambda: any(one.code == "crash-loop" for one in machine.status().problems))
+        await rig.box.until(lambda: machine.status().converged)
+        assert not runner(rig, machine).is_well
+        rig.project = desired(slot("db"))
+        assert await runner(rig, machine).run(NEW, IMAGES, after=1) == ""
+        await rig.box.until(lambda: runner(rig, machine).is_well)
 
 
 async def test_while_a_person_changes_the_machine_it_waits(rig: Rig) -> None:

@@ -34,8 +34,9 @@ class RoleRunner:
 
     @property
     def is_well(self) -> bool:
-        """Whether all runs as it should."""
-        return self._machine.status().converged
+        """Whether all runs as it should, and nothing was given up."""
+        plan, _ = self._machine.seen
+        return plan is not None and plan.well and self._machine.status().converged
 
     async def run(self, image: str, images: Mapping[str, str], *, after: int) -> str:
         """Return how the dom0 image with that ID has ended: "" if its generation is good, else why it is not.
