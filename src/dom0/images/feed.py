@@ -72,10 +72,17 @@ async def feeding(
     *,
     containerd_store: bool,
 ) -> AsyncIterator[Feed]:
-    """During the block the Engine takes the layers that are `coming` and may become `most` bytes."""
+    """During the block the Engine takes the layers that are `coming` and may become `most` bytes.
+
+    Raises EngineError where nothing can listen.
+    """
     stop = threading.Event()
     room = Room(most, lambda layer: depot.path(layer.digest).open("rb"), stop)
-    with listen(_HOST, 0) as listening:
+    try:
+        listening = listen(_HOST, 0)
+    except OSError as error:
+        raise EngineError(f"{_HOST}: {error.strerror}") from error
+    with listening:
         port = listening.getsockname()[1]
         feed = Feed(engine, depot, image, diff_ids, coming, room, port, containerd_store=containerd_store)
         async with server.serve(feed.answer, listening, most=_MOST, end_within=0):

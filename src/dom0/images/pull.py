@@ -297,7 +297,8 @@ class _Pull(msgspec.Struct, frozen=True):
         if self.info.containerd_store:
             await asyncio.to_thread(self.remembered.add, image.id, image.manifest)
             if self._is_here:
-                await remove_left_names(self.engine)
+                with contextlib.suppress(EngineError):  # the image is there; the next pull tries again
+                    await remove_left_names(self.engine)
         return layers_here
 
     async def _bring(self, image: NamedImage) -> int:
@@ -338,7 +339,7 @@ class _Pull(msgspec.Struct, frozen=True):
                     damaged += 1
                     await asyncio.to_thread(self.depot.discard, error.__cause__.descriptor.digest)
                 elif (left_out or feeds) and not isinstance(error, EngineUnreachable):  # it has less than it seemed
-                    left_out, feeds = frozenset(), False
+                    left_out, feeds = left_out if feeds else frozenset(), False
                 else:
                     raise
             else:
