@@ -192,18 +192,13 @@ async def test_a_layer_whose_digest_the_engine_does_not_know_does_not_come_again
 
 
 @pytest.mark.parametrize("store", ["own"])
-async def test_where_nothing_can_listen_all_comes_with_the_archive(
-    host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(feed, "_HOST", "192.0.2.1")  # no address of this machine: RFC 5737
-    (tmp_path / "far").mkdir()
-    with DebianRegistry(tmp_path / "far") as far:
-        far.content.image("team/app", "1", [BASE, {"text": b"hello\n"}])
-        engine = await DockerEngine.connect(host.docker_host)
-        meter = Meter()
-        name = f"{far.host}/team/app:1"
-        await pull(engine, Depot(tmp_path / "depot", KEPT), parse(name), meter=meter)
-        await engine.close()
+def test_where_nothing_can_listen_all_comes_with_the_archive(host: Host, near: DebianRegistry) -> None:
+    """192.0.2.1 is no address of any machine (RFC 5737)."""
+    near.content.image("team/app", "1", [BASE, {"text": b"hello\n"}])
+    name = f"{near.host}/team/app:1"
+    code = "import runpy, sys; from dom0.images import feed; feed._HOST = '192.0.2.1'; "
+    code += f"sys.argv = ['dom0', 'image', 'pull', '{name}']; runpy.run_module('dom0', run_name='__main__')"
+    host.run([sys.executable, "-c", code])
     assert content(host, name, "text") == b"hello\n"
 
 
