@@ -376,6 +376,7 @@ async def test_a_node_reboots_when_it_may_and_gives_the_lock_back_when_it_is_wel
 ) -> None:
     monkeypatch.setattr(orders, "WAIT", 0.1)
     monkeypatch.setattr(reboot, "AGAIN", 0.02)
+    monkeypatch.setattr(follow, "WELL_FOR", 0.0)
     other = rollout.Lock(group="web", id="pi1", since=1.0)
     farm.change_rollout(lambda before: (msgspec.structs.replace(before, locks=(other,)), None))
     said: list[str] = []
@@ -399,6 +400,27 @@ async def test_a_node_reboots_when_it_may_and_gives_the_lock_back_when_it_is_wel
         assert names() == ["nas"]
         node.agent.is_well = True
         await until(lambda: names() == [] and not (node.state / reboot.FILE).exists())
+
+
+async def test_a_node_that_was_well_for_a_moment_keeps_its_lock(
+    farm: FarmDirectory, node: Node, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orders, "WAIT", 0.1)
+    looks = 0
+
+    def look(_agent: Agent) -> bool:
+        nonlocal looks
+        looks += 1
+        return looks % 2 == 1
+
+    monkeypatch.setattr(follow, "WELL_FOR", 0.05)
+    monkeypatch.setattr(Agent, "is_well", property(look, lambda _agent, _value: None), raising=False)
+    own = rollout.Lock(group="web", id="nas", since=1.0)
+    farm.change_rollout(lambda before: (msgspec.structs.replace(before, locks=(own,)), None))
+    (node.state / reboot.FILE).write_bytes(msgspec.json.encode(reboot.Asked(boot="of before")))
+    async with serving(farm, port):
+        await until(lambda: looks > 8)
+        assert farm.rollout().locks == (own,)
 
 
 async def test_a_restart_that_fails_or_is_called_off_gives_the_lock_back(

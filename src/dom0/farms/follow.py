@@ -60,6 +60,7 @@ AGAIN = 2.0  # seconds until what has failed is tried again, growing
 LONGEST_PAUSE = 60.0
 ANSWER_WITHIN = 90.0  # seconds; an answer waits for less than one minute
 MOST_ANSWER = 1 << 20  # bytes
+WELL_FOR = 30.0  # seconds, before who has rebooted gives its lock back: what keeps exiting is well at times
 CHUNKS_WITHIN = 4.0  # seconds that the server has to say what chunks of a blob are; before the fetcher loses patience
 CHUNKS_AGAIN = 10.0  # seconds until it is asked again
 FILE = "farm-role.json"
@@ -174,7 +175,7 @@ class _Follower:
     # what the server says
 
     async def _listen(self, client: Client, membership: Membership, working: asyncio.Task[None]) -> None:
-        pause = AGAIN
+        pause, well_since, clock = AGAIN, 0.0, asyncio.get_running_loop().time
         while (kept := join.read(self._state)) is not None and kept.secret == membership.secret:
             self._reported.clear()
             asking = asyncio.create_task(self._ask(client, membership.secret))
@@ -197,7 +198,9 @@ class _Follower:
                 await asyncio.gather(asking, news, return_exceptions=True)
             self.note("")
             pause = AGAIN
-            if self._runner.is_well and await asyncio.to_thread(reboot.has_rebooted, self._state):
+            well_since = (well_since or clock()) if self._runner.is_well else 0.0
+            is_well = well_since > 0 and clock() - well_since >= WELL_FOR
+            if is_well and await asyncio.to_thread(reboot.has_rebooted, self._state):
                 await reboot.give_back(self._state, client, membership)
             if self._order is None or order.digest != self._order.digest:
                 self._order = order
