@@ -185,6 +185,13 @@ async def test_what_cannot_be_delivered_is_tried_again_also_by_the_next_agent(tm
     assert [one["subject"] for one in json.loads(web.got[-1][2])["problems"]] == ["db-1"]
 
 
+async def test_a_title_of_several_lines_is_sent_in_one(tmp_path: Path, web: Any) -> None:
+    agent = Agent(tmp_path, Notify(ntfy=f"{web.url}/topic"))
+    agent.status = make_status(problems=(replace(WRONG, title="web fails\nwith two lines"),))
+    await run_until(agent, lambda: len(web.got) == 2)
+    assert web.got[1][1]["Title"] == "box: web fails with two lines"
+
+
 async def test_nobody_is_told_unless_it_is_asked_for(tmp_path: Path, web: Any) -> None:
     agent = Agent(tmp_path, None)
     agent.status = make_status(problems=(WRONG,))

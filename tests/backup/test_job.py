@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from dom0 import run
 from dom0.backup import job, record, restic
 from dom0.engine.docker import DockerEngine
-from dom0.errors import Dom0Error
+from dom0.errors import Dom0Error, NotFound
 from dom0.names import ROOTFS_IMAGE
 from dom0.plan import labels
 from dom0.plan.backups import BackupJob, HookOf
 from dom0.plan.desired import Hook
+from dom0.run import Output
 from dom0.testing import api, busybox
 from dom0.testing.debian_like import debian_like
 from dom0.testing.hosts import Host
@@ -218,6 +223,101 @@ async def test_another_machine_gets_the_volume_of_the_one_that_it_names(
     assert restored.code == 0, restored.stderr
     assert in_volume(new, ALL) == before
     assert in_volume(new, "ls /data", json.loads(restored.stdout)["kept"]) != ""
+
+
+async def test_a_restore_that_cannot_give_what_was_asked_for_replaces_nothing(
+    machine: Host, engine: DockerEngine, tmp_path: Path
+) -> None:
+    of, other = job_for(tmp_path), job_for(tmp_path, key="more", volume="box_more", path="/volume/more")
+    before = in_volume(machine, ALL)
+    in_volume(machine, "echo more >/data/more", "box_more")
+    await job.run(engine, of, silent)
+    made = await job.run(engine, other, silent)
+    with pytest.raises(NotFound, match=f"has no snapshot {made.snapshot[:8]} of {VOLUME}"):
+        await brought_back(engine, of, made.snapshot[:8])
+    assert in_volume(machine, ALL) == before
+    machine.docker("volume", "rm", "box_more")
+    where = machine.run(["mktemp", "-d"]).stdout.strip()
+    mounted = [word for option in ("type=none", "o=bind", f"device={where}") for word in ("--opt", option)]
+    machine.docker("volume", "create", *mounted, "box_more")
+    with pytest.raises(Dom0Error, match=f"what is in it is kept in {where}"):
+        await brought_back(engine, other)
+    assert sorted(volume.name for volume in await engine.volumes()) == [VOLUME, "box_more"]
+    machine.run(["rmdir", where])
+
+
+async def test_what_was_there_stays_when_nobody_knows_whether_it_was_exchanged(
+    machine: Host, engine: DockerEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = job_for(tmp_path)
+    await job.run(engine, of, silent)
+    in_volume(machine, "echo new >/data/new")
+    after = in_volume(machine, ALL)
+    real = shutil.which("docker")
+    (tmp_path / "bin").mkdir()
+    broken = tmp_path / "bin" / "docker"
+    broken.write_text(f'#!/bin/sh\ncase "$*" in *--exchange*) {real} "$@"; exit 125;; esac\nexec {real} "$@"\n')
+    broken.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{broken.parent}:{os.environ['PATH']}")
+        with pytest.raises(Dom0Error, match="may or may not have changed places with kept"):
+            await brought_back(engine, of)
+    assert in_volume(machine, ALL, "kept") == after
+    await engine.remove_volume("kept")
+
+
+async def test_snapshots_stay_when_files_could_not_be_read(machine: Host, engine: DockerEngine, tmp_path: Path) -> None:
+    of = job_for(tmp_path, keep={"last": 1})
+    whole = await job.run(engine, of, silent)
+    in_volume(machine, "echo lost >/data/lost")
+    mountpoint = (await job.source_of(engine, of)).mountpoint
+    machine.run(["mount", "--bind", "/proc/1/mem", f"{mountpoint}/lost"])
+    made = await job.run(engine, of, silent)
+    machine.run(["umount", f"{mountpoint}/lost"])
+    assert not made.complete
+    assert {one.id for one in await taken(engine, of)} == {whole.snapshot, made.snapshot}
+
+
+async def test_a_long_backup_leaves_nothing_in_memory_but_its_summary(
+    machine: Host, engine: DockerEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_volume(machine, "head -c 60000000 /dev/urandom >/data/large")
+    printed = []
+
+    async def capture(argv: Sequence[str], **options: Any) -> Output:
+        output = await run.capture(argv, **options)
+        if "backup" in argv:
+            printed.append(output.stdout)
+        return output
+
+    monkeypatch.setattr(restic, "capture", capture)
+    await job.run(engine, job_for(tmp_path), silent)
+    assert [len(one.splitlines()) for one in printed] == [1]
+
+
+def test_a_connection_to_a_host_that_is_gone_is_given_up(tmp_path: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(restic._home_for_ssh(restic.Ssh(b"key", b"")))) as tar:
+        tar.extract(".ssh/config", tmp_path, filter="data")
+    said = subprocess.run(
+        ["ssh", "-G", "-F", tmp_path / ".ssh/config", "nas"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert {"connecttimeout 60", "serveraliveinterval 60", "batchmode yes"} <= set(said)
+
+
+async def test_what_is_gone_needs_no_restart_after_a_restore(machine: Host, engine: DockerEngine) -> None:
+    restored = restic.Restored(volume=VOLUME, kept="kept", users=("gone",))
+    source = restic.Source(VOLUME, "", "box", "", "")
+    assert (await restic.restart_users(engine, source, restored)).users == ()
+
+
+async def test_a_volume_with_the_name_of_another_ones_key_has_its_own_job(
+    machine: Host, engine: DockerEngine, tmp_path: Path
+) -> None:
+    add_job(machine, job_for(tmp_path, key="data", volume="box_data"))
+    add_job(machine, job_for(tmp_path, key="old", volume="data"))
+    [found] = await job.find(engine, ["data"])
+    assert found.key == "data"
+    assert [one.key for one in await job.find(engine)] == ["data", "old"]
 
 
 async def test_commands_run_before_and_after_and_a_wrong_password_changes_nothing(

@@ -50,7 +50,7 @@ def deliver(delivery: Delivery) -> None:
 def _ntfy(delivery: Delivery) -> None:
     message = delivery.message
     headers = {
-        "Title": message.title.encode(),
+        "Title": " ".join(message.title.split()).encode(),
         "Priority": "high" if message.is_bad else "default",
         "Tags": "warning" if message.is_bad else "white_check_mark",
     }

@@ -35,17 +35,18 @@ async def find(engine: Engine, volumes: Sequence[str] = ()) -> list[BackupJob]:
     """For each of these volumes, by its key in the project or its name; for all that have one. Raises NotFound."""
     rows = await engine.containers(labels=[labels.BACKUP, f"{labels.ROLE}={Role.BACKUP}"])
     named = {row.name: row.labels[labels.BACKUP] for row in sorted(rows, key=lambda row: row.name)}
-    found: dict[str, BackupJob] = {}
+    by_key: dict[str, BackupJob] = {}
     for name, text in named.items():
         with contextlib.suppress(msgspec.DecodeError):  # of another version of dom0, which is about to be replaced
             job = msgspec.json.decode(text, type=BackupJob)
             if name == job_name(job.key):  # and not one whose replacement is on the way
-                found |= {job.key: job, job.volume: job}
+                by_key[job.key] = job
+    found = {job.volume: job for job in by_key.values()} | by_key  # a volume may be called as another one's key
     for volume in volumes:
         if volume not in found:
-            there = ", ".join(sorted({job.key for job in found.values()})) or "none; name them below x-dom0.backup"
+            there = ", ".join(sorted(by_key)) or "none; name them below x-dom0.backup"
             raise NotFound(f"{volume}: is no volume with backups", hint=f"volumes that have: {there}")
-    chosen = [found[volume] for volume in volumes] if volumes else list(found.values())
+    chosen = [found[volume] for volume in volumes] if volumes else list(by_key.values())
     return list({job.key: job for job in chosen}.values())
 
 

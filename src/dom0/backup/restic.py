@@ -46,8 +46,15 @@ _REPOSITORY = "/repository"
 _VOLUMES = "/volumes"
 _LABELS = ("--label", f"{labels.ROLE}={Role.HOME_WORKER}", "--label", f"{labels.PROJECT}=")
 _STDIN = "/dev/stdin"  # restic reads the password there: it is no argument and no variable that others can see
-_SSH = "Host *\nBatchMode yes\nIdentitiesOnly yes\nIdentityFile /root/.ssh/key\n"
+_SSH = """Host *
+BatchMode yes
+ConnectTimeout 60
+ServerAliveInterval 60
+IdentitiesOnly yes
+IdentityFile /root/.ssh/key
+"""
 _WAIT = "30m"  # for who holds a lock of the repository: as long as restic takes to call one stale
+_BY_HAND = "restore by hand: restic restore, of a file after tar x"
 # Exit codes of restic 0.17 and later. Source: restic's manual, "Scripting".
 _INCOMPLETE, _NO_REPOSITORY, _WRONG_PASSWORD = 3, 10, 12
 _PART = re.compile(
@@ -165,9 +172,10 @@ async def back_up(
             looked = await restic.run("cat", "config", "--no-lock")
         elif not repository.is_file:
             await restic.run("unlock")  # what a killed one has left
-        made = await restic.run("backup", "--json", "--host", host, source.path, accept=[_INCOMPLETE])
+        options = ["--json", "--quiet", "--host", host]  # quiet: else it tells its progress 60 times a second
+        made = await restic.run("backup", *options, source.path, accept=[_INCOMPLETE])
         summary = _decode(made.stdout.strip().splitlines()[-1], _Summary)
-        if keep:
+        if keep and made.code != _INCOMPLETE:  # else a disk that dies would take the whole ones away
             rules = [word for name, number in keep.items() for word in (f"--keep-{name}", str(number))]
             await restic.run("forget", "--prune", "--host", host, "--path", source.path, *rules)
         if repository.is_file:
@@ -190,17 +198,21 @@ async def snapshots(engine: Engine, repository: Repository, path: str, worker: s
     await prepare_image(engine)
     async with _worker(engine, worker, repository, repository.mounts(writable=False)) as restic:
         await _bring_file(repository, worker)
-        output = await restic.run("snapshots", "--json", "--no-lock", "--path", path)
-    found = _decode(output.stdout, list[Snapshot])
+        found = await restic.snapshots(path)
     return tuple(sorted(found, key=lambda snapshot: snapshot.time, reverse=True))
 
 
 async def restore(engine: Engine, source: Source, repository: Repository, snapshot: str, *, kept: str) -> Restored:
     """Put `snapshot` in the place of what the volume has; that is then in the volume `kept`. Raises Dom0Error.
 
-    Until the moment of exchange the volume is not touched, and a failure removes what was brought.
+    Until the moment of exchange the volume is not touched, and a failure removes what was brought. From then on both
+    volumes stay, whatever happens: which of them has what was there before may not be known.
     """
     await prepare_image(engine)
+    for one in await engine.volumes():
+        if one.name == source.volume and one.options.get("device"):
+            what = f"what is in it is kept in {one.options['device']}, which is mounted there while it is in use"
+            raise Dom0Error(f"{source.volume}: {what}: it cannot be replaced at once", hint=_BY_HAND)
     volume = await engine.create_volume(
         kept, VolumeBody(labels={labels.HOME: source.volume, labels.PROJECT: source.project})
     )
@@ -209,12 +221,17 @@ async def restore(engine: Engine, source: Source, repository: Repository, snapsh
         async with _worker(engine, source.worker, repository, [*mounts, *repository.mounts(writable=False)]) as restic:
             await _bring_file(repository, source.worker)
             await restic.run("check", "--no-lock", *(["--read-data"] if repository.is_file else []))
-            options = ["--no-lock", "--path", source.path, "--include", source.path, "--target", "/", "--verify"]
-            await restic.run("restore", *options, snapshot)
-        await _exchange(source, volume.name, volume.mountpoint)
+            await restic.restore(snapshot, source)
+        exchange = _exchange(source, volume.name, volume.mountpoint)
     except BaseException:
         await asyncio.shield(engine.remove_volume(volume.name))
         raise
+    try:
+        await capture(exchange)
+    except Dom0Error as error:
+        hint = f"one has what was there, the other what was restored: look, and restart who has {source.volume}"
+        what = f"may or may not have changed places with {kept}"
+        raise Dom0Error(f"{source.volume}: {what}: {error.message}", hint=hint) from error
     listed = await engine.containers()
     found = await asyncio.gather(*(engine.container(one.id) for one in listed), return_exceptions=True)
     running = [one for one in found if not isinstance(one, BaseException) and one.running]
@@ -223,13 +240,15 @@ async def restore(engine: Engine, source: Source, repository: Repository, snapsh
 
 
 async def restart_users(engine: Engine, source: Source, restored: Restored) -> Restored:
-    """Restart this machine's own containers that have the volume; the others stay in `users`."""
-    containers = [await engine.container(name) for name in restored.users]
+    """Restart this machine's own containers that have the volume; those that are not, or cannot be, stay in `users`."""
+    containers = [one for name in restored.users if (one := await find_container(engine, name))]
     ours = [one for one in containers if source.project and one.labels.get(labels.PROJECT) == source.project]
     for container in sorted(
         ours, key=lambda one: one.labels.get(labels.ROLE) == Role.SSHD
     ):  # we may be a login in there
-        await capture(["docker", "restart", container.id])  # one call of the Engine: it ends even if we do
+        argv = ["docker", "restart", container.id]  # one call of the Engine: it ends even if we do
+        if (await capture(argv, check=False)).code != 0:
+            ours.remove(container)
     others = tuple(one.name for one in containers if one not in ours)
     return msgspec.structs.replace(restored, users=others)
 
@@ -276,6 +295,20 @@ class _Restic:
             said = "\n".join(output.stderr.strip().splitlines()[-5:])
             raise Dom0Error(f"{repository.at}: restic {arguments[0]} failed with exit code {output.code}\n{said}")
         return output
+
+    async def snapshots(self, path: str) -> list[Snapshot]:
+        """Those of `path`. Raises Dom0Error."""
+        output = await self.run("snapshots", "--json", "--no-lock", "--path", path)
+        return _decode(output.stdout, list[Snapshot])
+
+    async def restore(self, snapshot: str, source: Source) -> None:
+        """Raises Dom0Error, also for one of another path: of that restic would restore nothing, and succeed."""
+        taken = await self.snapshots(source.path)
+        if not any(snapshot == "latest" or one.id.startswith(snapshot) for one in taken):
+            hint = "which there are: dom0 backup ls and dom0 home ls"
+            raise NotFound(f"{self._repository.at}: has no snapshot {snapshot} of {source.volume}", hint=hint)
+        options = ["--no-lock", "--path", source.path, "--include", source.path, "--target", "/", "--verify"]
+        await self.run("restore", *options, snapshot)
 
 
 @asynccontextmanager
@@ -340,20 +373,19 @@ def check_file(path: Path) -> None:
         raise Dom0Error(f"{path}: is no backup: {error}", hint=hint) from error
 
 
-async def _exchange(source: Source, volume: str, mountpoint: str) -> None:
-    """Let the directories of two volumes change places, at once. Running containers keep the one they have."""
+def _exchange(source: Source, volume: str, mountpoint: str) -> list[str]:
+    """Lets the directories of two volumes change places, at once. Running containers keep the one they have."""
     ours, theirs = Path(source.mountpoint), Path(mountpoint)
     root = ours.parent.parent
     if ours != root / source.volume / ours.name or theirs != root / volume / ours.name:
         raise Dom0Error(
             f"{source.volume}: is kept at {ours}, not beside other volumes: it cannot be replaced at once",
-            hint="restore by hand: restic restore, of a file after tar x",
+            hint=_BY_HAND,
         )
     argv = ["docker", "run", "--rm", "--network", "none", *_LABELS]
     argv += ["--mount", f"type=bind,source={root},target={_VOLUMES}", IMAGE]
     argv += ["mv", "--exchange", "--no-target-directory"]
-    argv += [f"{_VOLUMES}/{source.volume}/{ours.name}", f"{_VOLUMES}/{volume}/{ours.name}"]
-    await capture(argv)
+    return [*argv, f"{_VOLUMES}/{source.volume}/{ours.name}", f"{_VOLUMES}/{volume}/{ours.name}"]
 
 
 def _decode(text: str, document: type[Document]) -> Document:

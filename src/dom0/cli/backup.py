@@ -154,8 +154,8 @@ def restore(volume: str, snapshot: str, machine: str | None, yes: bool, as_json:
                 others = ", ".join(sorted({one.hostname for one in taken}))
                 hint = f"it has those of {others}: name one with --machine" if others else "dom0 backup now makes one"
                 raise NotFound(f"{repository.at}: has no snapshot of {volume} of the machine {of}", hint=hint)
-        terminal.say_progress(f"restoring into a new volume, verifying, then replacing {source.volume}")
         kept = f"{source.volume}-restore-{datetime.now(UTC):%Y%m%dt%H%M%Sz}"
+        terminal.say_progress(f"restoring into a new volume, {kept}, verifying, then replacing {source.volume}")
         restored = await restic.restore(engine, source, repository, wanted, kept=kept)
         return await restic.restart_users(engine, source, restored)
 

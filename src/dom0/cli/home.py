@@ -154,8 +154,8 @@ def restore(
         from dom0.backup import restic
 
         here = await home.find_home(engine)
-        terminal.say_progress(f"restoring into a new volume, verifying, then replacing {here.volume}")
         kept = f"{here.volume}-restore-{datetime.now(UTC):%Y%m%dt%H%M%Sz}"
+        terminal.say_progress(f"restoring into a new volume, {kept}, verifying, then replacing {here.volume}")
         restored = await restic.restore(engine, here, repository, wanted, kept=kept)
         return await restic.restart_users(engine, here, restored)
 

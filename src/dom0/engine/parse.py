@@ -330,5 +330,6 @@ def _volume(found: wire.Volume, where: str) -> Volume:
         driver=found.driver,
         labels=found.labels or {},
         mountpoint=found.mountpoint,
+        options=found.options or {},
         created=_epoch(found.created_at, where),
     )

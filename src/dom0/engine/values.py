@@ -128,6 +128,7 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
     driver: str
     labels: dict[str, str]
     mountpoint: str = ""
+    options: dict[str, str] = {}  # of the driver
     created: float = 0.0
 
 

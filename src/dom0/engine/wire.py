@@ -166,6 +166,7 @@ class Volume(Wire):
     driver: str
     labels: dict[str, str] | None = None
     mountpoint: str = ""
+    options: dict[str, str] | None = None
     created_at: str = ""
 
 
