@@ -278,6 +278,25 @@ async def test_snapshots_stay_when_files_could_not_be_read(machine: Host, engine
     assert {one.id for one in await taken(engine, of)} == {whole.snapshot, made.snapshot}
 
 
+async def test_snapshots_stay_when_a_service_that_was_to_rest_ran_meanwhile(
+    machine: Host, engine: DockerEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = job_for(tmp_path, keep={"last": 1}, stop=("db",))
+    words = [f"--label={one}" for one in (f"{labels.PROJECT}=box", f"{labels.SERVICE}=db", f"{labels.ROLE}=service")]
+    machine.docker("run", "--name", "db", *words, "--volume", f"{VOLUME}:/data", busybox.IMAGE, "true")
+    whole = await job.run(engine, of, silent)
+
+    async def capture(argv: Sequence[str], **options: Any) -> Output:
+        if "backup" in argv:
+            machine.docker("start", "--attach", "db")
+        return await run.capture(argv, **options)
+
+    monkeypatch.setattr(restic, "capture", capture)
+    with pytest.raises(Dom0Error, match="db: ran meanwhile"):
+        await job.run(engine, of, silent)
+    assert whole.snapshot in {one.id for one in await taken(engine, of)}
+
+
 async def test_a_long_backup_leaves_nothing_in_memory_but_its_summary(
     machine: Host, engine: DockerEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,12 @@ async def run(engine: Engine, job: BackupJob, say: Say) -> restic.Backup:
     source, repository = await source_of(engine, job), repository_of(job)
     await _await_rest(engine, job, say)
     rested = await _starts(engine, job)
+
+    async def require_rest() -> None:
+        if started := await _starts(engine, job) - rested:
+            names = ", ".join(sorted(name for name, _ in started))
+            raise Dom0Error(f"{names}: ran meanwhile, so the snapshot may not be whole", hint="dom0 backup now")
+
     await _await_services(engine, job)
     try:
         await _run_hooks(engine, job, job.before, say)
@@ -85,17 +91,15 @@ async def run(engine: Engine, job: BackupJob, say: Say) -> restic.Backup:
         before = record.read(job.key)
         known = str(file) if before is not None and before.to == job.to else ""
         say(f"backing up {job.volume} to {job.to}")
-        made, repository_id = await restic.back_up(engine, source, repository, known=known, keep=job.keep)
-        started = await _starts(engine, job) - rested
+        made, repository_id = await restic.back_up(
+            engine, source, repository, known=known, keep=job.keep, require_whole=require_rest
+        )
     except Dom0Error as error:
         if job.after:
             say(error.message)  # what comes after may be another error
         raise
     finally:
         await _run_hooks(engine, job, job.after, say)
-    if started:
-        names = ", ".join(sorted(name for name, _ in started))
-        raise Dom0Error(f"{names}: ran meanwhile, so the snapshot may not be whole", hint="dom0 backup now")
     record.write(
         job.key,
         record.BackupRecord(

@@ -22,7 +22,7 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -152,12 +152,19 @@ async def mountpoint_of(engine: Engine, volume: str) -> str:
 
 
 async def back_up(
-    engine: Engine, source: Source, repository: Repository, *, known: str = "", keep: Mapping[str, int] = {}
+    engine: Engine,
+    source: Source,
+    repository: Repository,
+    *,
+    known: str = "",
+    keep: Mapping[str, int] = {},
+    require_whole: Callable[[], Awaitable[None]] | None = None,
 ) -> tuple[Backup, str]:
     """Add a snapshot to `repository`, check it, and write it where it belongs. Returns the repository's ID too.
 
     `known`: the file that has it that there is a repository; then an empty directory is a disk that is not mounted. Of
-    the snapshots of this volume and machine so many are kept as `keep` says, by restic's words. Raises Dom0Error.
+    the snapshots of this volume and machine so many are kept as `keep` says, by restic's words, and all if
+    `require_whole` raises, which is called before any is removed. Raises Dom0Error.
     """
     await prepare_image(engine)
     host = (await engine.info()).name
@@ -175,6 +182,8 @@ async def back_up(
         options = ["--json", "--quiet", "--host", host]  # quiet: else it tells its progress 60 times a second
         made = await restic.run("backup", *options, source.path, accept=[_INCOMPLETE])
         summary = _decode(made.stdout.strip().splitlines()[-1], _Summary)
+        if require_whole is not None:
+            await require_whole()
         if keep and made.code != _INCOMPLETE:  # else a disk that dies would take the whole ones away
             rules = [word for name, number in keep.items() for word in (f"--keep-{name}", str(number))]
             await restic.run("forget", "--prune", "--host", host, "--path", source.path, *rules)
