@@ -17,6 +17,7 @@ from dom0.cli.places import agent_socket, is_here
 from dom0.errors import UsageError
 from dom0.http import blocking
 from dom0.images import fingerprint
+from dom0.images.recipe import base_inputs
 from dom0.names import state_directory
 
 PROJECT_FILES = (
@@ -75,7 +76,9 @@ def look(project: Path, tag: str) -> tuple[Unchanged | None, str | None]:
         if not is_here():
             return unknown
         connection = blocking.connect(str(agent_socket()))
-        with blocking.ask(connection, "GET", "/v1/status", timeout=ANSWER_WITHIN) as answer:
+        blocking.send(connection, "GET", "/v1/status", timeout=ANSWER_WITHIN)
+        base_inputs()  # reads all of the package, while the agent answers
+        with blocking.answer(connection) as answer:
             status = json.loads(answer.read()) if answer.status == blocking.OK else {}
         generation = status.get("generation") or {}
         if generation.get("outcome") != "good" or not status["converged"] or status["problems"]:
