@@ -17,7 +17,7 @@ from dom0.cli.places import go_where_files_are
 from dom0.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
-    from dom0.backup.restic import Restored, Snapshot
+    from dom0.backup.restic import Repository, Restored, Snapshot, Source
     from dom0.engine.protocol import Engine
     from dom0.plan.backups import BackupJob
 
@@ -154,12 +154,23 @@ def restore(volume: str, snapshot: str, machine: str | None, yes: bool, as_json:
                 others = ", ".join(sorted({one.hostname for one in taken}))
                 hint = f"it has those of {others}: name one with --machine" if others else "dom0 backup now makes one"
                 raise NotFound(f"{repository.at}: has no snapshot of {volume} of the machine {of}", hint=hint)
-        kept = f"{source.volume}-restore-{datetime.now(UTC):%Y%m%dt%H%M%Sz}"
-        terminal.say_progress(f"restoring into a new volume, {kept}, verifying, then replacing {source.volume}")
-        restored = await restic.restore(engine, source, repository, wanted, kept=kept)
-        return await restic.restart_users(engine, source, restored)
+        return await bring_back(engine, source, repository, wanted)
 
-    restored = on_engine(work)
+    say_restored(on_engine(work), as_json=as_json)
+
+
+async def bring_back(engine: Engine, source: Source, repository: Repository, snapshot: str) -> Restored:
+    """Raises Dom0Error."""
+    from dom0.backup import restic
+
+    kept = f"{source.volume}-restore-{datetime.now(UTC):%Y%m%dt%H%M%Sz}"
+    terminal.say_progress(f"restoring into a new volume, {kept}, verifying, then replacing {source.volume}")
+    return await restic.restart_users(
+        engine, source, await restic.restore(engine, source, repository, snapshot, kept=kept)
+    )
+
+
+def say_restored(restored: Restored, *, as_json: bool) -> None:
     lines = [f"{restored.volume}: restored; what was there is in the volume {restored.kept}"]
     if restored.users:
         names = " ".join(restored.users)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from dom0 import terminal, times
+from dom0.cli.backup import bring_back, say_restored
 from dom0.cli.engine_client import on_engine
 from dom0.cli.places import go_where_files_are
 from dom0.errors import Dom0Error, UsageError
@@ -151,20 +152,10 @@ def restore(
 
     async def work(engine: Engine) -> Restored:
         from dom0 import home
-        from dom0.backup import restic
 
-        here = await home.find_home(engine)
-        kept = f"{here.volume}-restore-{datetime.now(UTC):%Y%m%dt%H%M%Sz}"
-        terminal.say_progress(f"restoring into a new volume, {kept}, verifying, then replacing {here.volume}")
-        restored = await restic.restore(engine, here, repository, wanted, kept=kept)
-        return await restic.restart_users(engine, here, restored)
+        return await bring_back(engine, await home.find_home(engine), repository, wanted)
 
-    restored = on_engine(work)
-    lines = [f"{restored.volume}: restored; the home from before is in the volume {restored.kept}"]
-    if restored.users:
-        names = " ".join(restored.users)
-        lines.append(f"these still see the home from before, until you restart them: docker restart {names}")
-    terminal.say_result(restored, *lines, as_json=as_json)
+    say_restored(on_engine(work), as_json=as_json)
 
 
 def _back_up(repository: Repository, where: str, *, as_json: bool) -> int:
