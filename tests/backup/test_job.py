@@ -149,11 +149,7 @@ async def test_after_a_kill_at_any_step_the_next_run_goes_on_and_what_is_of_othe
     other = job_for(tmp_path, key="more", path="/volume/more")
     add_job(machine, of)
     for step in ("init", "backup", "forget", "check"):
-        while not _killed_at(step, machine, of, tmp_path):
-            if step == "init":  # it was over before anybody saw it: from the beginning again
-                shutil.rmtree(tmp_path / "to")
-                (tmp_path / "to").mkdir()
-                record.file_of("data").unlink()
+        kill_at(step, machine, of, tmp_path)
         if step == "init":
             await job.run(engine, other, silent)
     made = await job.run(engine, of, silent)
@@ -164,18 +160,22 @@ async def test_after_a_kill_at_any_step_the_next_run_goes_on_and_what_is_of_othe
     assert in_volume(machine, ALL) == before
 
 
-def _killed_at(step: str, machine: Host, of: BackupJob, tmp_path: Path) -> bool:
-    """Whether restic was at it when the job was killed. Afterwards its container is gone."""
-    with machine.popen([sys.executable, "-m", "dom0", "backup-job", "data"], env=_env(tmp_path)) as running:
-        is_there = False
-        while not is_there and running.poll() is None:
-            seen = machine.docker("top", job.worker_of(of), "-o", "pid,args", check=False).stdout
-            is_there = re.search(rf"^\s*\d+ +restic .* {step}\b", seen, re.MULTILINE) is not None
+def kill_at(step: str, machine: Host, of: BackupJob, tmp_path: Path) -> None:
+    """Kill the job half a second after restic has begun with `step`, and wait until its container is gone."""
+    watch = ["timeout", "120", "docker", "events", "--since", str(time.time()), "--format", "{{.Action}}"]
+    watch += ["--filter", f"container={job.worker_of(of)}", "--filter", "event=exec_start"]
+    with (
+        machine.popen(watch, stdout=subprocess.PIPE) as events,
+        machine.popen([sys.executable, "-m", "dom0", "backup-job", "data"], env=_env(tmp_path)) as running,
+    ):
+        assert events.stdout is not None
+        assert any(re.search(rf" {step}\b".encode(), line) for line in events.stdout)
+        time.sleep(0.5)
         running.kill()
+        events.kill()
     deadline = time.monotonic() + 60
     while job.worker_of(of) in machine.docker("ps", "--all", "--format", "{{.Names}}").stdout:
         assert time.monotonic() < deadline
-    return is_there
 
 
 def _env(tmp_path: Path) -> dict[str, str]:
