@@ -82,6 +82,25 @@ def test_clean_says_what_it_would_delete_and_needs_a_yes(tmp_path: Path, answer:
     assert (done.returncode == 0) is not left
 
 
+def test_clean_empties_a_mount_point_and_leaves_what_is_mounted_below_it(tmp_path: Path) -> None:
+    """As /var/lib/dom0 is one where the machine's data has a disk of its own."""
+    script = (SCRIPTS / "clean").read_text().replace("/var/lib/dom0 /run/dom0 ", "")  # out of reach of a test
+    mounted = "mkdir .cache && mount -t tmpfs own .cache && mkdir .cache/a && echo 1 >.cache/a/file"
+    below = "mkdir .cache/b && mount -t tmpfs other .cache/b && echo 1 >.cache/b/theirs"
+
+    def clean(*mounts: str) -> subprocess.CompletedProcess[str]:
+        shell = " && ".join([*mounts, 'bash -c "$0" >said', "find .cache -mindepth 1"])
+        argv = ["unshare", "--mount", "sh", "-c", f"{shell} || {{ find .cache -mindepth 1; exit 1; }}", script]
+        return run(tmp_path, *argv, stdin="y\n")
+
+    alone = clean(mounted)
+    assert (alone.returncode, alone.stdout) == (0, "")
+    (tmp_path / ".cache").rmdir()
+    refused = clean(mounted, below)
+    assert (refused.returncode, refused.stdout.split()) == (1, [".cache/b", ".cache/b/theirs"])
+    assert ".cache/b" in refused.stderr
+
+
 def test_clean_leaves_images_that_somebody_else_built_on_ours(
     fresh_host: Callable[..., Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
