@@ -17,6 +17,7 @@ import pytest
 
 from dom0.host.slots import OsStatus
 from dom0.osimage.boot_contract import BootContract
+from dom0.osimage.qemu import PROGRAM
 from dom0.run import Output
 from dom0.testing import loop
 from dom0.testing.fake_uki import make_uki
@@ -337,6 +338,26 @@ def test_run_does_not_replace_the_boot_disk_of_a_machine_unasked(dom0: RunComman
     assert (refused.code, "--rewrite" in refused.stderr) == (2, True)
     assert "start it as it is: leave --config, --ssh-key and --image out" in refused.stderr
     assert (work / "dom0-vm" / "boot.img").read_text() == "mine"
+
+
+def test_the_same_run_again_starts_the_machine_that_is_there(dom0: RunCommand, work: Path) -> None:
+    """With all that it was made with; what the machine has since made of its disk stays."""
+    qemu = work / "bin" / PROGRAM
+    qemu.parent.mkdir()
+    qemu.write_text('#!/bin/sh\ncase "$*" in *boot.img*) echo on ;; esac\n')
+    qemu.chmod(0o755)
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+
+    def run(*more: str) -> Output:
+        typed = ("--firmware", "bios", "--ssh-key", "key.pub", "-p", f"{port}:22", *more)
+        return dom0("os", "run", *typed, env={"PATH": f"{qemu.parent}:{os.environ['PATH']}"})
+
+    assert run().stdout == "on\n"
+    (work / "dom0-vm" / "boot.img").write_text("updated")
+    assert (run().code, run().stdout) == (0, "on\n")
+    assert (work / "dom0-vm" / "boot.img").read_text() == "updated"
+    assert run("--config", "hostname=attic").code == 2
 
 
 def test_run_says_which_port_is_taken(dom0: RunCommand, work: Path) -> None:
