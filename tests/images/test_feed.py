@@ -56,6 +56,26 @@ def near(host: Host, tmp_path: Path) -> Iterator[DebianRegistry]:
         yield registry
 
 
+class Line:
+    """`host`: host:port of a registry over it; `sent`: bytes, once it has ended."""
+
+    host, sent = "", 0
+
+
+@contextlib.contextmanager
+def line_to(registry: DebianRegistry, host: Host, *, rate: float = 0) -> Iterator[Line]:
+    """On that host, of `rate` bytes a second; 0: as fast as it can."""
+    port, faults, line = registry.host.rpartition(":")[2], json.dumps({"rate": rate}), Line()
+    argv = [sys.executable, "-m", "dom0.testing.fault_proxy", port, faults]
+    with host.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as proxy:
+        assert proxy.stdin
+        assert proxy.stdout
+        line.host = f"127.0.0.1:{proxy.stdout.readline().decode().strip()}"
+        yield line
+        proxy.stdin.close()
+        line.sent = int(proxy.stdout.readline())
+
+
 def dom0_pull(host: Host, name: str) -> Any:
     return json.loads(host.run([sys.executable, "-m", "dom0", "image", "pull", "--json", name]).stdout)[0]
 
@@ -88,22 +108,48 @@ def test_a_layer_is_unpacked_while_the_next_one_comes_and_gone_when_the_pull_is_
     near.content.image("team/app", "1", [BASE, TOP])
     unpacked = host.path("/var/lib/docker/image/overlay2/layerdb/sha256") / digest_of(tar_of(BASE)).partition(":")[2]
     before = names(host)
-    faults = json.dumps({"rate": 1e6})
-    argv = [sys.executable, "-m", "dom0.testing.fault_proxy", near.host.rpartition(":")[2], faults]
-    with host.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as line:
-        assert line.stdin
-        assert line.stdout
-        name = f"127.0.0.1:{line.stdout.readline().decode().strip()}/team/app:1"
+    with line_to(near, host, rate=1e6) as line:
+        name = f"{line.host}/team/app:1"
         with host.popen([sys.executable, "-m", "dom0", "image", "pull", name], stderr=subprocess.DEVNULL) as pull:
             wait_for(unpacked.exists)
             pull.send_signal(number)
         wait_for(lambda: not unpacked.exists())
         assert names(host) == before
         dom0_pull(host, name)
-        line.stdin.close()
     assert names(host) == sorted([*before, name])
     assert content(host, name, "base") == BASE["base"]
     assert content(host, name, "top") == TOP["top"]
+
+
+@BOTH_STORES
+def test_an_engine_that_is_away_while_layers_come_has_the_image_in_the_end(host: Host, near: DebianRegistry) -> None:
+    near.content.image("team/app", "1", [BASE, TOP])
+    before, depot = names(host), host.state / "pull"
+    with line_to(near, host, rate=1e6) as line:
+        name = f"{line.host}/team/app:1"
+        argv = [sys.executable, "-m", "dom0", "image", "pull", "--json", name]
+        with host.popen(argv, stdout=subprocess.PIPE) as pull:
+            assert pull.stdout
+            wait_for(lambda: any(part.stat().st_size > 1 << 16 for part in depot.glob("*/[0-9]*")))
+            host.kill_engine()
+            wait_for(lambda: len(list(depot.glob("*/blob"))) == 3)
+            host.start_engine()
+            (made,) = json.loads(pull.stdout.read())
+        assert pull.returncode == 0
+    assert made["received"] == made["size"]
+    assert names(host) == sorted([*before, name])
+    assert content(host, name, "top") == TOP["top"]
+
+
+@BOTH_STORES
+def test_the_engines_own_pull_then_needs_less_than_8_kb(host: Host, near: DebianRegistry) -> None:
+    near.content.image("team/app", "1", [BASE, TOP], platforms=["linux/amd64", "linux/arm64"])
+    with line_to(near, host) as line:
+        name = f"{line.host}/team/app:1"
+        made = dom0_pull(host, name)
+        for _ in range(2):
+            assert "Image is up to date" in host.docker("pull", name).stdout
+    assert line.sent - made["received"] < 2 * 8000  # the manifests that dom0 asked for are in that too
 
 
 @pytest.mark.parametrize("store", ["containerd"])

@@ -52,6 +52,7 @@ from dom0.socketproxy.scope import is_in_one
 
 KEPT = 2 << 30  # bytes of blobs that stay in a depot for the next pull
 MOST_DAMAGED = 3  # times that a blob may turn out to be damaged after it was fetched
+MOST_RESTARTS = 10  # of the Engine during one pull: more are perhaps because of it
 SMALL, USUAL_RATIO = 1 << 30, 100  # bytes, and times the size: what layers may become on a disk that nobody here knows
 _NAMING = 60.0  # seconds for a pull of the Engine's own that only adds a name: some kB
 
@@ -291,15 +292,22 @@ class _Pull(msgspec.Struct, frozen=True):
                 self.depot.keep(each.raw, each.digest, public=True)
 
     async def bring(self, image: NamedImage) -> int:
-        """Returns how many layers the Engine had."""
+        """Returns how many layers the Engine had. One that goes away meanwhile is waited for."""
         with self.depot.use(image.sizes):
-            layers_here = await self._bring(image)
+            layers_here = await self._outlasting_restarts(image)
         if self.info.containerd_store:
             await asyncio.to_thread(self.remembered.add, image.id, image.manifest)
             if self._is_here:
                 with contextlib.suppress(EngineError):  # the image is there; the next pull tries again
                     await remove_left_names(self.engine)
         return layers_here
+
+    async def _outlasting_restarts(self, image: NamedImage) -> int:
+        for _ in range(MOST_RESTARTS):
+            with contextlib.suppress(EngineUnreachable):
+                return await self._bring(image)
+            await patiently(self.engine.info, self.terms, self.meter)
+        return await self._bring(image)
 
     async def _bring(self, image: NamedImage) -> int:
         config = await self._config(image)
