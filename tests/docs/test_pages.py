@@ -276,6 +276,7 @@ DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
     (status.TryRequest, None),
     (file_status.FileInfo, file_status.FileState),
     (file_status.FileDiff, None),
+    (file_status.DiffRequest, None),
     (file_status.FilesRequest, None),
     (file_status.FilesPlanRequest, None),
     (FileVersion, None),

@@ -11,40 +11,46 @@ import math
 import os
 import resource
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from functools import partial
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar, get_type_hints
 
 import msgspec
 from msgspec.structs import replace
 
 from dom0.agent import asked_by
-from dom0.agent.ambassador_status import Rewired
+from dom0.agent.ambassador_status import AmbassadorStatus, PlacedFlow, Rewired
 from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.events import Entry, EventsRequest, Kind, actor
-from dom0.agent.file_status import FilesPlanRequest, FilesRequest
+from dom0.agent.file_status import DiffRequest, FileDiff, FileInfo, FilesPlanRequest, FilesRequest
 from dom0.agent.machine import Machine
 from dom0.agent.progress import Changes
 from dom0.agent.state_files import Trial
 from dom0.agent.status import (
     LARGEST_PROJECT,
+    Acted,
     CurrentRequest,
+    GenerationInfo,
+    LogLine,
     LogsRequest,
     Progress,
     RollbackRequest,
+    Status,
     TryRequest,
     UpRequest,
     Verb,
     WatchRequest,
 )
 from dom0.agent.unaccepted import EXHAUSTED, Unaccepted
-from dom0.ambassador.messages import Flows, Rewire, Undo
+from dom0.ambassador.messages import Flows, Receipt, Rewire, Undo
 from dom0.errors import Busy, Dom0Error, EngineError, ProjectError, UsageError
 from dom0.http import server
 from dom0.http.server import Handler, HttpError, Request, Response
 from dom0.http.web_pages import ON_UNIX_SOCKET, check_request
 from dom0.names import Access
+from dom0.plan.differences import Difference
+from dom0.plan.preview import Change
 
 LARGEST_BODY = 64 * 1024  # bytes
 HINT = "see docs/reference/api.md"
@@ -102,11 +108,32 @@ async def _too_many(_request: Request) -> Response:
     return replace(server.refusal(STATUSES[Busy.exit_code], busy.message, busy.hint), closes=True)
 
 
-def _document(value: object) -> Response:
-    return Response(msgspec.json.encode(value))
+class Lines(Generic[T]):
+    """An answer of documents, one a line: all of them, or those that come, which go out as they come together."""
+
+    def __init__(self, documents: Sequence[T] | AsyncGenerator[Sequence[T]]) -> None:
+        self.documents = documents
 
 
-async def _read(request: Request, type_: type[T], limit: int = LARGEST_BODY) -> T:
+def _respond(answer: object) -> Response:
+    if isinstance(answer, Lines):
+        documents = answer.documents
+        body = _encode(documents) if isinstance(documents, Sequence) else _encode_each(documents)
+        return Response(body, content_type=LINES)
+    return Response(status=server.NO_CONTENT) if answer is None else Response(msgspec.json.encode(answer))
+
+
+async def _encode_each(parts: AsyncGenerator[Sequence[object]]) -> AsyncGenerator[bytes]:
+    async with contextlib.aclosing(parts):
+        async for documents in parts:
+            yield _encode(documents)
+
+
+def _encode(documents: Sequence[object]) -> bytes:
+    return b"".join(msgspec.json.encode(one) + b"\n" for one in documents)
+
+
+async def _read(request: Request, type_: type[T], limit: int) -> T:
     """An empty body means all defaults. Raises UsageError, HttpError."""
     body = await request.read(limit) or b"{}"
     try:
@@ -143,10 +170,17 @@ class _Api:
     def answered(self, access: Access) -> Mapping[str, Handler]:
         """By ROUTES, on the socket of that access."""
         return {
-            key: partial(self._change, access, route) if key.startswith("POST") else partial(route.handler, self)
+            key: partial(self._change, access, route) if key.startswith("POST") else partial(self._ask, route)
             for key, route in ROUTES.items()
             if route.access <= access
         }
+
+    async def _ask(self, route: Route, request: Request) -> Response:
+        if route.asks is None:
+            return _respond(await route.handler(self, request))
+        is_body = request.method == "POST"
+        asked = await _read(request, route.asks, route.limit) if is_body else _parameters(request, route.asks)
+        return _respond(await route.handler(self, request, asked))
 
     async def _change(self, access: Access, route: Route, request: Request) -> Response:
         """What becomes of it is noted as done by whoever asks; the journal has that it was, and why it was refused."""
@@ -158,7 +192,7 @@ class _Api:
         try:
             if route.command:
                 self._journal.note(Kind.COMMAND, subject, " ".join([route.command, *request.captured.values()]))
-            return await route.handler(self, request)
+            return await self._ask(route, request)
         except (Dom0Error, HttpError) as error:
             if route.command:
                 self._journal.note(Kind.REFUSED, subject, f"{subject}: refused", str(error))
@@ -166,128 +200,144 @@ class _Api:
         finally:
             actor.reset(before)
 
-    async def status(self, _request: Request) -> Response:
-        return _document(self._machine.status())
+    async def status(self, _request: Request) -> Status:
+        """The machine: its generation, services and problems."""
+        return self._machine.status()
 
-    async def history(self, _request: Request) -> Response:
-        return _document(self._machine.history())
+    async def history(self, _request: Request) -> list[GenerationInfo]:
+        """The generations that are kept, newest first."""
+        return self._machine.history()
 
-    async def differences(self, request: Request) -> Response:
-        return _document(await asyncio.to_thread(self._machine.differences, _number(request)))
+    async def differences(self, request: Request) -> list[Difference]:
+        """What a generation asks for and the one made before it does not."""
+        return await asyncio.to_thread(self._machine.differences, _number(request))
 
-    async def plan_rollback(self, request: Request) -> Response:
-        return _document(await self._machine.plan_rollback(_number(request)))
+    async def plan_rollback(self, request: Request) -> list[Change]:
+        """What a rollback to a generation would do."""
+        return await self._machine.plan_rollback(_number(request))
 
-    async def logs(self, request: Request) -> Response:
-        lines = self._machine.follow_logs(_parameters(request, LogsRequest))
+    async def logs(self, request: Request, asked: LogsRequest) -> Lines[LogLine]:
+        """What a container of a service has printed, and prints."""
+        lines = self._machine.follow_logs(asked)
 
-        async def encoded() -> AsyncGenerator[bytes]:
+        async def until_removed() -> AsyncGenerator[list[LogLine]]:
             async with contextlib.aclosing(lines):
                 with contextlib.suppress(EngineError):  # it was removed meanwhile, or the Engine has ended
                     async for some in lines:
-                        yield b"".join(map(_line, some))
+                        yield some
 
-        return Response(server.while_asked(request, encoded()), content_type=LINES)
+        return Lines(server.while_asked(request, until_removed()))
 
-    async def watch(self, request: Request) -> Response:
-        asked = _parameters(request, WatchRequest)
-        return Response(self._statuses(request, asked.repeat), content_type=LINES)
+    async def watch(self, request: Request, asked: WatchRequest) -> Lines[Status]:
+        """The status now, and at every change."""
+        return Lines(self._statuses(request, asked.repeat))
 
-    async def _statuses(self, request: Request, repeat: float) -> AsyncGenerator[bytes]:
+    async def _statuses(self, request: Request, repeat: float) -> AsyncGenerator[list[Status]]:
         clock = asyncio.get_running_loop().time
         while not request.is_gone:
             seen, not_before = self._machine.changed.count, clock() + WATCH_AT_MOST_EVERY
-            yield _line(self._machine.status())
+            yield [self._machine.status()]
             await _await_news(request, self._machine.changed, seen, repeat)
             await asyncio.sleep(not_before - clock())
 
-    async def events(self, request: Request) -> Response:
-        asked = _parameters(request, EventsRequest)
+    async def events(self, request: Request, asked: EventsRequest) -> Lines[Entry]:
+        """What was done, why and by whom, the oldest first."""
         if asked.since > self._journal.last:
             raise UsageError(
                 f"{request.path}: since={asked.since}: the last one has number {self._journal.last}",
                 hint="leave since out: all that are kept are told",
             )
         if asked.follow:
-            return Response(self._follow(request, asked.since, asked.tail), content_type=LINES)
+            return Lines(self._follow(request, asked.since, asked.tail))
         try:
-            page = await asyncio.to_thread(self._read(asked.tail), asked.since, asked.tail or PAGE)
+            return Lines(await asyncio.to_thread(self._read(asked.tail), asked.since, asked.tail or PAGE))
         except OSError as error:
             if error.errno in EXHAUSTED:
                 raise
             message = f"{self._journal.directory}: cannot be read: {error.strerror}"
             raise Dom0Error(message, hint="mend the disk: dmesg") from error
-        return Response(b"".join(map(_line, page)), content_type=LINES)
 
     def _read(self, tail: int) -> Callable[[int, int], list[Entry]]:
         return self._journal.read_last if tail else self._journal.read
 
-    async def _follow(self, request: Request, since: int, tail: int) -> AsyncGenerator[bytes]:
+    async def _follow(self, request: Request, since: int, tail: int) -> AsyncGenerator[list[Entry]]:
         while not request.is_gone:
             seen = self._noted.count
             while page := await asyncio.to_thread(self._read(tail), since, tail or PAGE):
-                yield b"".join(map(_line, page))
+                yield page
                 since, tail = page[-1].seq, 0
             await _await_news(request, self._noted, seen)
 
-    async def up(self, request: Request) -> Response:
-        asked = await _read(request, UpRequest, LARGEST_PROJECT)
+    async def openapi(self, _request: Request) -> dict[str, Any]:
+        """What can be asked, and what is answered: OpenAPI 3.1."""
+        from dom0.agent.openapi import describe  # which few ask for
+
+        return describe(ROUTES)
+
+    async def up(self, _request: Request, asked: UpRequest) -> Lines[Progress]:
+        """Take over the project of an image, and try everything again that was stopped or given up."""
         return await _progress(self._machine.up(asked))
 
-    async def rollback(self, request: Request) -> Response:
-        asked = await _read(request, RollbackRequest)
+    async def rollback(self, _request: Request, asked: RollbackRequest) -> Lines[Progress]:
+        """Go back to a generation."""
         return await _progress(self._machine.rollback(asked.generation))
 
-    async def try_next(self, request: Request) -> Response:
-        asked = await _read(request, TryRequest)
+    async def try_next(self, _request: Request, asked: TryRequest) -> None:
+        """Let the next generation of an image go back by itself unless it is confirmed."""
         self._machine.try_next(Trial(dom0_image=asked.dom0_image, seconds=asked.seconds))
-        return Response(status=server.NO_CONTENT)
 
-    async def confirm(self, request: Request) -> Response:
-        return _document(await self._machine.confirm((await _read(request, CurrentRequest)).generation))
+    async def confirm(self, _request: Request, asked: CurrentRequest) -> Status:
+        """Keep the generation that is on trial."""
+        return await self._machine.confirm(asked.generation)
 
-    async def abort(self, request: Request) -> Response:
-        return _document(await self._machine.abort((await _read(request, CurrentRequest)).generation))
+    async def abort(self, _request: Request, asked: CurrentRequest) -> Status:
+        """End the change that is under way, and go back."""
+        return await self._machine.abort(asked.generation)
 
-    async def act(self, request: Request) -> Response:
-        return _document(await self._machine.act(Verb(request.parts[-1]), request.captured["service"]))
+    async def act(self, request: Request) -> list[Acted]:
+        """Start, stop or restart all containers of a service."""
+        return await self._machine.act(Verb(request.parts[-1]), request.captured["service"])
 
-    async def files(self, _request: Request) -> Response:
-        return _document(self._files.survey())
+    async def files(self, _request: Request) -> list[FileInfo]:
+        """Files of the project that the machine changed."""
+        return self._files.survey()
 
-    async def diff(self, request: Request) -> Response:
-        if not (path := request.query.get("path")):
-            raise UsageError(f"{request.path}: of which file? ?path= is missing", hint=HINT)
-        return _document(self._files.diff(path))
+    async def diff(self, _request: Request, asked: DiffRequest) -> FileDiff:
+        """What the machine changed in a file."""
+        return self._files.diff(asked.path)
 
-    async def take(self, request: Request) -> Response:
-        return _document(self._files.take((await _read(request, FilesRequest)).paths))
+    async def take(self, _request: Request, asked: FilesRequest) -> list[FileInfo]:
+        """Give files the project's version."""
+        return self._files.take(asked.paths)
 
-    async def keep(self, request: Request) -> Response:
-        return _document(self._files.keep((await _read(request, FilesRequest)).paths))
+    async def keep(self, _request: Request, asked: FilesRequest) -> list[FileInfo]:
+        """Leave files the machine's version."""
+        return self._files.keep(asked.paths)
 
-    async def plan_files(self, request: Request) -> Response:
-        asked = await _read(request, FilesPlanRequest, LARGEST_PROJECT)
-        return _document(self._files.preview(asked.files))
+    async def plan_files(self, _request: Request, asked: FilesPlanRequest) -> list[FileInfo]:
+        """What placing the files of a project would do."""
+        return self._files.preview(asked.files)
 
-    async def ambassadors(self, _request: Request) -> Response:
-        return _document(self._ambassadors.status())
+    async def ambassadors(self, _request: Request) -> list[AmbassadorStatus]:
+        """What each ambassador forwards."""
+        return self._ambassadors.status()
 
-    async def receipts(self, request: Request) -> Response:
-        return _document(await self._ambassadors.history(request.captured["name"]))
+    async def receipts(self, request: Request) -> list[Receipt]:
+        """The rewires of an ambassador, the oldest first."""
+        return await self._ambassadors.history(request.captured["name"])
 
-    async def flows(self, request: Request) -> Response:
-        asked = _parameters(request, Flows)
-        return _document(await self._ambassadors.flows(request.captured["name"], asked))
+    async def flows(self, request: Request, asked: Flows) -> list[PlacedFlow]:
+        """Connections that go through an ambassador now."""
+        return await self._ambassadors.flows(request.captured["name"], asked)
 
-    async def rewire(self, request: Request) -> Response:
-        asked = await _read(request, Rewire)
+    async def rewire(self, request: Request, asked: Rewire) -> Rewired:
+        """Send new connections somewhere else, or say what that would concern."""
         rewired = await self._ambassadors.rewire(request.captured["name"], asked)
-        return _document(rewired if asked.plan else self._rewired(request, rewired))
+        return rewired if asked.plan else self._rewired(request, rewired)
 
-    async def undo(self, request: Request) -> Response:
-        asked = await _read(request, Undo)
-        return _document(self._rewired(request, await self._ambassadors.undo(request.captured["name"], asked)))
+    async def undo(self, request: Request, asked: Undo) -> Rewired:
+        """Send new connections where they went before the last rewire."""
+        return self._rewired(request, await self._ambassadors.undo(request.captured["name"], asked))
 
     def _rewired(self, request: Request, rewired: Rewired) -> Rewired:
         name, receipt = request.captured["name"], rewired.receipt
@@ -296,12 +346,25 @@ class _Api:
         return rewired
 
 
-class Route(msgspec.Struct, frozen=True):
-    """`command`: what does the same in a terminal; the journal has that it was asked for."""
+class Route(msgspec.Struct, frozen=True, dict=True):
+    """`command`: what does the same in a terminal; the journal has that it was asked for. `limit`: bytes of a body.
+
+    What it asks for and answers are the types that its handler has: `asked` are the parameters of a GET, else the body.
+    """
 
     access: Access
-    handler: Callable[[_Api, Request], Awaitable[Response]]
+    handler: Callable[..., Awaitable[object]]
     command: str = ""
+    limit: int = LARGEST_BODY
+
+    @cached_property
+    def asks(self) -> Any:
+        """None: nothing."""
+        return get_type_hints(self.handler).get("asked")
+
+    @cached_property
+    def answers(self) -> Any:
+        return get_type_hints(self.handler)["return"]
 
 
 ROUTES: Mapping[str, Route] = {
@@ -312,7 +375,8 @@ ROUTES: Mapping[str, Route] = {
     "GET /v1/generations/{number}/differences": Route(Access.VIEW, _Api.differences),
     "GET /v1/generations/{number}/plan": Route(Access.VIEW, _Api.plan_rollback),
     "GET /v1/logs": Route(Access.VIEW, _Api.logs),
-    "POST /v1/up": Route(Access.ALL, _Api.up, "dom0 up"),
+    "GET /v1/openapi.json": Route(Access.VIEW, _Api.openapi),
+    "POST /v1/up": Route(Access.ALL, _Api.up, "dom0 up", LARGEST_PROJECT),
     "POST /v1/rollback": Route(Access.OPERATE, _Api.rollback, "dom0 rollback"),
     "POST /v1/try": Route(Access.ALL, _Api.try_next, "dom0 try"),
     "POST /v1/confirm": Route(Access.OPERATE, _Api.confirm, "dom0 confirm"),
@@ -324,7 +388,7 @@ ROUTES: Mapping[str, Route] = {
     "GET /v1/files/diff": Route(Access.ALL, _Api.diff),
     "POST /v1/files/take": Route(Access.ALL, _Api.take, "dom0 files take"),
     "POST /v1/files/keep": Route(Access.ALL, _Api.keep, "dom0 files keep"),
-    "POST /v1/files/plan": Route(Access.ALL, _Api.plan_files),
+    "POST /v1/files/plan": Route(Access.ALL, _Api.plan_files, limit=LARGEST_PROJECT),
     "GET /v1/ambassadors": Route(Access.ALL, _Api.ambassadors),
     "GET /v1/ambassadors/{name}/history": Route(Access.ALL, _Api.receipts),
     "GET /v1/ambassadors/{name}/flows": Route(Access.ALL, _Api.flows),
@@ -343,20 +407,16 @@ async def _await_news(request: Request, changes: Changes, seen: int, within: flo
                 await changes.after(seen)
 
 
-async def _progress(lines: AsyncGenerator[Progress]) -> Response:
+async def _progress(lines: AsyncGenerator[Progress]) -> Lines[Progress]:
     """The first line decides the status: a refusal before it is an ordinary error answer."""
     first = await anext(lines, None)
     if first is None:
         raise Busy("dom0: is shutting down", hint="ask again when it has started: dom0 status")
 
-    async def encoded() -> AsyncGenerator[bytes]:
+    async def all_of_them() -> AsyncGenerator[list[Progress]]:
         async with contextlib.aclosing(lines):
-            yield _line(first)
+            yield [first]
             async for line in lines:
-                yield _line(line)
+                yield [line]
 
-    return Response(encoded(), content_type=LINES)
-
-
-def _line(value: object) -> bytes:
-    return msgspec.json.encode(value) + b"\n"
+    return Lines(all_of_them())

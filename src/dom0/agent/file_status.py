@@ -40,6 +40,12 @@ class FileDiff(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()  # what lines of text do not show: binary files, a link, another mode or owner
 
 
+class DiffRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of `GET /v1/files/diff`."""
+
+    path: Annotated[str, msgspec.Meta(min_length=1)]
+
+
 class FilesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     paths: Paths
 

@@ -13,6 +13,7 @@
     POST /v1/confirm   CurrentRequest -> Status
     POST /v1/abort     CurrentRequest -> Status; what is not good yet ends, and the machine goes back
     POST /v1/services/S/start, stop, restart -> [Acted]
+    GET  /v1/openapi.json         -> all of this, as OpenAPI 3.1
 An error is `{"message": …, "hint": …}` with status 400 (asked wrongly), 403 (by a web page), 409 (busy, or changed
 meanwhile) or 500.
 """
@@ -32,8 +33,8 @@ LARGEST_PROJECT = 16 * 1024 * 1024  # bytes of a project, or of what one says of
 MOST_LINES = 10_000  # of a log, before what comes
 LONGEST_TRIAL = 7 * 86400.0  # seconds
 
-ImageId = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
-OwnOrImageId = Annotated[str, msgspec.Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
+ImageId = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$(?!\n)")]
+OwnOrImageId = Annotated[str, msgspec.Meta(pattern=r"^(sha256:[0-9a-f]{64})?$(?!\n)")]
 NOT_READ = msgspec.Raw(b"null")
 NO_LOGINS = msgspec.Raw(b"{}")
 
@@ -161,8 +162,10 @@ class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     force: bool = False  # recreate everything
     adopt: bool = False  # take over what Docker Compose made for a project of this name
     dom0_image: OwnOrImageId = ""  # whose project to take over, on the same dom0-base; "": the running one's
-    project: msgspec.Raw = NOT_READ  # that project, where the command has read it: compose/model.Project
-    logins: msgspec.Raw = NO_LOGINS  # by registry: registry/credentials.Login; raw, so that no text of ours shows them
+    # Raw values have factories: as defaults they could not be described.
+    project: msgspec.Raw = msgspec.field(default_factory=lambda: NOT_READ)  # that one, where it was read: compose/model
+    # By registry: registry/credentials.Login; raw, so that no text of ours shows them.
+    logins: msgspec.Raw = msgspec.field(default_factory=lambda: NO_LOGINS)
     layer: bytes = b""  # and the layer of that image with its files, a tar, where they are few: images/unpack
     images: dict[str, str] = {}  # by reference: the ID of the image that is meant, which is on this machine
 

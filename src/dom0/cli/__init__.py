@@ -68,6 +68,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "install-host": "dom0.cli.install_host",
         "doctor": "dom0.cli.doctor",
         "version": "dom0.cli.version",
+        "schema": "dom0.cli.schema",
         "completion": "dom0.cli.completion",
     },
 }

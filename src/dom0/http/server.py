@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 import h11
@@ -29,6 +29,7 @@ GONE_WITHIN = 5.0  # seconds until a client that has gone is noticed where nothi
 JSON = "application/json"
 NO_CONTENT = 204
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -95,6 +96,13 @@ class Response(msgspec.Struct, frozen=True):
     content_type: str = JSON
     headers: tuple[tuple[str, str], ...] = ()
     closes: bool = False  # the connection
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """`message`: where: what is wrong; `hint`: what to do."""
+
+    message: str
+    hint: str
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -273,9 +281,9 @@ async def _respond(request: Request, handler: Handler) -> Response:
         return refusal(500, "Internal Server Error")
 
 
-async def while_asked(request: Request, parts: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+async def while_asked(request: Request, parts: AsyncGenerator[T]) -> AsyncGenerator[T]:
     """`parts`, until the client has gone: who says nothing is missed by nobody who has nothing to send."""
-    coming: asyncio.Task[bytes | None] | None = None
+    coming: asyncio.Task[T | None] | None = None
     async with aclosing(parts):
         try:
             while True:
@@ -293,12 +301,12 @@ async def while_asked(request: Request, parts: AsyncGenerator[bytes]) -> AsyncGe
                 await asyncio.wait([coming])
 
 
-async def _next_of(parts: AsyncGenerator[bytes]) -> bytes | None:
+async def _next_of(parts: AsyncGenerator[T]) -> T | None:
     return await anext(parts, None)
 
 
 def refusal(status: int, message: str, hint: str = "") -> Response:
-    return Response(msgspec.json.encode({"message": message, "hint": hint}), status)
+    return Response(msgspec.json.encode(Refusal(message, hint)), status)
 
 
 async def _next(channel: Channel) -> object:

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 GONE_WITHIN = 60.0  # seconds for containers to be removed
@@ -29,12 +29,18 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def request(
-    path: Path, method: str, target: str, body: Any = None, *, query: Mapping[str, str] = {}, timeout: float = 60.0
-) -> Any:
-    """One call on the Engine socket `path`; returns the decoded JSON, or the text where it is none.
+class Answer(NamedTuple):
+    status: int
+    content_type: str
+    body: bytes
 
-    Raises OSError when nobody answers, EngineRefused otherwise.
+
+def ask(
+    path: Path, method: str, target: str, body: Any = None, *, timeout: float = 60.0, is_endless: bool = False
+) -> Answer:
+    """One call on the socket `path`, whatever comes of it; of an endless answer the first line.
+
+    Raises OSError when nobody answers.
     """
     headers = {"Content-Type": "application/json"}
     payload: bytes | None = None
@@ -44,15 +50,27 @@ def request(
         payload = json.dumps(body).encode()
     connection = _UnixConnection(path, timeout)
     try:
-        connection.request(method, f"{target}?{urlencode(query)}", payload, headers)
+        connection.request(method, target, payload, headers)
         response = connection.getresponse()
-        text = response.read().decode(errors="replace")
+        read = response.readline() if is_endless else response.read()
+        return Answer(response.status, response.getheader("Content-Type", ""), read)
     except http.client.HTTPException as error:
         raise ConnectionError(f"{path}: {error!r}") from error
     finally:
         connection.close()
-    if response.status >= http.client.BAD_REQUEST:
-        raise EngineRefused(f"{method} {target}: {response.status} {text.strip()}")
+
+
+def request(
+    path: Path, method: str, target: str, body: Any = None, *, query: Mapping[str, str] = {}, timeout: float = 60.0
+) -> Any:
+    """One call on the Engine socket `path`; returns the decoded JSON, or the text where it is none.
+
+    Raises OSError when nobody answers, EngineRefused otherwise.
+    """
+    answer = ask(path, method, f"{target}?{urlencode(query)}", body, timeout=timeout)
+    text = answer.body.decode(errors="replace")
+    if answer.status >= http.client.BAD_REQUEST:
+        raise EngineRefused(f"{method} {target}: {answer.status} {text.strip()}")
     try:
         return json.loads(text)
     except ValueError:

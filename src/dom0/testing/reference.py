@@ -20,8 +20,8 @@ The `--help` of each command says the same: this page is made from it. Words and
 compose wherever they mean the same. How a command ends: [exit codes](exit-codes.md). What `--json` prints: the agent's
 [documents](api.md), or what the option says; what a command tells while it works goes to standard error then, where it
 is not the answer itself, and an error is [a document](exit-codes.md) too. Commands that hand over the terminal (`exec`,
-`dev`, `os run`), `completion`, `web`, `image serve`, `socket serve`, `socket hold`, `disk format` and `disk adopt` have
-no `--json`.
+`dev`, `os run`), `completion`, `schema`, `web`, `image serve`, `socket serve`, `socket hold`, `disk format` and
+`disk adopt` have no `--json`.
 
 Every command understands, before its name as in docker or after it:
 """

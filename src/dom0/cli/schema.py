@@ -1,0 +1,20 @@
+"""`dom0 schema`: what programs read of dom0, described for tools."""
+
+from __future__ import annotations
+
+import click
+
+from dom0 import terminal
+
+
+@click.command(name="schema")
+@click.argument("of", type=click.Choice(["api"]))
+def command(of: str) -> None:
+    """Print a description for tools: of the agent's API as OpenAPI 3.1.
+
+    $ dom0 schema api > openapi.json
+    """
+    from dom0.agent.api import ROUTES
+    from dom0.agent.openapi import describe
+
+    terminal.say_json(describe(ROUTES))
