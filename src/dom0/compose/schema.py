@@ -1,0 +1,50 @@
+"""The JSON schema of a project's Compose files, for editors: the Compose Specification's, with `x-dom0` in its places.
+
+`compose-spec.json` is the specification's own, as compose-go 2.4.8 has it (Apache-2.0). What is under `x-dom0` is made
+of the types that read it. It knows shapes: what a value may be, and what else this dom0 refuses, `dom0 plan` says.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import msgspec
+
+from dom0.compose.x_dom0 import KEY, MachineSettings, ServiceSettings
+
+SPECIFICATION = "compose-spec.json"
+DRAFT = "http://json-schema.org/draft-07/schema#"  # the specification spells it in a way that few readers know
+DEFINITIONS = "#/definitions/"
+_VARIABLE = r"\$"
+_AS_TEXT = {  # `decode` takes them so, and a variable may stand there
+    "integer": rf"^\s*[+-]?\d+\s*$|{_VARIABLE}",
+    "number": rf"^\s*[+-]?[\d.]+([eE][+-]?\d+)?\s*$|{_VARIABLE}",
+    "boolean": rf"^([Tt]rue|TRUE|[Ff]alse|FALSE|0|1)$|{_VARIABLE}",
+}
+
+
+def project() -> dict[str, Any]:
+    text = resources.files(__package__).joinpath(SPECIFICATION).read_bytes()
+    schema: dict[str, Any] = msgspec.json.decode(text)
+    sections, ours = msgspec.json.schema_components(
+        (MachineSettings | None, ServiceSettings | None), ref_template=f"{DEFINITIONS}{KEY}.{{name}}"
+    )
+    definitions = schema["definitions"]
+    schema["properties"][KEY], definitions["service"]["properties"][KEY] = sections
+    definitions |= {f"{KEY}.{name}": _with_text(of) for name, of in ours.items()}
+    del schema["$id"]  # what is joined is not what has that name
+    return schema | {"$schema": DRAFT, "title": "Compose file of a dom0 machine"}
+
+
+def _with_text(schema: Any) -> Any:
+    """Where a number, a boolean or one of some words may stand, also a text that becomes one."""
+    if isinstance(schema, list):
+        return [_with_text(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "enum" in schema:
+        return {"anyOf": [schema, {"type": "string", "pattern": _VARIABLE}]}
+    if pattern := _AS_TEXT.get(str(schema.get("type"))):
+        return schema | {"type": [schema["type"], "string"], "pattern": pattern}
+    return {key: value if key == "default" else _with_text(value) for key, value in schema.items()}
