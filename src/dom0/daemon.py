@@ -11,13 +11,14 @@ import time
 from functools import partial
 from pathlib import Path
 
-from dom0.agent import disks, handover, source
+from dom0.agent import disks, handover, metrics, source, vitals
 from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.api import serve
 from dom0.agent.boot import BootNotes
 from dom0.agent.image_server import ImageServer
 from dom0.agent.journal import Journal
 from dom0.agent.machine import Machine
+from dom0.agent.metrics_server import MetricsServer
 from dom0.agent.notify import Notifier
 from dom0.agent.processes import NEW_SOCKET, HostProcesses, SeenFromScope
 from dom0.agent.progress import Changes
@@ -65,6 +66,7 @@ async def _serve(engine: Engine) -> None:
     changed, readiness = Changes(), Readiness()
     ambassadors, scopes = Ambassadors(engine, readiness, changed), Scopes()
     journal = Journal(STATE, now=time.time)
+    data = (STATE, Path(f"{vitals.HOST_ROOT}{info.root_dir}"))
     give_way = partial(handover.hand_over, engine, say=log.info)
     machine = Machine(
         engine,
@@ -82,14 +84,21 @@ async def _serve(engine: Engine) -> None:
             partial(launcher.problems, RUN, own.image),
             lambda: ambassadors.problems,
             partial(disks.problems, RUN, STATE),
-            partial(disks.filling, (STATE, Path(f"/proc/1/root{info.root_dir}"))),
+            partial(disks.filling, data),
             lambda: scopes.problems(*machine.seen, time.time()),
             lambda: image_server.problems,
+            lambda: metrics_server.problems,
         ),
         sharing_status=lambda: image_server.status,
         processes=HostProcesses() if own.sees_host else SeenFromScope() if own.is_guest else None,
     )
     image_server = ImageServer(changed, lambda: machine.sharing, mirrors=info.mirrors, is_guest=own.is_guest)
+
+    async def numbers() -> bytes:
+        found = machine.status(), ambassadors.status(), dict(journal.noted)
+        return await asyncio.to_thread(lambda: metrics.render(*found, vitals.look(data)))
+
+    metrics_server = MetricsServer(changed, lambda: machine.metrics, numbers)
     with contextlib.suppress(Dom0Error):
         if may_be_handed_over and await handover.is_at_work(engine):
             machine.begin_handover()
@@ -112,6 +121,7 @@ async def _serve(engine: Engine) -> None:
             _end_when_cut_off(machine),
             _end_when_ended(engine, machine, own),
             image_server.run(),
+            metrics_server.run(),
         ]
         if not own.is_guest:
             watches.append(_follow_farm(engine, RoleRunner(engine, machine, own, give_way)))

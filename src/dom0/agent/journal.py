@@ -19,7 +19,7 @@ import fcntl
 import logging
 import os
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -65,6 +65,7 @@ class Journal:
 
     def __init__(self, state: Path, *, now: Callable[[], float], boot: str | None = None) -> None:
         self.generation = 0  # number of the current one
+        self.noted = Counter[str]()  # how often, by kind, since the agent has started
         self.unwritten: Unwritable | None = None  # why entries wait
         self.last = 0  # the greatest number that was written
         self.is_of_another_boot = True  # what was written before us
@@ -89,6 +90,7 @@ class Journal:
 
     def note(self, kind: str, subject: str, text: str, reason: str = "", *, by: str | None = None) -> None:
         """Waits for nothing, raises nothing. `by`: who did it, where that is not whom this task works for."""
+        self.noted[str(kind)] += 1
         entry = Entry(
             time=self._now(),
             kind=kind,

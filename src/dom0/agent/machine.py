@@ -65,7 +65,7 @@ from dom0.images import names
 from dom0.names import ROOT, short_id
 from dom0.plan.actual import Actual
 from dom0.plan.adoption import carry_over
-from dom0.plan.desired import Notify, Sharing
+from dom0.plan.desired import Metrics, Notify, Sharing
 from dom0.plan.differences import Difference, compare
 from dom0.plan.hooks import has_post_start
 from dom0.plan.memory import Memory, cleared
@@ -531,6 +531,11 @@ class Machine:
     def notify(self) -> Notify | None:
         generation = self._current.generation
         return generation.desired.notify if generation else None
+
+    @property
+    def metrics(self) -> Metrics | None:
+        generation = self._current.generation
+        return generation.desired.metrics if generation else None
 
     @property
     def container_ids(self) -> Mapping[str, str]:

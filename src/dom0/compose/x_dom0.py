@@ -127,6 +127,11 @@ class NotifySettings(_Part, frozen=True, kw_only=True):
     env_file: str = ""
 
 
+class MetricsSettings(_Part, frozen=True, kw_only=True):
+    listen: str = "127.0.0.1:9180"
+    allow: tuple[str, ...] = ()  # whoever comes to a loopback address may ask
+
+
 class MachineSettings(_Part, frozen=True, kw_only=True):
     hostname: str = ""
     ssh: SshSettings | None = None
@@ -138,6 +143,7 @@ class MachineSettings(_Part, frozen=True, kw_only=True):
     shared: tuple[str, ...] = ()
     backup: dict[str, BackupSettings] = {}  # by volume
     notify: NotifySettings | None = None
+    metrics: MetricsSettings | None = None
 
 
 class OrchestratorSettings(_Part, frozen=True, kw_only=True):
@@ -174,7 +180,7 @@ def with_empty_sections(section: Any) -> Any:
     """An empty `ssh:` means `ssh: {}`, as `volumes: {data:}` does for Compose."""
     if not isinstance(section, dict):
         return {} if section is None else section
-    sections = {"ssh", "home", "dev", "rollout", "pull"}
+    sections = {"ssh", "home", "dev", "rollout", "pull", "metrics"}
     return {name: {} if value is None and name in sections else value for name, value in section.items()}
 
 
@@ -198,6 +204,8 @@ def findings(machine: MachineSettings) -> Iterator[Finding]:
     yield from _data(machine)
     if machine.notify:
         yield from _notify(machine.notify)
+    if machine.metrics:
+        yield from _metrics(machine.metrics)
 
 
 def _data(machine: MachineSettings) -> Iterator[Finding]:
@@ -365,7 +373,7 @@ def _notify(notify: NotifySettings) -> Iterator[Finding]:
 
 
 def _shared(pull: PullSettings) -> Iterator[Finding]:
-    from dom0.registry.listening import read_address, read_networks  # few projects have one
+    from dom0.registry.listening import read_address  # few projects have one
 
     for number, entry in enumerate(pull.peers):
         try:
@@ -374,21 +382,34 @@ def _shared(pull: PullSettings) -> Iterator[Finding]:
             yield _finding(f"pull.peers.{number}", str(error), "as 192.168.1.5:5050, or [fd00::5]:5050")
     if pull.serve is None:
         return
+    yield from _listening("pull.serve", pull.serve.listen, pull.serve.allow)
+    if pull.serve.limit and _bytes(pull.serve.limit) <= 0:
+        yield _finding("pull.serve.limit", f"{pull.serve.limit!r} is no number of bytes a second", "such as 2M")
+
+
+def _metrics(metrics: MetricsSettings) -> Iterator[Finding]:
+    yield from _listening("metrics", metrics.listen, metrics.allow, may_be_loopback=True)
+
+
+def _listening(path: str, listen: str, allow: tuple[str, ...], *, may_be_loopback: bool = False) -> Iterator[Finding]:
+    """`may_be_loopback`: nobody needs to be named who may ask there."""
+    from dom0.registry.listening import read_address, read_networks  # few projects have one
+
+    is_loopback = False
     try:
-        ip_address(read_address(pull.serve.listen)[0])
+        address = ip_address(read_address(listen)[0])
+        is_loopback = may_be_loopback and address.is_loopback
     except ValueError:
         hint = "an address of this machine, as 192.168.1.5:5050, or 0.0.0.0:5050 for all that it has"
-        yield _finding("pull.serve.listen", f"{pull.serve.listen!r} is not ADDRESS:PORT", hint)
+        yield _finding(f"{path}.listen", f"{listen!r} is not ADDRESS:PORT", hint)
     hint = "addresses and networks of your machines, such as 192.168.1.0/24"
-    if not pull.serve.allow:
-        yield _finding("pull.serve.allow", "nobody may ask", hint)
-    for number, entry in enumerate(pull.serve.allow):
+    if not allow and not is_loopback:
+        yield _finding(f"{path}.allow", "nobody may ask", hint)
+    for number, entry in enumerate(allow):
         try:
             read_networks([entry])
         except ValueError:
-            yield _finding(f"pull.serve.allow.{number}", f"{entry!r} is neither an address nor a network", hint)
-    if pull.serve.limit and _bytes(pull.serve.limit) <= 0:
-        yield _finding("pull.serve.limit", f"{pull.serve.limit!r} is no number of bytes a second", "such as 2M")
+            yield _finding(f"{path}.allow.{number}", f"{entry!r} is neither an address nor a network", hint)
 
 
 def _bytes(size: str) -> int:

@@ -176,6 +176,13 @@ class Notify(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     mail_server: str = ""  # `HOST`, `HOST:PORT`
 
 
+class Metrics(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the machine's numbers are told (`x-dom0.metrics`)."""
+
+    listen: str  # `ADDRESS:PORT`
+    allow: tuple[str, ...] = ()  # addresses and networks that may ask there; (): a loopback address, so anybody
+
+
 class Desired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     project: str
     networks: tuple[NetworkSpec, ...] = ()
@@ -184,5 +191,6 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rollout: Rollout = Rollout()
     sharing: Sharing = Sharing()
     notify: Notify | None = None
+    metrics: Metrics | None = None
     adopted: dict[str, dict[str, str]] = {}  # ID of a container of Compose's -> the labels of ours (plan/adoption)
     shared: tuple[str, ...] = ()  # volumes and directories that containers of others may write too

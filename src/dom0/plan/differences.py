@@ -26,7 +26,7 @@ _FOLLOWS = {"name", "number", "image_id", "create", "files", "post_start", "reso
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """`before` and `after` are texts as in the Engine's API; "": it is not set, or there is no such thing."""
 
-    subject: str  # `service web`, `network default`, `volume data`, `rollout`, `pull`, `notify`
+    subject: str  # `service web`, `network default`, `volume data`, `rollout`, `pull`, `notify`, `metrics`
     key: str  # `HostConfig.Memory`, `Env.VERSION`; "" for all of the subject
     before: str
     after: str
@@ -70,6 +70,8 @@ def _subjects(desired: Desired) -> dict[str, dict[str, str]]:
     found["pull"] = _flat(msgspec.to_builtins(desired.sharing), "", set())
     if desired.notify is not None:
         found["notify"] = _flat(msgspec.to_builtins(desired.notify), "", set())
+    if desired.metrics is not None:
+        found["metrics"] = _flat(msgspec.to_builtins(desired.metrics), "", set())
     return found
 
 
