@@ -17,6 +17,7 @@ from dom0.agent.api import serve
 from dom0.agent.boot import BootNotes
 from dom0.agent.image_server import ImageServer
 from dom0.agent.journal import Journal
+from dom0.agent.logins import Logins
 from dom0.agent.machine import Machine
 from dom0.agent.metrics_server import MetricsServer
 from dom0.agent.notify import Notifier
@@ -31,7 +32,7 @@ from dom0.engine.docker import DockerEngine
 from dom0.engine.protocol import Engine
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable, NotFound
 from dom0.host import boot_record, contract, launcher
-from dom0.names import FARM_FILE, etc_directory, run_directory, state_directory
+from dom0.names import FARM_FILE, SSHD, etc_directory, run_directory, state_directory
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,14 @@ async def _serve(engine: Engine) -> None:
         return await asyncio.to_thread(lambda: metrics.render(*found, vitals.look(data)))
 
     metrics_server = MetricsServer(changed, lambda: machine.metrics, numbers)
+    logins = Logins(
+        engine,
+        STATE,
+        journal,
+        changed,
+        container=lambda: machine.container_ids.get(SSHD),
+        keys=machine.ssh_keys,
+    )
     with contextlib.suppress(Dom0Error):
         if may_be_handed_over and await handover.is_at_work(engine):
             machine.begin_handover()
@@ -122,6 +131,7 @@ async def _serve(engine: Engine) -> None:
             _end_when_ended(engine, machine, own),
             image_server.run(),
             metrics_server.run(),
+            logins.run(),
         ]
         if not own.is_guest:
             watches.append(_follow_farm(engine, RoleRunner(engine, machine, own, give_way)))

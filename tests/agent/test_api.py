@@ -114,7 +114,7 @@ def test_a_difference_is_of_a_file_that_was_named(rig: Rig, target: str) -> None
         async with client.ask("GET", target) as answer:
             refusal = await document(answer)
             assert answer.status == 400
-            assert refusal["message"].startswith("/v1/files/diff: Object "), refusal
+            assert refusal["message"].startswith("/v1/files/diff: "), refusal
 
     converse(rig, talk)
 

@@ -70,7 +70,7 @@ EVENTS = {"command": 3, "container-exited": 1}
 def read(text: bytes) -> dict[str, list[Sample]]:
     """By the names that a query has."""
     found: dict[str, list[Sample]] = {}
-    for family in text_string_to_metric_families(text.decode()):
+    for family in text_string_to_metric_families(text.decode()):  # type: ignore[no-untyped-call]
         found.setdefault(queried(family.name, family.type), [])
         for sample in family.samples:
             found.setdefault(sample.name, []).append(sample)

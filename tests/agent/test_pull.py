@@ -29,12 +29,16 @@ class Audience:
     def __init__(self) -> None:
         self.said: list[str] = []
         self.shown: list[tuple[PullStatus, ...]] = []
+        self.noted: list[tuple[str, str, str, str]] = []
 
     def say(self, text: str) -> None:
         self.said.append(text)
 
     def show(self, pulls: tuple[PullStatus, ...]) -> None:
         self.shown.append(pulls)
+
+    def note(self, kind: str, subject: str, text: str, reason: str = "") -> None:
+        self.noted.append((kind, subject, text, reason))
 
 
 class InScope(FakeEngine):
@@ -98,6 +102,40 @@ async def test_in_a_scope_the_engine_of_the_machine_around_it_pulls() -> None:
     async with pulling(engine, BOX, Audience()) as pull:
         await pull(need("redis:7"), False)
     assert "redis:7" in {tag for image in await engine.images() for tag in image.tags}
+
+
+async def test_a_pull_is_an_event_when_it_begins_and_when_it_ends() -> None:
+    engine, audience = InScope(FakeDocker()), Audience()
+    engine.docker.images.registry["redis:7"] = Image(id=image_id("redis"), tags=("redis:7",))
+    async with pulling(engine, BOX, audience) as pull:
+        await pull(need("redis:7"), False)
+        with pytest.raises(GaveUp):
+            await _pull_offline(audience)
+        asked = asyncio.create_task(_pull_mute(audience))
+        await asyncio.sleep(1.0)  # of virtual time
+        asked.cancel()
+        await asyncio.wait([asked])
+    assert [(kind, subject) for kind, subject, _, _ in audience.noted] == [
+        *(("pull-begun", "redis:7"), ("pull-done", "redis:7")),
+        *(("pull-begun", "redis:7"), ("pull-failed", "redis:7")),
+        *(("pull-begun", "redis:7"), ("pull-failed", "redis:7")),
+    ]
+    texts, reasons = [text for _, _, text, _ in audience.noted], [reason for *_, reason in audience.noted]
+    assert texts[0] == "pull redis:7"
+    assert texts[1].startswith("pulled redis:7: 0 MB came in ")
+    assert texts[3].startswith("no pull of redis:7: 0 MB came in ")
+    assert "no route" in reasons[3]
+    assert reasons[5] == "it was ended"
+
+
+async def _pull_offline(audience: Audience) -> None:
+    async with pulling(Offline(FakeDocker()), BOX, audience) as pull:
+        await pull(need("redis:7"), True)
+
+
+async def _pull_mute(audience: Audience) -> None:
+    async with pulling(Mute(FakeDocker()), BOX, audience) as pull:
+        await pull(need("redis:7"), False)
 
 
 async def test_in_a_scope_what_comes_slowly_is_not_given_up_for_a_copy_that_is_here() -> None:

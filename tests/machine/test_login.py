@@ -135,6 +135,23 @@ def test_the_key_lets_in_and_the_user_owns_its_home(client: Client) -> None:
     assert said.stdout.splitlines() == ["dom0", "1000", "/home/dom0", "dom0", "boxhost"], said
 
 
+def test_who_has_come_in_is_an_event(client: Client) -> None:
+    assert client.run("true").code == 0
+    listed = client.machine.host.run(["ssh-keygen", "-l", "-f", str(client.directory / "key.pub")]).stdout
+    fingerprint = listed.split()[1]
+
+    def logins() -> list[str]:
+        said = client.machine.dom0("events").stdout.splitlines()
+        return [line for line in said if f"login of dom0 with the key test-key (ED25519 {fingerprint})" in line]
+
+    before = len(client.machine.until(logins))
+    assert "  by ssh from 172." in logins()[-1]
+    assert client.run("true", key="stranger").code == 255
+    assert client.run("true", user="root").code == 255
+    assert "stranger" not in client.machine.dom0("events").stdout
+    assert len(logins()) >= before
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -51,6 +51,10 @@ class Kind(StrEnum):
     HANDOVER_FAILED = "handover-failed"
     FILE_CONFLICT = "file-conflict"
     REWIRED = "rewired"
+    PULL_BEGUN = "pull-begun"
+    PULL_DONE = "pull-done"
+    PULL_FAILED = "pull-failed"
+    LOGIN = "login"  # by ssh
     NOTIFIED = "notified"  # a person, by x-dom0.notify
     NOTIFY_FAILED = "notify-failed"
     DOWN = "down"

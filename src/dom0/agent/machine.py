@@ -65,7 +65,8 @@ from dom0.images import names
 from dom0.names import ROOT, short_id
 from dom0.plan.actual import Actual
 from dom0.plan.adoption import carry_over
-from dom0.plan.desired import Metrics, Notify, Sharing
+from dom0.plan.builtins import SSH_STATE
+from dom0.plan.desired import Metrics, Notify, Role, Sharing
 from dom0.plan.differences import Difference, compare
 from dom0.plan.hooks import has_post_start
 from dom0.plan.memory import Memory, cleared
@@ -123,7 +124,7 @@ class Machine:
         self._problem_sources = problem_sources
         self._sharing_status = sharing_status
         self._clock = clock or SystemClock()
-        self._board = Board(changed)
+        self._board = Board(changed, journal.note)
         self._notes = LoopNotes(journal)
         self._background = Background()
         self._loop = Reconciler(
@@ -536,6 +537,15 @@ class Machine:
     def metrics(self) -> Metrics | None:
         generation = self._current.generation
         return generation.desired.metrics if generation else None
+
+    def ssh_keys(self) -> list[str]:
+        """Lines of authorized_keys: the project's, and those that were let in by `dom0 ssh add`."""
+        generation = self._current.generation
+        slots = generation.desired.slots if generation else ()
+        texts = [file.content for slot in slots if slot.role is Role.SSHD for file in slot.files]
+        with contextlib.suppress(OSError):
+            texts.append(Path(SSH_STATE, "authorized_keys").read_bytes())
+        return [line for text in texts for line in text.decode(errors="replace").splitlines()]
 
     @property
     def container_ids(self) -> Mapping[str, str]:

@@ -70,8 +70,7 @@ def _of_vitals(vitals: Vitals) -> Iterator[Family]:
     left = {one.path: one.available for one in vitals.file_systems}
     yield _each("dom0_machine_filesystem_available_bytes", "gauge", "What is left there.", "path", left)
     yield _one("dom0_agent_resident_memory_bytes", "Memory of the agent.", vitals.own_memory)
-    agent = [({}, vitals.own_processor)]
-    yield Family("dom0_agent_cpu_seconds", "counter", "Processor time of the agent.", agent)
+    yield Family("dom0_agent_cpu_seconds", "counter", "Processor time of the agent.", [({}, vitals.own_processor)])
 
 
 def _of_services(services: Sequence[ServiceStatus]) -> Iterator[Family]:

@@ -66,9 +66,10 @@ class Follower:
 
 
 class Board:
-    """`changed` hears of pulls, which are nowhere else."""
+    """`changed` hears of pulls, which are nowhere else; `note` is the journal's."""
 
-    def __init__(self, changed: Changes) -> None:
+    def __init__(self, changed: Changes, note: Callable[..., None] = lambda *_: None) -> None:
+        self.note = note
         self.pulls: tuple[PullStatus, ...] = ()
         self._followers: set[Follower] = set()
         self._changed = changed

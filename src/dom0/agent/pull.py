@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec.structs import replace
 
 from dom0 import sizes, times
+from dom0.agent.events import Kind
 from dom0.agent.status import PullStatus
 from dom0.compose.model import Project
 from dom0.compose.x_dom0 import PullSettings
@@ -50,6 +51,9 @@ class Audience(Protocol):
 
     def show(self, pulls: tuple[PullStatus, ...]) -> None:
         """What is pulled now; told again and again."""
+
+    def note(self, kind: str, subject: str, text: str, reason: str = "") -> None:
+        """For the journal of the machine."""
 
 
 @asynccontextmanager
@@ -155,7 +159,7 @@ class _Pulls:
             if has_copy and reference.registry in self._silent:
                 raise GaveUp(f"{reference.registry}: nothing came of it a moment ago")
             try:
-                with self._metered(need.ref) as meter:
+                with self._metered(need.ref) as meter, self._noted(need.ref, meter):
                     if is_in_one((await self._engine.info()).labels):  # the machine around it pulls
                         if keys_of(self._project, reference):
                             raise Final(f"{need.ref}: in a scope nobody can see whether it is signed")
@@ -178,6 +182,24 @@ class _Pulls:
         finally:
             del self._meters[image]
             self._show()
+
+    @contextmanager
+    def _noted(self, image: str, meter: Meter) -> Iterator[None]:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+
+        def so_far() -> str:
+            drops = f", {meter.drops} requests cut off" if meter.drops else ""
+            return f"{image}: {sizes.rounded(meter.received)} came in {times.ago(clock() - began)}{drops}"
+
+        self._audience.note(Kind.PULL_BEGUN, image, f"pull {image}")
+        try:
+            yield
+        except (Dom0Error, OSError, asyncio.CancelledError) as error:
+            why = "it was ended" if isinstance(error, asyncio.CancelledError) else str(error)
+            self._audience.note(Kind.PULL_FAILED, image, f"no pull of {so_far()}", why)
+            raise
+        self._audience.note(Kind.PULL_DONE, image, f"pulled {so_far()}")
 
     async def _fetch(self, need: ImageNeed, reference: Reference, terms: Terms, meter: Meter) -> None:
         from dom0.images.pull import platform_of, pull

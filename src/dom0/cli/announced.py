@@ -31,6 +31,7 @@ class Heard:
 
     def __init__(self, audience: Audience, tell: Callable[[tuple[PullStatus, ...]], None]) -> None:
         self.say = audience.say
+        self.note = audience.note
         self._show = audience.show
         self._tell = tell
 

@@ -33,6 +33,9 @@ class Report:
         if pulls != self.pulls:
             self.tell(Progress(pulls=pulls))
 
+    def note(self, kind: str, subject: str, text: str, reason: str = "") -> None:
+        """A command has no journal."""
+
     def aside(self, text: str) -> None:
         """For people only: for programs the line with the outcome is the last one."""
         if not self._as_json:
