@@ -11,7 +11,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from dom0.agent import disks, handover, metrics, source, vitals
+from dom0.agent import disks, handover, source
 from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.api import serve
 from dom0.agent.boot import BootNotes
@@ -67,7 +67,7 @@ async def _serve(engine: Engine) -> None:
     changed, readiness = Changes(), Readiness()
     ambassadors, scopes = Ambassadors(engine, readiness, changed), Scopes()
     journal = Journal(STATE, now=time.time)
-    data = (STATE, Path(f"{vitals.HOST_ROOT}{info.root_dir}"))
+    data = (STATE, Path(f"/proc/1/root{info.root_dir}"))
     give_way = partial(handover.hand_over, engine, say=log.info)
     machine = Machine(
         engine,
@@ -96,6 +96,8 @@ async def _serve(engine: Engine) -> None:
     image_server = ImageServer(changed, lambda: machine.sharing, mirrors=info.mirrors, is_guest=own.is_guest)
 
     async def numbers() -> bytes:
+        from dom0.agent import metrics, vitals  # which few machines are asked for
+
         found = machine.status(), ambassadors.status(), dict(journal.noted)
         return await asyncio.to_thread(lambda: metrics.render(*found, vitals.look(data)))
 

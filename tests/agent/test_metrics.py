@@ -23,8 +23,8 @@ from prometheus_client.samples import Sample
 
 from dom0.agent import metrics_server, vitals
 from dom0.agent.ambassador_status import AmbassadorStatus
-from dom0.agent.metrics import CONTENT_TYPE, render
-from dom0.agent.metrics_server import MetricsServer
+from dom0.agent.metrics import render
+from dom0.agent.metrics_server import CONTENT_TYPE, MetricsServer
 from dom0.agent.progress import Changes
 from dom0.agent.status import BackupStatus, Phase, PullStatus, Status
 from dom0.agent.vitals import FileSystem, Vitals

@@ -16,7 +16,6 @@ from dom0.agent.status import Outcome, ServiceStatus, Status
 from dom0.agent.vitals import Vitals
 from dom0.printable import printable
 
-CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 UNITS = ("bytes", "seconds")  # a name that ends with one has it
 SUFFIXES = {"counter": "_total", "info": "_info"}
 UNDECIDED = (Outcome.PENDING, Outcome.TRIAL)

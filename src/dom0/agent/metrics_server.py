@@ -13,7 +13,6 @@ import time
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 
-from dom0.agent.metrics import CONTENT_TYPE
 from dom0.agent.progress import Changes
 from dom0.health import Problem, Severity
 from dom0.http import server
@@ -21,6 +20,7 @@ from dom0.http.server import Request, Response
 from dom0.http.web_pages import LOOPBACK, check_request
 from dom0.plan.desired import Metrics
 
+CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds until one that cannot be listened at is tried again
 MOST = 16  # connections at once
 UNREAD = 30.0  # seconds
