@@ -70,6 +70,12 @@ def pull_directory() -> Path:
     return (Path(home) if home else Path.home() / ".local" / "state") / "dom0" / "pull"
 
 
+def cache_directory() -> Path:
+    """What is made again where it is missing; each user has one."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "dom0"
+
+
 def etc_directory() -> Path:
     return _directory("DOM0_ETC", ETC)
 

@@ -33,6 +33,7 @@ class TreeEntry(NamedTuple):
     mode: int
     uid: int
     gid: int
+    found: os.stat_result
 
 
 def entries(root: Path, ignored: Ignored = lambda name: False, *, prune: bool = True) -> Iterator[TreeEntry]:
@@ -95,7 +96,7 @@ def named(name: str, path: Path, ignored: Ignored, *, prune: bool = True) -> Ite
 
 
 def _entry(name: str, path: str, kind: str, found: os.stat_result) -> TreeEntry:
-    return TreeEntry(name, path, kind, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
+    return TreeEntry(name, path, kind, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, found)
 
 
 def file_entry(name: str, path: Path) -> TreeEntry:

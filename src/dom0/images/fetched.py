@@ -16,7 +16,7 @@ from pathlib import Path
 from dom0 import flock, temporary
 from dom0.errors import Dom0Error
 from dom0.images.recipe import data
-from dom0.names import BASE_IMAGE
+from dom0.names import BASE_IMAGE, cache_directory
 from dom0.run import capture, sync
 
 _PAUSE = 0.2  # seconds between two tries to get a lock
@@ -100,8 +100,3 @@ async def lock(name: str, on_wait: Callable[[], None]) -> AsyncIterator[None]:
             waits = True
             await asyncio.sleep(_PAUSE)
         yield
-
-
-def cache_directory() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "dom0"

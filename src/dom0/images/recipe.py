@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from dom0.images.contents import TreeEntry, digest, entries
-from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ROOTFS_IMAGE
+from dom0.images.digest_cache import remembered
+from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ROOTFS_IMAGE, cache_directory
 from dom0.package_data import PACKAGE, find
 
 EPOCH = 1767225600  # 2026-01-01: the time of files and images, so that builds are reproducible
@@ -71,11 +73,19 @@ def rootfs_inputs() -> str:
     return digest(entries(data(ROOTFS_IMAGE)), text=f"{EPOCH} {os.uname().machine}\n{told}\n{code}")
 
 
-@functools.cache  # a command asks half a dozen times, and each answer reads all of the package
+@functools.cache  # a command asks half a dozen times, and each answer looks at all of the package
 def base_inputs() -> str:
     """Digest of what dom0-base is made from; inside a dom0-base image the one that image was made from."""
     if BAKED.exists():
         return BAKED.read_text().strip()
+    files = [*agent_files(), *entries(data(ROOTFS_IMAGE)), *entries(examples())]
+    for image in (BASE_IMAGE, AMBASSADOR_IMAGE):
+        files += entries(data(image), _is_byte_code)
+    told = "\n".join((os.uname().machine, *_source_texts()))
+    return remembered(cache_directory() / "base-inputs", files, _read_base_inputs, text=told, now=time.time_ns())
+
+
+def _read_base_inputs() -> str:
     recipe = digest(entries(data(BASE_IMAGE), _is_byte_code), text=digest(entries(examples())))
     return digest(agent_files(), text=f"{rootfs_inputs()} {recipe} {ambassador_inputs()}")
 
