@@ -1,13 +1,14 @@
 """Whether the machine is already what `dom0 up` would make of a project. Asks agent and Engine, changes nothing.
 
 Loads neither click nor msgspec, because this is most often all that `dom0 up` has to do (see fastpath.py): of the two
-answers it reads the few values that it compares.
+answers it reads the few values that it compares. What reads a project is loaded while both answer.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +17,6 @@ from dom0.cli import quick_engine
 from dom0.cli.places import agent_socket, is_here
 from dom0.errors import UsageError
 from dom0.http import blocking
-from dom0.images import fingerprint
-from dom0.images.recipe import base_inputs
 from dom0.names import state_directory
 
 PROJECT_FILES = (
@@ -25,6 +24,7 @@ PROJECT_FILES = (
     *("Dockerfile.dom0", "Dockerfile"),
 )
 IN_PLACE = "in-place.json"  # agent/in_place.py, which loads msgspec
+IMAGES = "/images/json"
 ANSWER_WITHIN = 30.0  # seconds; a small machine that has just been switched on has much to do
 
 
@@ -77,7 +77,10 @@ def look(project: Path, tag: str) -> tuple[Unchanged | None, str | None]:
             return unknown
         connection = blocking.connect(str(agent_socket()))
         blocking.send(connection, "GET", "/v1/status", timeout=ANSWER_WITHIN)
-        base_inputs()  # reads all of the package, while the agent answers
+        asked = quick_engine.send(IMAGES, "GET")
+        from dom0.images import fingerprint, recipe  # noqa: F401 -- also what `is_current` loads: both answer meanwhile
+
+        recipe.base_inputs()  # looks at all of the package
         with blocking.answer(connection) as answer:
             status = json.loads(answer.read()) if answer.status == blocking.OK else {}
         generation = status.get("generation") or {}
@@ -88,7 +91,7 @@ def look(project: Path, tag: str) -> tuple[Unchanged | None, str | None]:
         used = {service["image"]: service["image_id"] for service in status["services"]}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):  # none runs here, or of another version
         return unknown
-    images = tagged_images()
+    images = tagged_images(asked)
     if tag not in images or not images[tag].id == generation["dom0_image"] == running:
         return unknown
     if any(images[ref].id != image_id for ref, image_id in used.items() if ref in images):
@@ -101,6 +104,8 @@ def is_current(project: Path, tag: str, images: Images) -> bool:
 
     Raises ProjectError.
     """
+    from dom0.images import fingerprint  # most often `look` has loaded it
+
     if tag not in images:
         return False
     labels = images[tag].labels
@@ -124,11 +129,11 @@ def taken_over_from(directory: Path) -> Collection[str]:
     return {name for name, place in places.items() if os.path.realpath(place) == str(directory)}
 
 
-def tagged_images() -> Images:
-    """Raises EngineError."""
+def tagged_images(asked: socket.socket | None = None) -> Images:
+    """`asked`: where the Engine has been asked for them. Raises EngineError."""
     found = {}
     try:
-        for row in json.loads(quick_engine.ask("/images/json") or b""):
+        for row in json.loads(quick_engine.read(asked or quick_engine.send(IMAGES, "GET"), IMAGES) or b""):
             image = ListedImage(row["Id"], row.get("Labels") or {}, tuple(row.get("RepoTags") or ()))
             for tag in image.tags:
                 found[tag] = found[tag.removesuffix(":latest")] = image
