@@ -112,6 +112,32 @@ def test_a_farm_is_made_where_nothing_is(dom0: RunCommand, tmp_path: Path) -> No
     assert list((tmp_path / "Attic!").iterdir()) == []
 
 
+def test_a_node_that_cannot_be_reached_is_refused_with_what_to_do(
+    dom0: RunCommand, environment: dict[str, str], farm: Path, tmp_path: Path
+) -> None:
+    joined, inside = environment | {"DOM0_STATE": str(tmp_path / "n")}, ("--dir", str(farm))
+    with started(environment, "serve", *inside, "--json") as server:
+        with started(joined, "join", json.loads(line(server))["join"]) as joining:
+            code = line(joining, "stderr").partition(":")[0].removeprefix("code ")
+            joining.kill()
+        assert dom0("farm", "approve", code, "--as", "nas", "--role", "hello", *inside).code == 0
+        early = dom0("farm", "exec", *inside, "nas", "--", "true")
+        assert (early.code, early.stderr.splitlines()[0]) == (
+            1,
+            "dom0: nas: is approved, and has not asked yet what it is to run",
+        )
+        unknown = dom0("farm", "logs", *inside, "nsa")
+        assert (unknown.code, "did you mean nas?" in unknown.stderr) == (2, True)
+        server.kill()
+        server.wait(20)
+    gone = dom0("-H", "nas", "status", env={"DOM0_FARM": str(farm)})
+    assert (gone.code, "the server of attic does not run on this machine" in gone.stderr) == (1, True)
+    nowhere = dom0("-H", "nas", "status")
+    assert (nowhere.code, "DOM0_FARM=DIR dom0 -H NODE" in nowhere.stderr) == (2, True)
+    nothing = dom0("farm", "exec", *inside, "nas", "--")
+    assert (nothing.code, "COMMAND is missing" in nothing.stderr) == (2, True)
+
+
 def test_people_pause_roles_and_drain_nodes_while_no_server_runs(
     dom0: RunCommand, environment: dict[str, str], farm: Path, tmp_path: Path
 ) -> None:

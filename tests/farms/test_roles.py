@@ -6,19 +6,24 @@ dom0-base than the roles.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dom0.run import Output
 from dom0.testing import chain
 from dom0.testing.hosts import CONTAINERD_STORE, OWN_STORE, Host, Switch
-from dom0.testing.machines import Machine
+from dom0.testing.machines import DOM0, Machine
 from dom0.testing.namespaces import Child
 
 pytestmark = [pytest.mark.engine, pytest.mark.chain]
@@ -43,6 +48,7 @@ name: box
 services:
   store:
     image: busybox:test
+    hostname: store
     command: ["sleep", "1000"]
     stop_grace_period: 1s
 """
@@ -101,6 +107,10 @@ class Farm:
 
     def command(self, *arguments: str, check: bool = True) -> Any:
         return self.machine.dom0("farm", *arguments, "--dir", str(self.path), check=check)
+
+    def reach(self, *arguments: str, check: bool = False, stdin: bytes = b"") -> Output:
+        """In the farm's directory, as who serves it."""
+        return self.machine.host.run([*DOM0, *arguments], cwd=self.path, stdin=stdin, check=check)
 
     def ask(self, *arguments: str) -> Any:
         return json.loads(self.command(*arguments, "--json").stdout)
@@ -161,6 +171,35 @@ def test_each_node_runs_its_role(farm: Farm) -> None:
     assert plain(farm.command("status").stdout) <= plain(PAGE)
     assert farm.nodes["one"].output("box-web-1") == "first secret\n"
     assert farm.nodes["two"].containers()["box-store-1"] == "running"
+
+
+def test_nodes_are_reached_from_the_servers_machine(farm: Farm) -> None:
+    shown = [line for line in PAGE.partition("$ cd attic\n")[2].partition("```")[0].splitlines() if line]
+    while shown:
+        command = shlex.split(shown.pop(0).removeprefix("$ dom0 "))
+        printed = [shown.pop(0) for _ in range(len(shown)) if not shown[0].startswith("$ ")]
+        assert farm.reach(*command, check=True).stdout.splitlines() == printed
+
+
+def test_input_output_and_exit_code_of_a_command_on_a_node_are_its_own(farm: Farm) -> None:
+    much = os.urandom(3 << 19)
+    said = farm.reach("farm", "exec", "two", "--", "sh", "-c", "sha256sum; echo done >&2; exit 7", stdin=much)
+    assert (said.code, said.stdout.split()[0], said.stderr) == (7, hashlib.sha256(much).hexdigest(), "done\n")
+    assert farm.reach("-H", "two", "exec", "store", "cat", stdin=b"through").stdout == "through"
+    status = json.loads(farm.reach("-H", "two", "status", "--json", check=True).stdout)
+    assert [one["service"] for one in status["services"]] == ["store"]
+    unknown = farm.reach("-H", "tow", "status")
+    assert (unknown.code, "did you mean two?" in unknown.stderr) == (2, True)
+
+
+def test_logs_of_a_node_are_followed_until_ctrl_c(farm: Farm) -> None:
+    argv = [*DOM0, "farm", "logs", "--follow", "one"]
+    following = farm.machine.host.popen(argv, cwd=farm.path, stdout=subprocess.PIPE)
+    assert following.stdout is not None
+    with following.stdout:
+        assert following.stdout.readline() == b"web-1  | first secret\n"
+        following.send_signal(signal.SIGINT)
+        assert following.wait(60) == 130
 
 
 def test_a_second_up_without_a_change_makes_no_revision(farm: Farm) -> None:

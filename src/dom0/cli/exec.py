@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import click
 
@@ -13,24 +15,45 @@ from dom0.names import ROOT
 from dom0.plan import labels
 from dom0.run import become
 
+_OPTIONS = (
+    click.option("-i", "--interactive", is_flag=True, help="Standard input stays attached; always so unless detached."),
+    click.option("-t", "--tty", is_flag=True, help="Allocate a terminal; default: if the caller has one."),
+    click.option("-T", "--no-tty", is_flag=True, help="Allocate none."),
+    click.option("-d", "--detach", is_flag=True, help="Leave the command in the background."),
+    click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="As docker exec."),
+    click.option("-u", "--user", metavar="USER", help="As docker exec."),
+    click.option("-w", "--workdir", metavar="DIR", help="As docker exec."),
+    click.option("--privileged", is_flag=True, help="As docker exec."),
+)
+
+
+def with_options(of: Callable[..., None]) -> Callable[..., None]:
+    """Those that `become_docker` takes."""
+    for option in reversed(_OPTIONS):
+        of = option(of)
+    return of
+
 
 @click.command(name="exec", context_settings={"allow_interspersed_args": False})
-@click.option("-i", "--interactive", is_flag=True, help="Standard input stays attached; always so unless detached.")
-@click.option("-t", "--tty", is_flag=True, help="Allocate a terminal; default: if the caller has one.")
-@click.option("-T", "--no-tty", is_flag=True, help="Allocate none.")
-@click.option("-d", "--detach", is_flag=True, help="Leave the command in the background.")
-@click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="As docker exec.")
-@click.option("-u", "--user", metavar="USER", help="As docker exec.")
-@click.option("-w", "--workdir", metavar="DIR", help="As docker exec.")
-@click.option("--privileged", is_flag=True, help="As docker exec.")
+@with_options
 @click.option(
     "--index", type=click.IntRange(min=1), metavar="N", help="Which container of the service, if it has several."
 )
 @click.argument("service", shell_complete=completion.services)
 @click.argument("arguments", metavar="COMMAND [ARG]...", nargs=-1, required=True, type=click.UNPROCESSED)
-def command(
-    service: str,
+def command(service: str, arguments: tuple[str, ...], index: int | None, **given: Any) -> None:
+    """Run a command in a running container of SERVICE; `dom0` is the root container itself.
+
+    $ dom0 exec redis redis-cli ping
+    $ dom0 exec --index 2 web sh
+    """
+    become_docker(find_container(service, index), arguments, **given)
+
+
+def become_docker(
+    container: str,
     arguments: tuple[str, ...],
+    *,
     interactive: bool,
     tty: bool,
     no_tty: bool,
@@ -39,13 +62,8 @@ def command(
     user: str | None,
     workdir: str | None,
     privileged: bool,
-    index: int | None,
-) -> None:
-    """Run a command in a running container of SERVICE; `dom0` is the root container itself.
-
-    $ dom0 exec redis redis-cli ping
-    $ dom0 exec --index 2 web sh
-    """
+) -> NoReturn:
+    """Raises CommandFailed if it cannot start."""
     argv = ["docker", "exec", "--detach" if detach else "--interactive"]
     if tty or (not no_tty and not detach and sys.stdin.isatty() and sys.stdout.isatty()):
         argv.append("--tty")
@@ -56,7 +74,7 @@ def command(
         argv += ["--workdir", workdir]
     if privileged:
         argv.append("--privileged")
-    become([*argv, find_container(service, index), *arguments])
+    become([*argv, container, *arguments])
 
 
 def find_container(service: str, index: int | None) -> str:

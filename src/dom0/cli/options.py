@@ -22,7 +22,8 @@ def complete(command: click.Command, *, hidden: bool = True) -> None:
         click.Option(
             ["-H", "--host"],
             metavar="URL",
-            help="Docker Engine to use, as DOCKER_HOST: unix:///path, tcp://host:port or ssh://user@host.",
+            help="Docker Engine to use, as DOCKER_HOST: unix:///path, tcp://host:port or ssh://user@host; or a NODE of "
+            "the farm that is here, or in DOM0_FARM.",
             **said,
         ),
         click.Option(["-q", "--quiet"], is_flag=True, help="Print results and errors only.", **said),
@@ -50,6 +51,10 @@ def parse_time(text: str) -> float:
 def _apply(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
     match parameter.name:
         case "host" if value is not None:
+            if value and "://" not in value and not ctx.resilient_parsing:
+                from dom0.cli.farms.reach import engine_of  # a farm, which few commands are about
+
+                value = engine_of(value)
             os.environ["DOCKER_HOST"] = value  # so that docker, buildx and compose below us ask the same Engine
         case "quiet" if value:
             ctx.meta[terminal.QUIET] = True

@@ -10,6 +10,7 @@ killed at any moment.
     state/current.json         the number of the current one
     state/blobs/               what their images and private files are made of, by digest
     state/reports/             what each node said last, by the key that it has in nodes.json
+    state/reach                while it is served: where commands reach nodes (`calls`), on the server's machine
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class FarmDirectory:
         self.path = path
         self.state = path / "state"
         self.server_pem = self.state / "server.pem"
+        self.reach = self.state / "reach"
         self._nodes = self.state / "nodes.json"
         self._rollout = self.state / "rollout.json"
         self._current = self.state / "current.json"

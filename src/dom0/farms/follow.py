@@ -26,7 +26,7 @@ from msgspec.structs import replace
 from dom0.durable import write_atomic
 from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, Final, Temporary
-from dom0.farms import join, pin, reboot
+from dom0.farms import calls, join, pin, reboot
 from dom0.farms.join import Membership
 from dom0.farms.peers import Nodes, giving, is_in_memory
 from dom0.farms.revisions import (
@@ -130,6 +130,7 @@ class _Follower:
         self._reported = asyncio.Event()
         self._said = ""
         self._gives: Gives | None = None
+        self._answering: set[asyncio.Task[None]] = set()
 
     @property
     def _report(self) -> Report:
@@ -159,8 +160,10 @@ class _Follower:
                 log.warning("farm: this machine is no node of %s any more; what it runs goes on", membership.farm)
                 await join.join(self._state, server, membership, log.info, patient=True)
             finally:
-                working.cancel()
-                await asyncio.gather(working, return_exceptions=True)
+                ending = [working, *self._answering]
+                for task in ending:
+                    task.cancel()
+                await asyncio.gather(*ending, return_exceptions=True)
                 await origin.close()
 
     async def _begin_giving(self, stack: AsyncExitStack, origin: _Origin) -> Gives | None:
@@ -197,6 +200,11 @@ class _Follower:
                     task.cancel()
                 await asyncio.gather(asking, news, return_exceptions=True)
             self.note("")
+            for call in order.calls:
+                answering = asyncio.create_task(calls.answer(membership, call))
+                self._answering.add(answering)
+                answering.add_done_callback(self._answering.discard)
+            order = replace(order, calls=())
             pause = AGAIN
             well_since = (well_since or clock()) if self._runner.is_well else 0.0
             is_well = well_since > 0 and clock() - well_since >= WELL_FOR

@@ -122,14 +122,16 @@ class Orders:
                 self._has_news.set()
             self._words[key] = _Word(address, now, asyncio.get_running_loop().time(), gives)
 
-    async def wait(self, key: str, told: str, is_gone: Callable[[], bool]) -> Told | None:
-        """What the node is to run, as soon as it is not what it was `told`. None: it is no node."""
+    async def wait(self, key: str, told: str, is_enough: Callable[[], bool]) -> Told | None:
+        """What the node is to run, as soon as it is not what it was `told`, or it `is_enough`, which is asked at each
+        `wake` too. None: it is no node.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + WAIT
         changed = asyncio.Event()
         self._waiting.setdefault(key, set()).add(changed)
         try:
-            while (found := self._decided.told.get(key)) is not None and found.digest == told and not is_gone():
+            while (found := self._decided.told.get(key)) is not None and found.digest == told and not is_enough():
                 changed.clear()
                 if (left := until - loop.time()) <= 0:
                     break
@@ -141,6 +143,11 @@ class Orders:
             self._waiting[key].discard(changed)
             if not self._waiting[key]:
                 del self._waiting[key]
+
+    def wake(self, key: str) -> None:
+        """Have those that `wait` for this node look again."""
+        for changed in self._waiting.get(key, ()):
+            changed.set()
 
     def find_blob(self, key: str, digest: str) -> int | None:
         """Its size, if the node may have it."""
@@ -211,10 +218,9 @@ class Orders:
         for key in self._reports.keys() - after.told.keys():
             del self._reports[key]
             self._farm.put_report(key, None)
-        for key, waiting in self._waiting.items():
+        for key in self._waiting:
             if before.told.get(key) is not after.told.get(key):
-                for changed in waiting:
-                    changed.set()
+                self.wake(key)
 
     def _decide(self, seen: tuple[object, ...], monotonic: float) -> _Decision:
         """What is told is on the disk before anybody is told it. Raises Dom0Error."""

@@ -131,7 +131,8 @@ class FollowRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What a node is told: what to have on its disk, and what to run, as revision number `revision`; None: stay with
-    what it has. What has failed there it tries again in another `turn` only.
+    what it has. What has failed there it tries again in another `turn` only. `calls`: connections to its Engine that
+    are asked for now (`calls`).
     """
 
     farm: str
@@ -141,10 +142,13 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     turn: int = 0
     fetch: RoleContent | None = None
     run: RoleContent | None = None
+    calls: tuple[Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")], ...] = ()
 
     @property
     def digest(self) -> str:
-        return f"sha256:{hashlib.sha256(msgspec.json.encode(self)).hexdigest()}"
+        """Of what stays; a call is told once."""
+        told = {name: value for name, value in msgspec.structs.asdict(self).items() if name != "calls"}
+        return f"sha256:{hashlib.sha256(msgspec.json.encode(told)).hexdigest()}"
 
 
 def revise(known: Iterable[Revision], roles: Mapping[str, RoleContent], made: float) -> Revision:

@@ -8,6 +8,7 @@ POST /v1/peers    of a node -> Peers: which others it may ask for blobs of its r
 GET /v1/chunks/DIGEST  SHA-256 of each MiB of such a blob, one after the other: a node checks by it what others give
 GET /v1/blobs/DIGEST   what the images and private files of its own role are made of; a range of it, if one is asked for
 POST /v1/pre-reboot, /v1/steady-state    whether it may reboot (`lock`)
+POST /v1/calls/ID      a node's Engine, for a call that its order names: chunks both ways (`calls`)
 
 All that is decided is decided in `nodes` and `orders`, and on the disk before it is answered.
 """
@@ -28,9 +29,11 @@ from typing import Annotated, TypeVar
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 from dom0.errors import Dom0Error
-from dom0.farms import pin
+from dom0.farms import calls, pin
+from dom0.farms.calls import Calls
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.lock import FleetLock
 from dom0.farms.nodes import (
@@ -71,7 +74,8 @@ log = logging.getLogger(__name__)
 async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[None]:
     """Until the block ends. Raises Dom0Error, OSError."""
     orders = Orders(farm)
-    control, lock = _Control(farm, orders), FleetLock(farm)
+    asked = Calls(farm, orders)
+    control, lock = _Control(farm, orders, asked), FleetLock(farm)
     routes = {
         "POST /v1/hello": control.hello,
         "POST /v1/follow": control.follow,
@@ -80,6 +84,7 @@ async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[
         "GET /v1/blobs/{digest}": control.blob,
         "POST /v1/pre-reboot": lock.pre_reboot,
         "POST /v1/steady-state": lock.steady_state,
+        "POST /v1/calls/{call}": asked.answer,
     }
     tls = pin.of_server(farm.server_pem)
     most = MOST + MOST_OF_NODE * len(farm.nodes().nodes)
@@ -88,7 +93,10 @@ async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[
     async with asyncio.TaskGroup() as tasks:
         keeping = tasks.create_task(orders.keep())
         try:
-            async with server.serve(route(routes), listening, most=most, most_each=MOST_EACH, unread=UNREAD, tls=tls):
+            async with (
+                calls.reachable(farm, asked),
+                server.serve(route(routes), listening, most=most, most_each=MOST_EACH, unread=UNREAD, tls=tls),
+            ):
                 yield
         finally:
             keeping.cancel()
@@ -101,9 +109,10 @@ class Hello(Machine, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class _Control:
-    def __init__(self, farm: FarmDirectory, orders: Orders) -> None:
+    def __init__(self, farm: FarmDirectory, orders: Orders, asked: Calls) -> None:
         self._farm = farm
         self._orders = orders
+        self._calls = asked
         self._name = farm.settings().name
         self._pem = farm.server_pem.read_bytes()
         self._chunks: dict[str, asyncio.Task[bytes]] = {}  # by digest
@@ -134,15 +143,16 @@ class _Control:
         asked = await _read(request, FollowRequest)
         try:
             await self._orders.hear(key, asked.report, request.address, lambda: request.is_gone, asked.gives)
-            told = await self._orders.wait(key, asked.told, lambda: request.is_gone)
+            told = await self._orders.wait(key, asked.told, lambda: request.is_gone or self._calls.has(key))
         except Dom0Error as error:
             log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
             return refusal(503, "the farm's server has a problem: its log says which")
         if told is None:
             raise HttpError(403, "this machine is no node of the farm")
-        if told.digest == asked.told:
+        asked_for = () if request.is_gone else self._calls.take(key)
+        if told.digest == asked.told and not asked_for:
             return Response(status=server.NO_CONTENT)
-        return Response(msgspec.json.encode(told.order))
+        return Response(msgspec.json.encode(replace(told.order, calls=asked_for)))
 
     async def peers(self, request: Request) -> Response:
         key = _key(request)

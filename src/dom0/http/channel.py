@@ -72,7 +72,7 @@ class Channel:
         self._is_broken = False  # which is none
         self._asks_head = False  # of a client: whether the answer has no body, whatever it says
         self._has_ended = False  # the other end's bytes, all read
-        self.has_left = False  # see `leave`
+        self.has_left = False  # the hands of the server: see `leave`
         self.is_last = False  # of a server: whether the answer is to say that no other one follows
 
     @property
@@ -262,6 +262,13 @@ class Channel:
         """If the client sends its body only when it is told to."""
         if self._state.they_are_waiting_for_100_continue:
             await self.send(h11.InformationalResponse(status_code=100, headers=[]))
+
+    def keep_alive(self) -> None:
+        """Have a host that is gone noticed within two minutes, also where nothing is sent to it."""
+        connected = self._writer.get_extra_info("socket")
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (("IDLE", 60), ("INTVL", 15), ("CNT", 4)):
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_KEEP{option}"), value)
 
     def leave(self) -> tuple[bytes, Streams]:
         """The streams, which carry something else than HTTP from now on, and what has been read of that."""

@@ -89,13 +89,17 @@ class Request:
 
 
 class Response(msgspec.Struct, frozen=True):
-    """`body` is all of it, or pieces that come: as many bytes as a Content-Length in `headers` says."""
+    """`body` is all of it, or pieces that come: as many bytes as a Content-Length in `headers` says. `takes` gets the
+    connection once the head is sent, in place of a body: what is said on it from then on, in chunks and both ways, is
+    up to whoever has it, and so is its end. It is counted no more.
+    """
 
     body: bytes | AsyncGenerator[bytes] = b""
     status: int = 200
     content_type: str = JSON
     headers: tuple[tuple[str, str], ...] = ()
     closes: bool = False  # the connection
+    takes: Callable[[Channel], None] | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -223,7 +227,9 @@ class _Conversations:
         task.add_done_callback(lambda task: self._end(task, address))
 
     def _end(self, task: asyncio.Task[None], address: str) -> None:
-        self._tasks.pop(task).abort()
+        channel = self._tasks.pop(task)
+        if not channel.has_left:
+            channel.abort()
         self._each[address] -= 1
         if not self._each[address]:
             del self._each[address]
@@ -245,8 +251,9 @@ async def _converse(channel: Channel, handler: Handler, unread: float | None, tl
             await channel.encrypt(tls, within=HANDSHAKE)
         while await _exchange(channel, handler, unread) and channel.begin_next():
             pass
-        async with asyncio.timeout(unread):
-            await channel.close()
+        if not channel.has_left:
+            async with asyncio.timeout(unread):
+                await channel.close()
     except OSError:  # the client has gone, or says nothing
         pass
     except Exception:
@@ -264,6 +271,8 @@ async def _exchange(channel: Channel, handler: Handler, unread: float | None) ->
     except Malformed as error:
         if channel.owes_answer:
             await _send(channel, "", refusal(error.status, str(error)), unread)
+        return False
+    if channel.has_left:
         return False
     await channel.skip_rest(LINGER)
     return True
@@ -321,12 +330,18 @@ async def _send(channel: Channel, method: str, response: Response, unread: float
     headers = [*response.headers, *([("Connection", "close")] if response.closes else [])]
     if response.status != NO_CONTENT:
         headers.append(("Content-Type", response.content_type))
-        if isinstance(response.body, bytes):
+        if isinstance(response.body, bytes) and response.takes is None:
             headers.append(("Content-Length", str(len(response.body))))
     encoded = [
         (name.encode(), value.encode("latin-1")) for name, value in headers
     ]  # as they are read: some are passed on
     head = h11.Response(status_code=response.status, headers=encoded)
+    if response.takes is not None:
+        async with asyncio.timeout(unread):
+            await channel.send(head)
+        channel.has_left = True
+        response.takes(channel)
+        return
     if isinstance(response.body, bytes):
         data = h11.Data(b"" if method == "HEAD" else response.body)
         async with asyncio.timeout(unread):

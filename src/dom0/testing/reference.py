@@ -20,8 +20,8 @@ The `--help` of each command says the same: this page is made from it. Words and
 compose wherever they mean the same. How a command ends: [exit codes](exit-codes.md). What `--json` prints: the agent's
 [documents](api.md), or what the option says; what a command tells while it works goes to standard error then, where it
 is not the answer itself, and an error is [a document](exit-codes.md) too. Commands that hand over the terminal (`exec`,
-`dev`, `os run`), `completion`, `schema`, `web`, `image serve`, `socket serve`, `socket hold`, `disk format` and
-`disk adopt` have no `--json`.
+`farm exec`, `dev`, `os run`), `completion`, `schema`, `web`, `image serve`, `socket serve`, `socket hold`,
+`disk format` and `disk adopt` have no `--json`.
 
 Every command understands, before its name as in docker or after it:
 """
@@ -29,7 +29,8 @@ _FOOT = """\
 The machine is the one whose Engine is named: by `--host`, `DOCKER_HOST`, a docker context, else the one of this host.
 Where it is not this host's usual socket, the dom0 there is asked through it (`docker exec dom0`), so it has to be of
 this version. `ssh://` is as docker has it: each connection is `ssh HOST docker system dial-stdio`. `boot`,
-`install-host` and `ssh add` need files of the host, and refuse.
+`install-host` and `ssh add` need files of the host, and refuse. The name of a node of a farm stands for its Engine,
+[where the farm is served](../farm.md#reach-a-node-from-the-server): in the farm's directory, or with `DOM0_FARM`.
 
 A command that takes DIR uses the current directory if it is left out. `dom0 --version` prints the command's version.
 

@@ -8,12 +8,15 @@ import click
 
 from dom0.farms.directory import FarmDirectory
 
+VARIABLE = "DOM0_FARM"
+
 farm_option = click.option(
     "--dir",
     "farm",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
     default=".",
+    envvar=VARIABLE,
     callback=lambda _context, _option, path: FarmDirectory(path),
-    help="The farm's directory, default the current one.",
+    help="The farm's directory; default: that in DOM0_FARM, or the current one.",
 )
