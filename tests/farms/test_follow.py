@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import socket
@@ -15,7 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dom0.errors import Busy
+from dom0.errors import Busy, Temporary
 from dom0.farms import follow, join, lock, nodes, orders, pin, reboot, rollout, serve
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.follow import Kept
@@ -24,7 +25,8 @@ from dom0.farms.nodes import Machine, key_of
 from dom0.farms.peers import is_in_memory
 from dom0.farms.pin import Pin
 from dom0.farms.revisions import Blob, FarmImage, Report, Revision, RoleContent, RoleState
-from dom0.registry.manifest import OCI_MANIFEST
+from dom0.http.client import Client
+from dom0.registry.manifest import OCI_MANIFEST, Descriptor
 from dom0.testing.fake_docker import FakeDocker
 from dom0.testing.fake_engine import FakeEngine
 
@@ -271,6 +273,23 @@ async def test_a_server_that_is_gone_for_a_while_is_followed_when_it_is_back(
         await until(lambda: node.is_said(RoleState.GOOD, 2))
 
 
+async def test_a_server_that_has_another_address_is_followed_there_once_it_is_told(
+    farm: FarmDirectory, node: Node, port: int
+) -> None:
+    content = make_content(farm, "first")
+    node.agent.ends[content.image.config.digest] = ""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        elsewhere = Pin("127.0.0.1", free.getsockname()[1], pin.fingerprint(farm.server_pem))
+    async with serving(farm, elsewhere.port):
+        revise(farm, 1, content)
+        membership = join.prepare(node.state, elsewhere, leave=False)  # as dom0 farm join does
+        assert (await join.join(node.state, elsewhere, membership, lambda _said: None)).name == "nas"
+        await until(lambda: node.is_said(RoleState.GOOD, 1))
+    known = join.read(node.state)
+    assert known is not None
+    assert known.address == f"127.0.0.1:{elsewhere.port}"
+
+
 async def test_what_was_not_done_when_another_server_answered_is_done_for_the_right_one(
     farm: FarmDirectory, node: Node, port: int, tmp_path: Path
 ) -> None:
@@ -317,6 +336,32 @@ async def test_why_a_fetch_failed_is_not_said_of_one_that_has_come(farm: FarmDir
         node.start()
         await until(lambda: node.kept.reason == "")
     assert node.kept.state is RoleState.GOOD
+
+
+async def test_a_server_that_sends_without_end_is_heard_as_long_as_the_blob_is(farm: FarmDirectory, port: int) -> None:
+    async def without_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 206 X\r\nTransfer-Encoding: chunked\r\nContent-Range: bytes 0-9/10\r\n\r\n")
+            while True:
+                writer.write(b"3\r\nend\r\n")
+                await writer.drain()
+
+    server, tls = Pin("127.0.0.1", port, pin.fingerprint(farm.server_pem)), pin.of_server(farm.server_pem)
+    origin = follow._Origin(Client(lambda: pin.connect(server), "farm"), SECRET)
+    wanted, heard = Descriptor(media_type="", digest=f"sha256:{0:064}", size=10), bytearray()
+
+    async def fetch() -> None:
+        async with origin.blob("", wanted, 0, 10) as pieces:
+            async for piece in pieces:
+                heard.extend(piece)
+
+    listening = await asyncio.start_server(without_end, "127.0.0.1", port, reuse_port=True, ssl=tls)
+    async with asyncio.timeout(60), listening:
+        with pytest.raises(Temporary, match="sends more than was asked for"):
+            await fetch()
+        await origin.close()
+    assert len(heard) <= 10
 
 
 async def test_bytes_that_are_not_what_their_digest_says_reach_no_engine(

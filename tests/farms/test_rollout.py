@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from dom0.farms import rollout
+from dom0.farms import lock, rollout
 from dom0.farms.revisions import Blob, FarmImage, Report, Revision, RoleContent, RoleState
 from dom0.farms.rollout import FETCH_WITHIN, SILENT, TURN_WITHIN, Lock, NodeView, Rollout, Step, Target
 from dom0.farms.settings import FarmSettings, RoleSettings
@@ -435,6 +435,19 @@ def test_who_reboots_has_a_place_of_those_that_go_at_once() -> None:
     world.state = replace(world.state, locks=())
     world.run()
     assert len(world.at("two")) == 3
+
+
+def test_who_died_with_the_reboot_lock_keeps_its_place_until_a_person_takes_it_away() -> None:
+    world = settled()
+    world.state = replace(world.state, locks=(Lock(group="web", id="pi3", since=world.now),))
+    world.gone.add("pi3")
+    world.now += 86400
+    world.publish(2, web="two")
+    assert "pi3 has the reboot lock" in world.run().roles["web"]
+    assert world.at("two") == []
+    world.state, _ = lock.unlock(world.state, "pi3")
+    world.run()
+    assert world.at("two") == ["pi1", "pi2"]
 
 
 def test_who_is_no_node_has_a_place_too_whatever_it_calls_itself() -> None:

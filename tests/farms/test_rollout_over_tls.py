@@ -198,6 +198,19 @@ async def test_a_bad_revision_touches_one_node_until_somebody_says_what_to_do(se
     assert sorted(served.who_tried(second)) == ["pi1", "pi1", "pi1", "pi2", "pi3"]
 
 
+async def test_a_copy_of_a_node_is_that_node_and_in_nobody_elses_way(served: Served, tmp_path: Path) -> None:
+    """As of one whose disk was copied: two machines with one name."""
+    copied = served.nodes["pi1"].membership
+    join.keep(tmp_path / "copy", None, copied)
+    copy = NodeTask(tmp_path / "copy", served.at, served.bad)
+    living = asyncio.create_task(copy.live())
+    second = served.publish(2, "two")
+    await served.until(lambda: len(served.at_it(second)) == 3 and copy.report.content == second)
+    assert sorted(served.who_tried(second)) == ["pi1", "pi2", "pi3"]
+    assert [node.name for node in served.farm.nodes().nodes] == ["pi1", "pi2", "pi3"]
+    living.cancel()
+
+
 async def test_a_server_that_is_killed_in_the_middle_goes_on_where_it_was(served: Served) -> None:
     second = served.publish(2, "two")
     for _ in range(3):

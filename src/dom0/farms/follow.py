@@ -143,8 +143,8 @@ class _Follower:
         self._said = what
 
     async def serve(self, membership: Membership) -> None:
-        """Until another farm is joined, or this one says that we are no node, and then until we are. Raises Dom0Error,
-        OSError of the disk.
+        """Until another farm is joined, the server has another address, or it says that we are no node, and then until
+        we are. Raises Dom0Error, OSError of the disk.
         """
         server = pin.parse(f"{membership.address}:{membership.fingerprint}")
         client = Client(lambda: pin.connect(server), f"{server.host}:{server.port}")
@@ -179,7 +179,8 @@ class _Follower:
 
     async def _listen(self, client: Client, membership: Membership, working: asyncio.Task[None]) -> None:
         pause, well_since, clock = AGAIN, 0.0, asyncio.get_running_loop().time
-        while (kept := join.read(self._state)) is not None and kept.secret == membership.secret:
+        known = (membership.secret, membership.address)
+        while (kept := join.read(self._state)) is not None and (kept.secret, kept.address) == known:
             self._reported.clear()
             asking = asyncio.create_task(self._ask(client, membership.secret))
             news = asyncio.create_task(self._reported.wait())
