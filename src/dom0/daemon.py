@@ -98,8 +98,11 @@ async def _serve(engine: Engine) -> None:
     async def numbers() -> bytes:
         from dom0.agent import metrics, vitals  # which few machines are asked for
 
-        found = machine.status(), ambassadors.status(), dict(journal.noted)
-        return await asyncio.to_thread(lambda: metrics.render(*found, vitals.look(data)))
+        status = machine.status()
+        running = [one.container_id for one in status.services if one.started and not one.finished]
+        used = await vitals.usages(engine, running)
+        known = status, ambassadors.status(), dict(journal.noted)
+        return await asyncio.to_thread(lambda: metrics.render(*known, vitals.look(data), used))
 
     metrics_server = MetricsServer(changed, lambda: machine.metrics, numbers)
     logins = Logins(

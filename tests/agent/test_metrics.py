@@ -29,6 +29,7 @@ from dom0.agent.progress import Changes
 from dom0.agent.status import BackupStatus, Phase, PullStatus, Status
 from dom0.agent.vitals import FileSystem, Vitals
 from dom0.ambassador.messages import ListenerState
+from dom0.engine.values import Usage
 from dom0.plan.desired import Metrics
 from dom0.testing.fake_agent import make_service, make_status
 from dom0.testing.fake_talk import make_state
@@ -65,6 +66,7 @@ STATUS = make_status(
     pulls=(PullStatus(image="nginx", size=100, have=40, rate=0.0, left=None, drops=0),),
 )
 EVENTS = {"command": 3, "container-exited": 1}
+USAGES = {"c" * 64: Usage(memory=9 << 20, processor=2.5, received=300, sent=200)}
 
 
 def read(text: bytes) -> dict[str, list[Sample]]:
@@ -87,8 +89,10 @@ def value(found: dict[str, list[Sample]], name: str, **labels: str) -> float:
 
 
 def test_the_official_parser_reads_what_the_machine_is() -> None:
-    found = read(render(STATUS, AMBASSADORS, EVENTS, VITALS))
+    found = read(render(STATUS, AMBASSADORS, EVENTS, VITALS, USAGES))
     assert value(found, "dom0_machine_info", project="box", version="0.1.0") == 1
+    assert value(found, "dom0_service_memory_bytes", service="redis") == 9 << 20
+    assert value(found, "dom0_service_network_receive_bytes_total", service="redis") == 300
     assert value(found, "dom0_converged") == 1
     assert value(found, "dom0_generation") == value(found, "dom0_generation_last_good") == 3
     assert value(found, "dom0_problems", code="crash-loop", subject="web", severity="error") == 1
@@ -118,7 +122,10 @@ def test_a_machine_without_anything_has_all_names() -> None:
         steps=(),
         problems=(),
     )
-    assert read(render(nothing, (), {}, Vitals())).keys() == read(render(STATUS, AMBASSADORS, EVENTS, VITALS)).keys()
+    assert (
+        read(render(nothing, (), {}, Vitals())).keys()
+        == read(render(STATUS, AMBASSADORS, EVENTS, VITALS, USAGES)).keys()
+    )
 
 
 @given(st.text(max_size=80))
@@ -142,7 +149,7 @@ def rows() -> dict[str, set[str]]:
 
 
 def test_every_metric_is_documented_with_its_labels() -> None:
-    found = read(render(STATUS, AMBASSADORS, EVENTS, VITALS))
+    found = read(render(STATUS, AMBASSADORS, EVENTS, VITALS, USAGES))
     assert rows() == {name: {label for one in samples for label in one.labels} for name, samples in found.items()}
 
 
@@ -190,7 +197,7 @@ class Served:
 
     async def render(self) -> bytes:
         self.rendered += 1
-        return render(STATUS, AMBASSADORS, EVENTS, VITALS)
+        return render(STATUS, AMBASSADORS, EVENTS, VITALS, USAGES)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

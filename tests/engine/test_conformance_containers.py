@@ -14,7 +14,7 @@ import pytest
 from dom0.engine.bodies import ContainerBody, UpdateBody
 from dom0.engine.log_lines import read_lines
 from dom0.engine.resources import UNLIMITED
-from dom0.engine.values import Health, Mount, PublishedPort, State
+from dom0.engine.values import Health, Mount, PublishedPort, State, Usage
 from dom0.errors import Conflict, EngineError, NotFound
 from dom0.testing.engine_bench import HANDLES_TERM, IGNORES_TERM, IMAGE, Bench
 
@@ -378,6 +378,20 @@ async def test_top_tells_command_lines(bench: Bench) -> None:
     await bench.engine.start_container("one")
     await bench.until_succeeds("one", "test", "-f", "/began")  # the Engine answers while runc still turns into it
     assert (await bench.engine.top("one"))[0] == "sh -c touch /began; sleep 1000; true"
+
+
+async def test_what_a_container_uses_is_told_while_it_runs(bench: Bench) -> None:
+    await bench.create("one", "sh", "-c", "while [ ! -e /enough ]; do :; done; sleep 1000")
+    assert await bench.engine.usage("one") == Usage()
+    await bench.engine.start_container("one")
+    while (await bench.engine.usage("one")).processor == 0.0:  # noqa: ASYNC110 -- nobody tells of that
+        await asyncio.sleep(0.1)
+    await bench.engine.put_archive("one", "/", tar_of("enough", b""))
+    assert (await bench.engine.usage("one")).memory >= 0
+    await bench.engine.stop_container("one", timeout=0)
+    assert await bench.engine.usage("one") == Usage()
+    with pytest.raises(NotFound):
+        await bench.engine.usage("nobody")
 
 
 async def test_a_file_put_in_before_the_first_start_is_there(bench: Bench) -> None:

@@ -51,6 +51,8 @@ def test_what_the_machine_does_can_be_read_as_long_as_the_project_asks_for_it(ag
     assert service.labels == {"service": "web", "number": "1", "container": "box-web-1", "phase": "ready"}
     assert {one.labels["kind"]: one.value for one in found["dom0_journal_events_total"]}["generation-good"] == 1
     assert [one.labels for one in found["dom0_volume_backed_up"]] == [{"volume": "box_data"}]
+    (used,) = found["dom0_service_cpu_seconds_total"]
+    assert used.labels["service"] == "web"
     assert found["dom0_machine_memory_bytes"][0].value > 1 << 26
     assert "/var/lib/dom0" in {one.labels["path"] for one in found["dom0_machine_filesystem_size_bytes"]}
     agent.kill()

@@ -14,6 +14,7 @@ import msgspec
 from dom0.agent.ambassador_status import AmbassadorStatus
 from dom0.agent.status import Outcome, ServiceStatus, Status
 from dom0.agent.vitals import Vitals
+from dom0.engine.values import Usage
 from dom0.printable import printable
 
 UNITS = ("bytes", "seconds")  # a name that ends with one has it
@@ -30,12 +31,19 @@ class Family(msgspec.Struct, frozen=True):
     samples: Sequence[Sample]
 
 
-def render(status: Status, ambassadors: Sequence[AmbassadorStatus], events: Mapping[str, int], vitals: Vitals) -> bytes:
-    """`events`: how many the journal has had, by kind."""
+def render(
+    status: Status,
+    ambassadors: Sequence[AmbassadorStatus],
+    events: Mapping[str, int],
+    vitals: Vitals,
+    usages: Mapping[str, Usage] = {},
+) -> bytes:
+    """`events`: how many the journal has had, by kind; `usages`: of containers that run, by their IDs."""
     families = (
         *_of_machine(status),
         *_of_vitals(vitals),
         *_of_services(status.services),
+        *_of_usages(status.services, usages),
         *_of_ambassadors(ambassadors),
         *_of_data(status),
         _each("dom0_journal_events", "counter", "Events since the agent started.", "kind", events),
@@ -73,14 +81,29 @@ def _of_vitals(vitals: Vitals) -> Iterator[Family]:
 
 
 def _of_services(services: Sequence[ServiceStatus]) -> Iterator[Family]:
-    labels = [{"service": one.service, "number": str(one.number), "container": one.container} for one in services]
-    both = list(zip(labels, services, strict=True))
+    both = [(_called(one), one) for one in services]
     phases = [(own | {"phase": one.phase.value}, 1.0) for own, one in both]
     yield Family("dom0_service_phase", "gauge", "1: the phase that it is in.", phases)
     starts = [(own, one.started) for own, one in both if one.started]
     yield Family("dom0_service_start_time_seconds", "gauge", "Its last start, since the epoch.", starts)
     restarts = [(own, float(one.restarts)) for own, one in both if one.container]
     yield Family("dom0_service_restarts", "counter", "By the Engine, since its container was created.", restarts)
+
+
+def _of_usages(services: Sequence[ServiceStatus], usages: Mapping[str, Usage]) -> Iterator[Family]:
+    both = [(_called(one), usages[one.container_id]) for one in services if one.container_id in usages]
+    memory = [(own, float(used.memory)) for own, used in both]
+    yield Family("dom0_service_memory_bytes", "gauge", "Without what the kernel may drop.", memory)
+    processor = [(own, used.processor) for own, used in both]
+    yield Family("dom0_service_cpu_seconds", "counter", "Since its start, of all processors.", processor)
+    received = [(own, float(used.received)) for own, used in both]
+    yield Family("dom0_service_network_receive_bytes", "counter", "Since its start.", received)
+    sent = [(own, float(used.sent)) for own, used in both]
+    yield Family("dom0_service_network_transmit_bytes", "counter", "Since its start.", sent)
+
+
+def _called(service: ServiceStatus) -> dict[str, str]:
+    return {"service": service.service, "number": str(service.number), "container": service.container}
 
 
 def _of_ambassadors(ambassadors: Sequence[AmbassadorStatus]) -> Iterator[Family]:

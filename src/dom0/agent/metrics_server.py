@@ -1,7 +1,6 @@
 """Tells the machine's numbers where `x-dom0.metrics` asks for it, and nothing where it does not.
 
-They are made at each request, of what the agent knows anyway: nothing is counted or kept for them but how many events
-of each kind the journal has had.
+They are made at each request: nothing is counted or kept for them but how many events of each kind the journal has had.
 """
 
 from __future__ import annotations

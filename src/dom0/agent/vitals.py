@@ -1,15 +1,21 @@
-"""What the kernel counts of the whole machine, read anew at each look."""
+"""What the kernel counts of the whole machine and of its containers, read anew at each look."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
+from dom0.engine.protocol import Engine
+from dom0.engine.values import Usage
+from dom0.errors import EngineError
+
+AT_ONCE = 8  # containers that the Engine is asked of
 PROC = Path("/proc")  # memory, processors and load in it are the host's, in a container too
 MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")  # of /proc/stat, as proc(5) has them
 HOST_ROOT = "/proc/1/root"
@@ -32,6 +38,21 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
     file_systems: tuple[FileSystem, ...] = ()
     own_memory: int = 0  # the agent's
     own_processor: float = 0.0
+
+
+async def usages(engine: Engine, container_ids: Collection[str]) -> dict[str, Usage]:
+    """Of those that are there, by their IDs: the Engine reads the control group of each."""
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(container_id: str) -> Usage | None:
+        async with free:
+            try:
+                return await engine.usage(container_id)
+            except EngineError:
+                return None
+
+    found = await asyncio.gather(*map(ask, container_ids))
+    return {id_: used for id_, used in zip(container_ids, found, strict=True) if used is not None}
 
 
 def look(paths: Sequence[Path], proc: Path = PROC) -> Vitals:

@@ -39,6 +39,7 @@ from dom0.engine.values import (
     Image,
     Network,
     PullProgress,
+    Usage,
     Volume,
 )
 from dom0.errors import EngineError, EngineUnreachable, NotFound
@@ -176,6 +177,11 @@ class DockerEngine:
         path = f"{await self._container_path(ref)}/top"
         data = await self._http.call("GET", path, where=where, query={"ps_args": "-eo pid,args"})
         return parse.top(data, where)
+
+    async def usage(self, ref: str) -> Usage:
+        path, where = f"{await self._container_path(ref)}/stats", _where("container", ref)
+        query = {"stream": _flag(False), "one-shot": _flag(True)}
+        return parse.usage(await self._http.call("GET", path, where=where, query=query), where)
 
     async def put_archive(self, ref: str, path: str, tar: bytes) -> None:
         url = f"{await self._container_path(ref)}/archive"

@@ -20,6 +20,7 @@ from dom0.engine.values import (
     Network,
     PublishedPort,
     PullProgress,
+    Usage,
     Volume,
 )
 from dom0.errors import EngineError
@@ -98,6 +99,19 @@ def top(data: bytes, where: str) -> tuple[str, ...]:
     """Read `GET /containers/{id}/top?ps_args=-eo pid,args`."""
     found = decode(data, wire.Top, where)
     return tuple(row[-1] for row in found.processes or () if row)
+
+
+def usage(data: bytes, where: str) -> Usage:
+    """Read `GET /containers/{id}/stats?stream=0&one-shot=1`."""
+    found = decode(data, wire.Stats, where)
+    counted, networks = found.memory_stats.stats or {}, (found.networks or {}).values()
+    droppable = counted.get("total_inactive_file", counted.get("inactive_file", 0))  # control groups version 1, 2
+    return Usage(
+        memory=max(0, found.memory_stats.usage - droppable),
+        processor=found.cpu_stats.cpu_usage.total_usage / 1e9,
+        received=sum(network.rx_bytes for network in networks),
+        sent=sum(network.tx_bytes for network in networks),
+    )
 
 
 def networks(data: bytes, where: str) -> tuple[Network, ...]:

@@ -20,6 +20,7 @@ from dom0.engine.values import (
     Image,
     Network,
     PullProgress,
+    Usage,
     Volume,
 )
 from dom0.errors import NotFound
@@ -80,6 +81,10 @@ class Engine(Protocol):
 
     async def top(self, ref: str) -> tuple[str, ...]:
         """The command line of every process in the running container."""
+        ...
+
+    async def usage(self, ref: str) -> Usage:
+        """Of one that does not run: nothing."""
         ...
 
     async def put_archive(self, ref: str, path: str, tar: bytes) -> None: ...

@@ -123,6 +123,15 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     created: float = 0.0
 
 
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What a container uses, and has used since its start; 0 where its control group does not say it."""
+
+    memory: int = 0  # bytes, without what the kernel may drop, as `docker stats` shows it
+    processor: float = 0.0  # seconds, of all processors together
+    received: int = 0  # bytes, over all its networks but the host's
+    sent: int = 0
+
+
 class Volume(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     driver: str

@@ -50,6 +50,30 @@ class Top(Wire):
     processes: list[list[str]] | None = None
 
 
+class MemoryStats(msgspec.Struct, frozen=True):
+    usage: int = 0
+    stats: dict[str, int] | None = None
+
+
+class CpuUsage(msgspec.Struct, frozen=True):
+    total_usage: int = 0  # nanoseconds
+
+
+class CpuStats(msgspec.Struct, frozen=True):
+    cpu_usage: CpuUsage = CpuUsage()
+
+
+class NetworkStats(msgspec.Struct, frozen=True):
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+
+
+class Stats(msgspec.Struct, frozen=True):
+    memory_stats: MemoryStats = MemoryStats()
+    cpu_stats: CpuStats = CpuStats()
+    networks: dict[str, NetworkStats] | None = None
+
+
 class ErrorResponse(msgspec.Struct):
     message: str
 

@@ -36,6 +36,7 @@ from dom0.engine.values import (
     Network,
     PullProgress,
     State,
+    Usage,
     Volume,
 )
 from dom0.errors import Conflict, EngineError, EngineUnreachable, NotFound
@@ -208,6 +209,13 @@ class FakeEngine:
     async def top(self, ref: str) -> tuple[str, ...]:
         container = self._running(ref)
         return (" ".join(container.command), *self.docker.processes.get(container.name, ()))
+
+    @_call
+    async def usage(self, ref: str) -> Usage:
+        container = self.docker.container(ref)
+        if container.state is not State.RUNNING:
+            return Usage()
+        return Usage(memory=1 << 20, processor=1.0, received=200, sent=100)
 
     @_call
     async def put_archive(self, ref: str, path: str, tar: bytes) -> None:
