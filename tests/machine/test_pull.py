@@ -279,6 +279,9 @@ def test_a_cold_up_pulls_before_there_is_a_root_container(machine: Machine, tmp_
     lines = [line.partition("s  ")[2] for line in said.stdout.splitlines()]
     started = next(number for number, line in enumerate(lines) if line.startswith("start dom0 of image"))
     assert lines.index(f"pull {name}") < started
+    noted = [line for line in machine.dom0("events").stdout.splitlines() if f"pulled {name}: " in line]
+    assert len(noted) == 1
+    assert "MB came in " in noted[0]
     assert machine.status()["generation"]["number"] == 1
     assert machine.image_id(name)
 

@@ -237,7 +237,7 @@ class Machine:
         """
         turn = self._turn
         # Who asks again may not have read it.
-        asked = msgspec.structs.replace(request, project=NOT_READ, logins=NO_LOGINS, layer=b"")
+        asked = msgspec.structs.replace(request, project=NOT_READ, logins=NO_LOGINS, layer=b"", pulls=())
         if turn is not None and not turn.is_over and turn.change is not None and turn.asked == asked:
             yield Progress(text="the same change is under way already: following it")
             async for line in self._attend(turn, turn.change):
@@ -410,6 +410,9 @@ class Machine:
             yield Progress(outcome=outcome, generation=number, problems=(problem,))
 
     async def _bring_up(self, request: UpRequest, turn: Turn) -> Progress:
+        for one in request.pulls:
+            kind = Kind.PULL_FAILED if one.reason else Kind.PULL_DONE
+            self.journal.note(kind, one.image, one.text, one.reason)
         before = self._current.generation
         if self._own_try is not None:
             self._own_try.cancel()  # what it pulls may take a day, and what has come is kept

@@ -31,6 +31,7 @@ from dom0.plan.phase import Phase as Phase
 
 LARGEST_PROJECT = 16 * 1024 * 1024  # bytes of a project, or of what one says of its files
 MOST_LINES = 10_000  # of a log, before what comes
+MOST_PULLS = 1000  # that a command tells of
 LONGEST_TRIAL = 7 * 86400.0  # seconds
 
 ImageId = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$(?!\n)")]
@@ -156,6 +157,14 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pulls: tuple[PullStatus, ...] | None = None  # what is pulled now; (): nothing any more
 
 
+class PullEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a command has pulled before it asked, for the journal."""
+
+    image: str  # as written
+    text: str  # one line for people
+    reason: str = ""  # why it could not be pulled
+
+
 class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Clears what was stopped, given up and refused, resolves images anew; a new generation if anything differs."""
 
@@ -168,6 +177,7 @@ class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     logins: msgspec.Raw = msgspec.field(default_factory=lambda: NO_LOGINS)
     layer: bytes = b""  # and the layer of that image with its files, a tar, where they are few: images/unpack
     images: dict[str, str] = {}  # by reference: the ID of the image that is meant, which is on this machine
+    pulls: Annotated[tuple[PullEvent, ...], msgspec.Meta(max_length=MOST_PULLS)] = ()  # of the command, before
 
 
 class WatchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

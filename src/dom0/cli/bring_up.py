@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dom0 import terminal, times
-from dom0.agent.status import LARGEST_PROJECT, NO_LOGINS, NOT_READ, Outcome, Progress, UpRequest
+from dom0.agent.status import LARGEST_PROJECT, MOST_PULLS, NO_LOGINS, NOT_READ, Outcome, Progress, UpRequest
 from dom0.cli import succession, unchanged
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.follow import follow
@@ -265,6 +265,7 @@ async def _take_up(
             fits = read and len(text) < LARGEST_PROJECT - MARGIN
             request = replace(wanted, project=msgspec.Raw(text) if fits else NOT_READ)
             request = replace(request, logins=await logins_for(engine, built.image.id, read, report.say))
+            request = replace(request, pulls=tuple(report.pulled[-MOST_PULLS:]))
             if in_place:
                 request = replace(request, dom0_image=built.image.id, layer=built.layer)
             return follow(Agent(patient=False).up(request), report, wait=wait), in_place

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from dom0 import terminal
-from dom0.agent.status import Progress, PullStatus
+from dom0.agent.events import Kind
+from dom0.agent.status import Progress, PullEvent, PullStatus
 from dom0.cli.pulls import Line
 from dom0.errors import Interrupted
 
@@ -25,6 +26,7 @@ class Report:
         self._began = time.monotonic()
         self._line = Line(self._say_timed)
         self.pulls: tuple[PullStatus, ...] = ()  # that are under way
+        self.pulled: list[PullEvent] = []
 
     def say(self, text: str) -> None:
         self.tell(Progress(text=text))
@@ -34,7 +36,9 @@ class Report:
             self.tell(Progress(pulls=pulls))
 
     def note(self, kind: str, subject: str, text: str, reason: str = "") -> None:
-        """A command has no journal."""
+        """A command has no journal: the agent that it asks notes them."""
+        if kind != Kind.PULL_BEGUN:
+            self.pulled.append(PullEvent(image=subject, text=text, reason=reason))
 
     def aside(self, text: str) -> None:
         """For people only: for programs the line with the outcome is the last one."""
