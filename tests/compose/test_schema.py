@@ -127,7 +127,7 @@ def test_values_are_those_that_dom0_reads(section: Any, is_right: bool) -> None:
         ({"ambassador": {"listen": {"80": {"to": ["web:80"], "udp": "${UDP}"}}}}, True),
         ({"ambassador": {}}, False),
         ({"orchestrator": {"grants": {"memory": "1g", "cpus": 0.5, "images": {"use": ["busybox"]}}}}, True),
-        ({"orchestrator": {"grants": {"memmory": "1g"}}}, False),
+        ({"orchestrator": {"grants": {"mem": "1g"}}}, False),
     ],
 )
 def test_values_of_a_service_are_those_that_dom0_reads(section: Any, is_right: bool) -> None:

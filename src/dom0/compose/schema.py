@@ -20,7 +20,7 @@ _VARIABLE = r"\$"
 _AS_TEXT = {  # `decode` takes them so, and a variable may stand there
     "integer": rf"^\s*[+-]?\d+\s*$|{_VARIABLE}",
     "number": rf"^\s*[+-]?[\d.]+([eE][+-]?\d+)?\s*$|{_VARIABLE}",
-    "boolean": rf"^([Tt]rue|TRUE|[Ff]alse|FALSE|0|1)$|{_VARIABLE}",
+    "boolean": rf"^(true|True|TRUE|false|False|FALSE|0|1)$|{_VARIABLE}",
 }
 
 
