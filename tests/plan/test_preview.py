@@ -7,9 +7,9 @@ from msgspec.structs import replace
 from dom0.engine.values import Network, State, Volume
 from dom0.plan import labels
 from dom0.plan.actual import Actual
-from dom0.plan.desired import Condition, Dependency, Desired, Sharing, VolumeSpec
+from dom0.plan.desired import Condition, Dependency, Desired, Metrics, Notify, Sharing, VolumeSpec
 from dom0.plan.memory import Memory
-from dom0.plan.preview import preview, preview_sharing
+from dom0.plan.preview import preview, preview_sharing, preview_told
 from dom0.plan.snapshot import version
 from dom0.testing.builders import NETWORK, actual, asking, container, desired, slot
 
@@ -104,3 +104,20 @@ def test_which_machines_are_asked_for_images_and_may_ask_is_listed() -> None:
     assert shares(replace(here, rate=1000), here) == [("update", "serve", "192.0.2.5:5050")]
     moved = replace(here, listen="192.0.2.6:5050")
     assert shares(moved, here) == [("stop", "serve", "192.0.2.5:5050"), ("start", "serve", "192.0.2.6:5050")]
+
+
+def test_where_numbers_and_what_goes_wrong_are_told_is_listed() -> None:
+    def told(asked: Desired, found: Desired) -> list[tuple[str, str, str]]:
+        return [(change.action, change.kind, change.name) for change in preview_told(asked, found)]
+
+    nothing = desired()
+    here = replace(nothing, metrics=Metrics(listen="127.0.0.1:9180"))
+    assert told(here, here) == []
+    assert told(here, nothing) == [("start", "metrics", "127.0.0.1:9180")]
+    assert told(nothing, here) == [("stop", "metrics", "127.0.0.1:9180")]
+    there = replace(nothing, metrics=Metrics(listen="0.0.0.0:9180", allow=("192.0.2.0/24",)))
+    assert told(there, here) == [("stop", "metrics", "127.0.0.1:9180"), ("start", "metrics", "0.0.0.0:9180")]
+    assert told(replace(there, metrics=Metrics(listen="0.0.0.0:9180")), there) == [
+        ("update", "metrics", "0.0.0.0:9180")
+    ]
+    assert told(replace(nothing, notify=Notify(ntfy="https://x/y")), nothing) == [("update", "notify", "x-dom0.notify")]

@@ -21,14 +21,14 @@ from dom0.engine.protocol import Engine
 from dom0.engine.values import State
 from dom0.errors import ProjectError
 from dom0.plan.adoption import carry_over
-from dom0.plan.desired import Desired, Sharing
+from dom0.plan.desired import Desired
 from dom0.plan.hashing import BY_COMPOSE
 from dom0.plan.host_checks import check_host
 from dom0.plan.labels import HASH, PROJECT
 from dom0.plan.memory import Memory, cleared
 from dom0.plan.orchestrators import endings
 from dom0.plan.ownership import Seal
-from dom0.plan.preview import Change, preview, preview_sharing
+from dom0.plan.preview import Change, preview, preview_sharing, preview_told
 
 ENDS = "is no orchestrator any more; no other scope sees its data"
 
@@ -79,8 +79,9 @@ async def foresee(engine: Engine, candidate: Candidate, running: Running, now: f
         for volume in one.volumes
     ]
     is_known = current is not None or not running.project  # not where its generation cannot be read
-    shares = preview_sharing(desired.sharing, current.desired.sharing if current else Sharing()) if is_known else ()
-    return [*kept, *preview(desired, actual, memory, now), *shares, *stays]
+    before = current.desired if current else Desired(project="")
+    settings = [*preview_sharing(desired.sharing, before.sharing), *preview_told(desired, before)] if is_known else []
+    return [*kept, *preview(desired, actual, memory, now), *settings, *stays]
 
 
 async def refuse(engine: Engine, desired: Desired, running: Running) -> Desired:

@@ -15,7 +15,7 @@ from dom0.plan.memory import Memory
 from dom0.plan.snapshot import Snapshot
 
 Action = Literal["build", "adopt", "pull", "create", "replace", "start", "restart", "update", "stop", "remove", "keep"]
-Kind = Literal["image", "network", "volume", "container", "file", "serve", "peers"]
+Kind = Literal["image", "network", "volume", "container", "file", "serve", "peers", "metrics", "notify"]
 _WEIGHT: tuple[Action, ...] = ("update", "start", "restart", "remove", "replace", "create")  # the last one says it all
 
 
@@ -52,6 +52,20 @@ def preview_sharing(asked: Sharing, found: Sharing) -> Iterator[Change]:
         yield Change(action="start", kind="serve", name=asked.listen, reason="x-dom0.pull.serve asks for it")
     elif asked.listen and (asked.allow, asked.rate) != (found.allow, found.rate):
         yield Change(action="update", kind="serve", name=asked.listen, reason="who may ask, or how fast, has changed")
+
+
+def preview_told(asked: Desired, found: Desired) -> Iterator[Change]:
+    """What becomes of where the machine's numbers are told, and of whom it tells what goes wrong."""
+    wanted, there = asked.metrics, found.metrics
+    moves = wanted is None or there is None or wanted.listen != there.listen
+    if there and moves:
+        yield Change(action="stop", kind="metrics", name=there.listen, reason="x-dom0.metrics asks for it no longer")
+    if wanted and moves:
+        yield Change(action="start", kind="metrics", name=wanted.listen, reason="x-dom0.metrics asks for it")
+    elif wanted and wanted != there:
+        yield Change(action="update", kind="metrics", name=wanted.listen, reason="who may ask has changed")
+    if asked.notify != found.notify:
+        yield Change(action="update", kind="notify", name="x-dom0.notify", reason="who is told, and how, has changed")
 
 
 def _place(change: Change, ordered: dict[str, int]) -> tuple[int, int]:
