@@ -24,7 +24,7 @@ from dom0.agent.three_way import FileVersion
 from dom0.ambassador import messages
 from dom0.cli.commands import cli
 from dom0.cli.farms.nodes import NodeInfo
-from dom0.cli.farms.status import FarmStatus, NodeStatus
+from dom0.cli.farms.status import FarmStatus, FloatStatus, NodeStatus, ServiceStatus
 from dom0.compose.load import load
 from dom0.farms.nodes import Standing
 from dom0.forward.dataplane import Flow
@@ -323,7 +323,11 @@ def test_every_field_of_a_disk_is_documented(document: type[msgspec.Struct]) -> 
     assert ROW.findall(section(page("docs/disk.md"), document.__name__)) == [*document.__struct_fields__]
 
 
-@pytest.mark.parametrize("document", [NodeInfo, Standing, FarmStatus, NodeStatus], ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    "document",
+    [NodeInfo, Standing, FarmStatus, NodeStatus, FloatStatus, ServiceStatus],
+    ids=lambda one: one.__name__,
+)
 def test_every_field_of_a_farm_is_documented(document: type[msgspec.Struct]) -> None:
     assert ROW.findall(section(page("docs/farm.md"), document.__name__)) == [*document.__struct_fields__]
 

@@ -31,7 +31,7 @@ _IMAGE = re.compile(
 _MAY_BE_MINUS_1 = {"cpu_quota", "mem_limit", "memswap_limit", "mem_swappiness", "oom_score_adj", "pids_limit"}
 
 
-def findings(project: Project) -> list[Finding]:
+def findings(project: Project, *, on_one_host: bool = True) -> list[Finding]:
     """The first thing that is wrong with each key."""
     found: list[Finding] = []
     if not _PROJECT.fullmatch(project.name):
@@ -47,7 +47,7 @@ def findings(project: Project) -> list[Finding]:
     for key, volume in project.volumes.items():
         if not _NAME.fullmatch(volume.name):
             found.append(Finding(("volumes", key, "name"), f"{volume.name!r} cannot be a volume's name", _NAME_HINT))
-    found += (*_file_objects(project), *_together(project), *_awaited_jobs(project))
+    found += (*_file_objects(project), *_together(project, on_one_host=on_one_host), *_awaited_jobs(project))
     first: dict[KeyPath, Finding] = {}
     for finding in found:
         first.setdefault(finding.path, finding)
@@ -210,7 +210,7 @@ def _file_objects(project: Project) -> Iterator[Finding]:
                 yield Finding((kind, key), "has no text", "for an empty file use file: with an empty file")
 
 
-def _together(project: Project) -> Iterator[Finding]:
+def _together(project: Project, *, on_one_host: bool) -> Iterator[Finding]:
     """What two services cannot both have."""
     total = sum(service.replicas for service in project.services.values())
     if total > MAX_CONTAINERS >= max(service.replicas for service in project.services.values()):
@@ -232,7 +232,7 @@ def _together(project: Project) -> Iterator[Finding]:
             other = ports.setdefault((port.host_ip, port.published, port.protocol), name)
             if other != name:
                 yield Finding(path, f"{port.published}/{port.protocol} is published by services.{other} already")
-            elif service.replicas > 1:
+            elif service.replicas > 1 and on_one_host:
                 hint = f"publish a range: {port.published}-{int(port.published) + service.replicas - 1}:{port.target}"
                 yield Finding(path, f"{service.replicas} containers cannot share port {port.published}", hint)
 

@@ -47,13 +47,15 @@ async def load(
     hashed: bool = True,
     like: Project | None = None,
     cache: OutputCache | None = None,
+    on_one_host: bool = True,
 ) -> Project:
     """The project in the directory `source`, with paths as they will be once its files are placed at `final`.
 
     `source` holds a compose.yaml, or the layers of an image in compose.d. Variables come from the project's `.env` and
     from `env`, never from this process. Without `hashed` there are no `compose_hashes`, which need another run of
-    Compose; `cache` is shared with other readings of the project. Raises ProjectError with everything that is wrong, or
-    with the first key that differs from the project `like`; Dom0Error when Compose is missing or the disk is full.
+    Compose; `cache` is shared with other readings of the project. `on_one_host`: its containers share that one's ports.
+    Raises ProjectError with everything that is wrong, or with the first key that differs from the project `like`;
+    Dom0Error when Compose is missing or the disk is full.
     """
     for profile in profiles:
         if not _PROFILE.fullmatch(profile):
@@ -70,7 +72,7 @@ async def load(
                 )
             view.fill(files.copies)
             parser = parser.hurried(files.copies.values())
-            project = await _resolve(files, view, parser, final, hashed=hashed, cache=cache)
+            project = await _resolve(files, view, parser, final, hashed=hashed, cache=cache, on_one_host=on_one_host)
             if like and (path := difference(like, project)):
                 raise refuse([Finding(path, "is not what it is in the project")], files.locations)
             return project
@@ -90,7 +92,14 @@ def _directory_name(source: Path) -> str:
 
 
 async def _resolve(
-    files: ProjectFiles, view: View, parser: Parser, final: Path, *, hashed: bool, cache: OutputCache | None
+    files: ProjectFiles,
+    view: View,
+    parser: Parser,
+    final: Path,
+    *,
+    hashed: bool,
+    cache: OutputCache | None,
+    on_one_host: bool,
 ) -> Project:
     own = _own_document(files)
     layer = msgspec.json.encode(own) if own else b""
@@ -109,7 +118,7 @@ async def _resolve(
         resolved.fill_in_defaults(data, output.version)
         resolved.restore_empty_lists(data, own)
         data = _with_final_paths(data, files, view, final)
-        project = _accepted(data, files)
+        project = _accepted(data, files, on_one_host=on_one_host)
         tree = mounted.ProjectTree(files.root, final, files.locations)
         hashed_as, ((digests, unread), profiles, keys) = await _both(
             _hashes(resolved.for_hashing(data), hashing, cache, wanted=hashed),
@@ -249,14 +258,14 @@ def _escape_hint(path: str, files: ProjectFiles) -> str:
     )
 
 
-def _accepted(data: dict[str, Any], files: ProjectFiles) -> Project:
+def _accepted(data: dict[str, Any], files: ProjectFiles, *, on_one_host: bool) -> Project:
     if lost := list(resolved.lost_keys(data)):
         raise refuse(lost, files.locations)
     known = data.get(_ENVIRONMENT) or {}
     used = {item.get("environment") for kind in ("configs", "secrets") for item in (data.get(kind) or {}).values()}
     environment = {name: value for name, (is_set, value) in known.items() if is_set and name in used}
     project = replace(resolved.project_of(data, files.locations), environment=environment)
-    if wrong := [*support.refused(data), *checks.findings(project)]:
+    if wrong := [*support.refused(data), *checks.findings(project, on_one_host=on_one_host)]:
         raise refuse(wrong, files.locations)
     return project
 

@@ -4,6 +4,9 @@ killed at any moment.
     farm.yaml                  what a person says (`settings`)
     roles/NAME/compose.yaml    a role: the project that its nodes are to run
     state/nodes.json           which machines wait, and which are nodes (`nodes`); replaced as a whole, under a lock
+    float/NAME/compose.yaml    a project that runs on Swarm mode, wherever there is room for it
+    state/float.json           who is what in the farm's Swarm (`float_swarm`); as nodes.json
+    state/float/               what each node said last of that, by its key
     state/rollout.json         who has a turn or a reboot lock, which roles are paused (`rollout`); as nodes.json
     state/server.pem           key and certificate of the server, never made anew: nodes know the server by it
     state/revisions/N.json     revisions (`revisions`), each written once
@@ -28,6 +31,7 @@ from dom0 import flock
 from dom0.durable import sync, write_atomic, writing
 from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
 from dom0.farms import settings
+from dom0.farms.float_swarm import FloatReport, FloatState
 from dom0.farms.nodes import Nodes
 from dom0.farms.revisions import Report, Revision, find_unneeded
 from dom0.farms.rollout import Rollout
@@ -63,6 +67,8 @@ class FarmDirectory:
         self._revisions = self.state / "revisions"
         self._reports = self.state / "reports"
         self._blobs = self.state / "blobs"
+        self._float = self.state / "float.json"
+        self._float_reports = self.state / "float"
 
     def settings(self) -> FarmSettings:
         """Raises ProjectError."""
@@ -75,7 +81,14 @@ class FarmDirectory:
             ) from error
 
     def roles(self) -> list[str]:
-        found = (self.path / "roles").glob("*/compose.yaml")
+        return self._projects("roles")
+
+    def floats(self) -> list[str]:
+        """Projects that run on Swarm mode."""
+        return self._projects("float")
+
+    def _projects(self, kind: str) -> list[str]:
+        found = (self.path / kind).glob("*/compose.yaml")
         return sorted(file.parent.name for file in found if NAME.fullmatch(file.parent.name))
 
     def check_role(self, role: str) -> None:
@@ -130,6 +143,20 @@ class FarmDirectory:
             after, result = step(before)
             if after != before:
                 write_atomic(self._rollout, msgspec.json.encode(after), owner=owner)
+        return result
+
+    def float_state(self) -> FloatState:
+        """Raises Dom0Error where the file is not what we wrote, or cannot be read."""
+        hint = "put a copy of it in its place; without one each machine that is in the Swarm has to leave it first"
+        return self._read(self._float, FloatState, hint) or FloatState()
+
+    def change_float(self, step: Callable[[FloatState], tuple[FloatState, T]]) -> T:
+        """As `change`, of what has to be known of the farm's Swarm."""
+        with self._locked() as owner:
+            before = self.float_state()
+            after, result = step(before)
+            if after != before:
+                write_atomic(self._float, msgspec.json.encode(after), owner=owner)
         return result
 
     # revisions
@@ -205,8 +232,7 @@ class FarmDirectory:
                     (self._revisions / f"{revision.number}.json").unlink()
                 if gone:
                     sync(self._revisions)
-            left = (content for one in known if one not in gone for content in one.roles.values())
-            wanted = {self.blob(digest).name for content in left for digest in content.blobs}
+            wanted = {self.blob(digest).name for one in known if one not in gone for digest in one.blobs}
             freed = 0
             with writing(self._blobs):
                 for path in self._blobs.iterdir():
@@ -251,15 +277,28 @@ class FarmDirectory:
 
     def reports(self) -> dict[str, Report]:
         """By the keys of the nodes; what is damaged is left out: the node says it again."""
-        found = {}
-        for path in self._reports.iterdir() if self._reports.is_dir() else ():
-            with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
-                found[path.stem] = msgspec.json.decode(path.read_bytes(), type=Report)
-        return found
+        return self._reports_in(self._reports, Report)
 
     def put_report(self, key: str, report: Report | None) -> None:
         """`None`: it is no node any more. Raises Unwritable."""
-        path = self._reports / f"{key}.json"
+        self._put_report(self._reports / f"{key}.json", report)
+
+    def float_reports(self) -> dict[str, FloatReport]:
+        """As `reports`, of what they are in the Swarm."""
+        return self._reports_in(self._float_reports, FloatReport)
+
+    def put_float_report(self, key: str, report: FloatReport | None) -> None:
+        """As `put_report`."""
+        self._put_report(self._float_reports / f"{key}.json", report)
+
+    def _reports_in(self, directory: Path, kind: type[T]) -> dict[str, T]:
+        found = {}
+        for path in directory.iterdir() if directory.is_dir() else ():
+            with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+                found[path.stem] = msgspec.json.decode(path.read_bytes(), type=kind)
+        return found
+
+    def _put_report(self, path: Path, report: msgspec.Struct | None) -> None:
         if report is not None:
             self._write(path, msgspec.json.encode(report), self._owner())
             return

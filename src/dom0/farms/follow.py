@@ -26,7 +26,7 @@ from msgspec.structs import replace
 from dom0.durable import write_atomic
 from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, Final, Temporary
-from dom0.farms import calls, join, pin, reboot
+from dom0.farms import calls, float_follow, join, pin, reboot
 from dom0.farms.join import Membership
 from dom0.farms.peers import Nodes, giving, is_in_memory
 from dom0.farms.revisions import (
@@ -48,6 +48,7 @@ from dom0.images.loading import NamedImage, remove_name
 from dom0.images.pull import KEPT, bring
 from dom0.names import OS_VERSION, pull_directory, short_id
 from dom0.printable import printable
+from dom0.registry import reference
 from dom0.registry.depot import Depot
 from dom0.registry.fetch import fetch
 from dom0.registry.journal import CHUNK
@@ -153,6 +154,8 @@ class _Follower:
         async with AsyncExitStack() as stack:
             self._gives = await self._begin_giving(stack, origin)
             working = asyncio.create_task(self._work(origin))
+            source = _FloatSource(self, origin)
+            floating = asyncio.create_task(float_follow.float_along(self._engine, client, membership.secret, source))
             try:
                 await self._listen(client, membership, working)
             except _NoNode:
@@ -160,7 +163,7 @@ class _Follower:
                 log.warning("farm: this machine is no node of %s any more; what it runs goes on", membership.farm)
                 await join.join(self._state, server, membership, log.info, patient=True)
             finally:
-                ending = [working, *self._answering]
+                ending = [working, floating, *self._answering]
                 for task in ending:
                     task.cancel()
                 await asyncio.gather(*ending, return_exceptions=True)
@@ -283,28 +286,33 @@ class _Follower:
     async def _fetch(self, origin: _Origin, order: Order, digest: str) -> None:
         """All of that content of the order. Raises Dom0Error, OSError."""
         content = next(each for each in (order.fetch, order.run) if each and each.digest == digest)
-        depot = await asyncio.to_thread(Depot, pull_directory(), KEPT)
-        is_in_ram, meter, from_nodes = await asyncio.to_thread(is_in_memory, depot.root), Meter(), 0
+        meter, from_nodes = Meter(), 0
         for image in (content.image, *content.images):
-            await origin.know_nodes()
-            blobs = origin.nodes.asked_before(origin, depot, origin.find_chunks)
-            await bring(self._engine, depot, await self._named(origin, depot, image), blobs, meter=meter)
-            from_nodes += blobs.from_peers
-            for layer in image.layers if is_in_ram else ():  # the Engine has it; a second copy would take memory
-                await asyncio.to_thread(depot.evict, layer.digest)
+            name = Reference(DEFAULT_REGISTRY, f"library/{NAME}", short_id(await self._id(image)), None)
+            from_nodes += await self.bring(origin, image, name, meter)
         if self._report.fetched != digest:
             came = f"{meter.received} bytes came, {from_nodes} of them from other nodes"
             log.info("farm: all of revision %d is here: %s", order.revision, came)
             self._keep(replace(self._report, fetched=digest))
 
-    async def _named(self, origin: _Origin, depot: Depot, image: FarmImage) -> NamedImage:
+    async def bring(self, origin: _Origin, image: FarmImage, name: Reference, meter: Meter) -> int:
+        """Into this Engine, as `name`; return how many bytes came from other nodes. Raises Dom0Error, OSError."""
+        depot = await asyncio.to_thread(Depot, pull_directory(), KEPT)
+        await origin.know_nodes()
+        blobs = origin.nodes.asked_before(origin, depot, origin.find_chunks)
+        await bring(self._engine, depot, await self._named(origin, depot, image, name), blobs, meter=meter)
+        if await asyncio.to_thread(is_in_memory, depot.root):  # the Engine has it; a second copy would take memory
+            for layer in image.layers:
+                await asyncio.to_thread(depot.evict, layer.digest)
+        return blobs.from_peers
+
+    async def _named(self, origin: _Origin, depot: Depot, image: FarmImage, name: Reference) -> NamedImage:
         documents = [blob for blob in (image.manifest, image.index) if blob is not None]
         raw = [await origin.read(depot, blob) for blob in documents]
         manifest, index = parse_manifest(raw[0], ""), parse_manifest(raw[1], "") if image.index else None
         if isinstance(manifest, Index) or not (index is None or isinstance(index, Index)):
             raise Final(f"{image.reference}: is an image of something else than the farm's server says")
-        id_ = await self._id(image)
-        return NamedImage(Reference(DEFAULT_REGISTRY, f"library/{NAME}", short_id(id_), None), manifest, index, id_)
+        return NamedImage(name, manifest, index, await self._id(image))
 
     async def _id(self, image: FarmImage) -> str:
         """On this Engine."""
@@ -432,6 +440,18 @@ class _Origin:
                 await asyncio.to_thread(depot.discard, blob.digest)
                 raise ConnectionError(f"{blob.digest}: is damaged on this disk; it is fetched again")
             return raw
+
+
+class _FloatSource:
+    def __init__(self, follower: _Follower, origin: _Origin) -> None:
+        self._follower = follower
+        self._origin = origin
+
+    async def bring(self, image: FarmImage) -> None:
+        await self._follower.bring(self._origin, image, reference.parse(image.reference), Meter())
+
+    async def read(self, blob: Blob) -> bytes:
+        return await self._origin.read(await asyncio.to_thread(Depot, pull_directory(), KEPT), blob)
 
 
 async def _at_most(chunks: AsyncIterator[bytes], length: int) -> AsyncIterator[bytes]:

@@ -16,7 +16,7 @@ from dom0 import temporary
 from dom0.engine.protocol import Engine
 from dom0.errors import Dom0Error
 from dom0.farms.directory import FarmDirectory
-from dom0.farms.revisions import Blob, FarmImage, RoleContent
+from dom0.farms.revisions import Blob, FarmImage
 from dom0.images import docker_cli, saved
 from dom0.images.loading import remove_name
 from dom0.images.saved import SavedImage, SavedImages
@@ -28,14 +28,13 @@ _PIECE = 1 << 20  # bytes
 
 
 async def publish(
-    engine: Engine, farm: FarmDirectory, ids: Sequence[str], known: Iterable[RoleContent]
+    engine: Engine, farm: FarmDirectory, ids: Sequence[str], known: Iterable[FarmImage]
 ) -> dict[str, FarmImage]:
     """By ID on this Engine, with their blobs in the farm's directory; without a reference. Raises Dom0Error.
 
-    `known`: contents of revisions. What they have is not saved again.
+    `known`: images of revisions, which are not saved again.
     """
-    published = [image for content in known for image in (content.image, *content.images)]
-    whole = [image for image in published if all(farm.has_blob(each.digest, each.size) for each in image.blobs)]
+    whole = [image for image in known if all(farm.has_blob(each.digest, each.size) for each in image.blobs)]
     found = {id_: image for image in whole for id_ in image.ids}
     if missing := sorted({id_ for id_ in ids if id_ not in found}):
         platform = parse_platform(f"linux/{(await engine.info()).machine}")

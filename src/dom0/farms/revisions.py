@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from dom0.errors import UsageError
+from dom0.farms.float_content import FloatProject
 
 Digest = Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
 MOST_REASON = 500  # characters
@@ -70,12 +71,41 @@ class RoleContent(msgspec.Struct, frozen=True, kw_only=True):
         return {blob.digest: blob.size for blob in (*found, *((self.private,) if self.private else ()))}
 
 
+class Floating(msgspec.Struct, frozen=True, kw_only=True):
+    """The projects that run on Swarm mode, by the names of their directories, and all their images."""
+
+    projects: dict[str, FloatProject] = {}
+    images: tuple[FarmImage, ...] = ()
+
+    @property
+    def files(self) -> dict[str, int]:
+        """Sizes by digest of what is in configs and secrets."""
+        return {file.digest: file.size for project in self.projects.values() for file in project.files.values()}
+
+
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
     """`made`: seconds since the epoch, by the clock of whoever made it."""
 
     number: Annotated[int, Meta(ge=1)]
     made: float
     roles: dict[str, RoleContent]
+    floating: Floating = Floating()
+
+    @property
+    def images(self) -> tuple[FarmImage, ...]:
+        """Of all roles and floating projects."""
+        of_roles = (image for content in self.roles.values() for image in (content.image, *content.images))
+        return (*of_roles, *self.floating.images)
+
+    @property
+    def blobs(self) -> frozenset[str]:
+        """Digests of all that it is made of."""
+        of_roles = (digest for content in self.roles.values() for digest in content.blobs)
+        of_images = (blob.digest for image in self.floating.images for blob in image.blobs)
+        return frozenset((*of_roles, *of_images, *self.floating.files))
+
+
+NOTHING_FLOATS = Floating()
 
 
 class RoleState(StrEnum):
@@ -151,12 +181,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return f"sha256:{hashlib.sha256(msgspec.json.encode(told)).hexdigest()}"
 
 
-def revise(known: Iterable[Revision], roles: Mapping[str, RoleContent], made: float) -> Revision:
+def revise(
+    known: Iterable[Revision], roles: Mapping[str, RoleContent], made: float, floating: Floating = NOTHING_FLOATS
+) -> Revision:
     """The newest of the known ones that says just this, or the next one."""
     by_number = {revision.number: revision for revision in known}
-    same = [number for number, revision in by_number.items() if revision.roles == roles]
+    same = [n for n, revision in by_number.items() if (revision.roles, revision.floating) == (roles, floating)]
     number = max(same) if same else max(by_number, default=0) + 1
-    return by_number.get(number) or Revision(number=number, made=made, roles=dict(roles))
+    return by_number.get(number) or Revision(number=number, made=made, roles=dict(roles), floating=floating)
 
 
 def find_unneeded(
@@ -178,9 +210,13 @@ def find_unneeded(
 
 def changed_roles(before: Revision | None, after: Revision) -> dict[str, str]:
     """By role: `new`, `changed` or `removed`."""
-    old, new = before.roles if before else {}, after.roles
-    found = {role: "changed" if role in old else "new" for role in new if new[role] != old.get(role)}
-    return dict(sorted({**found, **{role: "removed" for role in old if role not in new}}.items()))
+    return changed(before.roles if before else {}, after.roles)
+
+
+def changed(old: Mapping[str, object], new: Mapping[str, object]) -> dict[str, str]:
+    """By key: `new`, `changed` or `removed`."""
+    found = {key: "changed" if key in old else "new" for key in new if new[key] != old.get(key)}
+    return dict(sorted({**found, **{key: "removed" for key in old if key not in new}}.items()))
 
 
 def find_earlier(known: Iterable[Revision], current: int, number: int | None) -> Revision:

@@ -7,6 +7,7 @@ POST /v1/follow   {report, told}, of a node -> Order: what it is to run; the ans
 POST /v1/peers    of a node -> Peers: which others it may ask for blobs of its role first, and with what (`peers`)
 GET /v1/chunks/DIGEST  SHA-256 of each MiB of such a blob, one after the other: a node checks by it what others give
 GET /v1/blobs/DIGEST   what the images and private files of its own role are made of; a range of it, if one is asked for
+POST /v1/float    {report}, of a node -> FloatOrder: what it is in the farm's Swarm (`float_server`)
 POST /v1/pre-reboot, /v1/steady-state    whether it may reboot (`lock`)
 POST /v1/calls/ID      a node's Engine, for a call that its order names: chunks both ways (`calls`)
 
@@ -35,6 +36,7 @@ from dom0.errors import Dom0Error
 from dom0.farms import calls, pin
 from dom0.farms.calls import Calls
 from dom0.farms.directory import FarmDirectory
+from dom0.farms.float_server import Floats
 from dom0.farms.lock import FleetLock
 from dom0.farms.nodes import (
     Machine,
@@ -74,13 +76,14 @@ log = logging.getLogger(__name__)
 async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[None]:
     """Until the block ends. Raises Dom0Error, OSError."""
     orders = Orders(farm)
-    asked = Calls(farm, orders)
-    control, lock = _Control(farm, orders, asked), FleetLock(farm)
+    asked, floats = Calls(farm, orders), Floats(farm)
+    control, lock = _Control(farm, orders, asked, floats), FleetLock(farm)
     routes = {
         "POST /v1/hello": control.hello,
         "POST /v1/follow": control.follow,
         "POST /v1/peers": control.peers,
         "GET /v1/chunks/{digest}": control.chunks,
+        "POST /v1/float": lambda request: floats.ask(_key(request), request),
         "GET /v1/blobs/{digest}": control.blob,
         "POST /v1/pre-reboot": lock.pre_reboot,
         "POST /v1/steady-state": lock.steady_state,
@@ -109,10 +112,11 @@ class Hello(Machine, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class _Control:
-    def __init__(self, farm: FarmDirectory, orders: Orders, asked: Calls) -> None:
+    def __init__(self, farm: FarmDirectory, orders: Orders, asked: Calls, floats: Floats) -> None:
         self._farm = farm
         self._orders = orders
         self._calls = asked
+        self._floats = floats
         self._name = farm.settings().name
         self._pem = farm.server_pem.read_bytes()
         self._chunks: dict[str, asyncio.Task[bytes]] = {}  # by digest
@@ -176,12 +180,15 @@ class _Control:
             raise HttpError(503, "the farm's server cannot read it") from error
 
     async def _find_blob(self, request: Request) -> tuple[str, int]:
-        """Digest and size. What is not of the node's own role is refused, whether it is there or not."""
+        """Digest and size. What neither is of the node's own role nor floats is refused, whether it is there or not."""
         digest = request.captured["digest"]
         key = _key(request)
         with suppress(Dom0Error):  # what was so a moment ago will do
             await self._orders.look()
-        size = None if digest_flaw(digest) else self._orders.find_blob(key, digest)
+        size = None
+        if not digest_flaw(digest):
+            size = self._orders.find_blob(key, digest)
+            size = self._floats.find_blob(key, digest) if size is None else size
         if size is None:
             raise HttpError(403, "this is nothing of the role that this machine has")
         if not self._farm.has_blob(digest, size):

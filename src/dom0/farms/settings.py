@@ -51,9 +51,18 @@ class RoleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return durations.seconds(self.soak)
 
 
+class FloatSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`managers`: names of the nodes that may be managers of the farm's Swarm, which keep its state on their disks; the
+    first one makes it.
+    """
+
+    managers: tuple[str, ...] = ()
+
+
 class FarmSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`listen`: where the server answers, ADDRESS:PORT; 0.0.0.0 is for everybody who reaches it. `roles`: those that
-    are to be rolled out otherwise. `fleetlock`: whether machines that are no nodes may take reboot locks.
+    are to be rolled out otherwise. `fleetlock`: whether machines that are no nodes may take reboot locks. `float`:
+    where projects run that need no certain node.
     """
 
     name: str
@@ -61,6 +70,7 @@ class FarmSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     netboot: NetbootSettings | None = None
     roles: dict[str, RoleSettings] = {}
     fleetlock: str = "nodes"
+    floating: FloatSettings = msgspec.field(name="float", default=FloatSettings())
 
     @property
     def address(self) -> tuple[str, int]:
@@ -83,8 +93,7 @@ def read(content: bytes) -> FarmSettings:
         wrong = flaw(error, FarmSettings)
         where = ": ".join(excerpt(part) for part in (FILE, ".".join(wrong.steps)) if part)
         raise ProjectError(f"{where}: {wrong.what}", hint=wrong.hint) from error
-    if not NAME.fullmatch(found.name):
-        raise _refused("name", found.name, "is no name", "small letters, digits and dashes, at most 63")
+    _check_names(found)
     parts = _LISTEN.fullmatch(found.listen)
     if parts is None or not _is_address(parts[1] or parts[2]) or not 0 < int(parts[3]) < 1 << 16:
         raise _refused("listen", found.listen, "is not ADDRESS:PORT", f"as 192.168.0.2:{PORT}, or [fd00::2]:{PORT}")
@@ -95,6 +104,15 @@ def read(content: bytes) -> FarmSettings:
     for role, of_role in found.roles.items():
         _check_role(role, of_role)
     return found
+
+
+def _check_names(found: FarmSettings) -> None:
+    """Raises ProjectError."""
+    if not NAME.fullmatch(found.name):
+        raise _refused("name", found.name, "is no name", "small letters, digits and dashes, at most 63")
+    managers = found.floating.managers
+    if wrong := [name for name in managers if not NAME.fullmatch(name) or managers.count(name) > 1]:
+        raise _refused("float.managers", wrong[0], "is no name of a node, or said twice", "dom0 farm nodes lists them")
 
 
 def _check_role(role: str, settings: RoleSettings) -> None:

@@ -50,7 +50,8 @@ async def built_roles(engine: Engine, farm: FarmDirectory, report: Report) -> As
     from dom0.images.project import Options, built_unnamed
 
     name = farm.settings().name
-    if not (roles := farm.roles()):
+    current = farm.current()
+    if not (roles := farm.roles()) and not farm.floats() and not (current and current.floating.projects):
         hint = f"make one: {farm.path / 'roles'}/NAME/compose.yaml"
         raise UsageError(f"{farm.path}: this farm has no role", hint=hint)
     found = {}
@@ -115,7 +116,7 @@ async def publish_roles(
     changed = {role: built for role, built in roles.items() if contents[role] is None}
     ids = [id_ for built in changed.values() for id_ in (built.image, *built.references.values())]
     images: dict[str, FarmImage] = (
-        await publish(engine, farm, ids, [c for one in newest_first for c in one.roles.values()]) if ids else {}
+        await publish(engine, farm, ids, [image for one in newest_first for image in one.images]) if ids else {}
     )
     made = {
         role: RoleContent(

@@ -12,11 +12,13 @@ from msgspec.structs import replace
 
 from dom0 import terminal
 from dom0.cli.farms.farm_option import farm_option
+from dom0.cli.farms.floating import FloatChange, as_changes, decide_now
 from dom0.errors import EXIT_CHANGES
 from dom0.farms import rollout
 from dom0.farms.directory import FarmDirectory
+from dom0.farms.float_steps import FloatObject, steps
 from dom0.farms.nodes import SEEN_EACH, NodeState
-from dom0.farms.revisions import Revision, RoleState
+from dom0.farms.revisions import NOTHING_FLOATS, Revision, RoleState
 from dom0.farms.rollout import NodeView, Target
 from dom0.times import ago
 
@@ -43,6 +45,29 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_seen: float
 
 
+class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """As `--json` prints it. `running` of `wanted` tasks, on which `nodes`; `said`: why not, by Swarm's words."""
+
+    project: str
+    name: str
+    running: int
+    wanted: int
+    nodes: tuple[str, ...]
+    said: str
+
+
+class FloatStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """As `--json` prints it, of what floats. `writer`: the node that writes to the Swarm, "" where none can; `waits`:
+    by node, what it does or what keeps it; `steps`: what is still to be done there.
+    """
+
+    writer: str
+    managers: tuple[str, ...]
+    waits: dict[str, str]
+    services: tuple[ServiceStatus, ...]
+    steps: tuple[FloatChange, ...]
+
+
 class FarmStatus(msgspec.Struct, frozen=True, kw_only=True):
     """As `--json` prints it. `revision`: the current one, 0 before the first; `paused`: by role why; `locked`: who
     reboots; `unstarted`: by node the base OS that it was served and did not come up with.
@@ -55,6 +80,7 @@ class FarmStatus(msgspec.Struct, frozen=True, kw_only=True):
     locked: tuple[rollout.Lock, ...]
     unstarted: dict[str, str]
     nodes: tuple[NodeStatus, ...]
+    floating: FloatStatus
 
 
 @click.command("status", short_help="What the nodes of a farm run, and what they wait for.")
@@ -63,7 +89,7 @@ class FarmStatus(msgspec.Struct, frozen=True, kw_only=True):
     "--json",
     "as_json",
     is_flag=True,
-    help="An object: farm, revision, paused, drained, locked, unstarted, nodes; with --watch one a line.",
+    help="An object: farm, revision, paused, drained, locked, unstarted, nodes, floating; with --watch one a line.",
 )
 @click.option("-w", "--watch", is_flag=True, help="Stay, and show every change until Ctrl-C.")
 def status(farm: FarmDirectory, as_json: bool, watch: bool) -> int:
@@ -83,7 +109,8 @@ def status(farm: FarmDirectory, as_json: bool, watch: bool) -> int:
     else:
         click.echo("\n".join(_lines(found)))
     drained = found.document.drained
-    return EXIT_CHANGES if any(one.waits and one.name not in drained for one in found.document.nodes) else 0
+    waits = any(one.waits and one.name not in drained for one in found.document.nodes)
+    return EXIT_CHANGES if waits or _is_on_its_way(found.document.floating) else 0
 
 
 class _Found(msgspec.Struct, frozen=True):
@@ -113,6 +140,7 @@ def _look(farm: FarmDirectory) -> _Found:
         locked=state.locks,
         unstarted={name: one.os for name, one in state.boots.tried.items() if state.boots.has_failed(name, one.os)},
         nodes=tuple(_status(view, current, found.targets[view.name]) for view in views),
+        floating=_float_status(farm, settings.name, current, now),
     )
     return _Found(document, found.roles)
 
@@ -168,7 +196,50 @@ def _lines(found: _Found) -> list[str]:
     ]
     head = f"revision {document.revision}" if document.revision else "no revision: dom0 farm up"
     table = terminal.columns(_HEADS, rows, colours=_COLOURS)
-    return [f"{document.farm}: {head}", *table, *map(terminal.printable, said)]
+    return [f"{document.farm}: {head}", *table, *map(terminal.printable, said), *_floating_lines(document.floating)]
+
+
+def _float_status(farm: FarmDirectory, name: str, current: Revision | None, now: float) -> FloatStatus:
+    floating = current.floating if current else NOTHING_FLOATS
+    found = decide_now(farm, floating, now)
+    by_key = {node.key: node.name for node in farm.nodes().nodes}
+    ours = sorted((one for one in found.objects if one.kind == "service" and one.farm == name), key=_by_name)
+    is_used = floating.projects or ours
+    return FloatStatus(
+        writer=found.writer,
+        managers=tuple(sorted(by_key[key] for key in found.state.managers if key in by_key)),
+        waits=found.why if is_used else {},
+        services=tuple(
+            ServiceStatus(
+                project=one.project,
+                name=one.name,
+                running=one.running,
+                wanted=one.wanted,
+                nodes=one.nodes,
+                said=one.said,
+            )
+            for one in ours
+        ),
+        steps=as_changes(steps(name, floating.projects, found.objects, found.state.tried)),
+    )
+
+
+def _by_name(one: FloatObject) -> str:
+    return one.name
+
+
+def _is_on_its_way(floating: FloatStatus) -> bool:
+    return bool(floating.waits or floating.steps or any(one.running < one.wanted for one in floating.services))
+
+
+def _floating_lines(floating: FloatStatus) -> list[str]:
+    rows = [
+        (one.name, f"{one.running}/{one.wanted}", ", ".join(one.nodes) or "-", one.said) for one in floating.services
+    ]
+    table = terminal.columns(("FLOAT", "TASKS", "NODES", ""), rows, colours={}) if rows else []
+    said = [f"{step.kind} {step.name}: {step.change}: {step.why}" for step in floating.steps]
+    said += [f"{node}: float: {why}" for node, why in floating.waits.items()]
+    return [*table, *map(terminal.printable, said)]
 
 
 def _status(node: NodeView, current: Revision | None, target: Target) -> NodeStatus:

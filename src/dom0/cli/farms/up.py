@@ -11,25 +11,33 @@ import msgspec
 from dom0 import sizes, terminal, times
 from dom0.cli.engine_client import on_engine
 from dom0.cli.farms.farm_option import farm_option
+from dom0.cli.farms.floating import FloatChange, as_changes, steps_now
 from dom0.cli.report import Report
 from dom0.errors import EXIT_CHANGES
 from dom0.farms.directory import FarmDirectory
-from dom0.farms.revisions import Revision, changed_roles, find_earlier, revise
+from dom0.farms.float_content import FloatProject
+from dom0.farms.revisions import Revision, changed, changed_roles, find_earlier, revise
 from dom0.names import short_id
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
 
 _HEADS = ("ROLE", "CHANGE", "NODES")
+_FLOAT_HEADS = ("FLOAT", "NAME", "CHANGE", "WHY")
+_FLOAT = "float/"  # before the name of a project that floats, in the place of a role
 _COLOURS = {"CHANGE": {"removed": "red", "new": "green", "changed": "cyan"}}
+_FLOAT_COLOURS = {"CHANGE": {"remove": "red", "create": "green", "update": "cyan", "stays": "red"}}
 
 
-class RoleChange(msgspec.Struct, frozen=True, kw_only=True):
-    """As `--json` prints it. `nodes`: which have the role."""
+class RoleChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """As `--json` prints it. `nodes`: which have the role; of a project that floats, as float/NAME, `steps`: what is
+    to be done in the Swarm.
+    """
 
     role: str
     change: str
     nodes: tuple[str, ...]
+    steps: tuple[FloatChange, ...] = ()
 
 
 class RevisionInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +58,7 @@ class Revised(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.command("plan", short_help="Which roles `dom0 farm up` would change, and on which nodes.")
 @farm_option
-@click.option("--json", "as_json", is_flag=True, help="A list of objects: role, change, nodes.")
+@click.option("--json", "as_json", is_flag=True, help="A list of objects: role, change, nodes, steps.")
 def plan(farm: FarmDirectory, as_json: bool) -> int:
     """Say which roles `dom0 farm up` would change, and on which nodes; refuse what it would refuse. Changes nothing.
 
@@ -121,7 +129,7 @@ def history(farm: FarmDirectory, as_json: bool) -> None:
         for each in reversed(revisions)
     ]
     earlier = dict(zip((each.number for each in revisions), [None, *revisions], strict=False))
-    changes = {each.number: changed_roles(earlier[each.number], each) for each in revisions}
+    changes = {each.number: _changed_by(earlier[each.number], each) for each in revisions}
     rows = [
         (
             "*" if each.current else "",
@@ -136,35 +144,42 @@ def history(farm: FarmDirectory, as_json: bool) -> None:
 
 
 async def _plan(engine: Engine, farm: FarmDirectory) -> list[RoleChange]:
+    from dom0.cli.farms.floating import pinned_floats
     from dom0.cli.farms.roles import built_roles
 
     current = farm.current()
     before = current.roles if current else {}
+    floats = await pinned_floats(engine, farm, Report(beside=True))
     async with built_roles(engine, farm, Report(beside=True)) as roles:
         same = {role for role, content in before.items() if role in roles and roles[role].find_same([content])}
-    changed = {role: "changed" if role in before else "new" for role in roles if role not in same}
-    return _changes(farm, {**changed, **{role: "removed" for role in before if role not in roles}})
+    changed_ = {role: "changed" if role in before else "new" for role in roles if role not in same}
+    roles_changes = _changes(farm, {**changed_, **{role: "removed" for role in before if role not in roles}})
+    return [*roles_changes, *_float_changes(farm, current, floats.projects)]
 
 
 async def _up(engine: Engine, farm: FarmDirectory, report: Report) -> Revised:
+    from dom0.cli.farms.floating import pinned_floats, publish_floats
     from dom0.cli.farms.roles import built_roles, publish_roles
     from dom0.images import names
 
     before = farm.current()
+    floats = await pinned_floats(engine, farm, report)
     async with built_roles(engine, farm, report) as roles:
         with farm.publishing():
             gone, freed = farm.prune()  # first: the disk may be full
             if gone:
                 report.say(f"removed revisions that nobody needs: {', '.join(map(str, gone))} ({sizes.rounded(freed)})")
             contents = await publish_roles(engine, farm, roles, farm.revisions())
-            revision, _ = farm.revise(lambda known: revise(known, contents, time.time()))
+            floating = await publish_floats(engine, farm, floats, farm.revisions())
+            revision, _ = farm.revise(lambda known: revise(known, contents, time.time(), floating))
         for role in roles.values():
             await names.give(engine, {**role.built, role.tag: role.image})
     return _revised(farm, before, revision)
 
 
 def _revised(farm: FarmDirectory, before: Revision | None, after: Revision) -> Revised:
-    return Revised(revision=after.number, changes=tuple(_changes(farm, changed_roles(before, after))))
+    of_roles = _changes(farm, changed_roles(before, after))
+    return Revised(revision=after.number, changes=(*of_roles, *_float_changes(farm, before, after.floating.projects)))
 
 
 def _changes(farm: FarmDirectory, changed: dict[str, str]) -> list[RoleChange]:
@@ -177,9 +192,32 @@ def _changes(farm: FarmDirectory, changed: dict[str, str]) -> list[RoleChange]:
     ]
 
 
+def _changed_by(before: Revision | None, after: Revision) -> dict[str, str]:
+    floating = changed(before.floating.projects if before else {}, after.floating.projects)
+    return {**changed_roles(before, after), **{f"{_FLOAT}{name}": change for name, change in floating.items()}}
+
+
+def _float_changes(farm: FarmDirectory, before: Revision | None, after: dict[str, FloatProject]) -> list[RoleChange]:
+    """With what is there now: what was said to be done before, and is not yet, is not repeated."""
+    found = changed(before.floating.projects if before else {}, after)
+    due = steps_now(farm, after, time.time()) if found else ()
+    return [
+        RoleChange(
+            role=f"{_FLOAT}{name}",
+            change=change,
+            nodes=(),
+            steps=as_changes([one for one in due if one.project == name]),
+        )
+        for name, change in found.items()
+    ]
+
+
 def _say_changes(changes: list[RoleChange] | tuple[RoleChange, ...], *, as_json: bool) -> None:
     rows = [(each.role, each.change, ", ".join(each.nodes) or "-") for each in changes]
     terminal.say_table(changes, _HEADS, rows, as_json=as_json, colours=_COLOURS)
+    steps = [(one.kind, one.name, one.change, one.why) for each in changes for one in each.steps]
+    if steps and not as_json:
+        terminal.say_table(steps, _FLOAT_HEADS, steps, as_json=False, colours=_FLOAT_COLOURS)
 
 
 def _say_revised(revised: Revised, *, as_json: bool) -> None:

@@ -1,0 +1,140 @@
+"""What the farm's server answers nodes about its Swarm: POST /v1/float {report} -> FloatOrder. It keeps what they say,
+and decides for all of them with each word (`float_swarm`).
+
+Join tokens are in memory alone, and given to nodes that are to join.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection, Iterable, Mapping
+
+import msgspec
+from msgspec.structs import replace
+
+from dom0.errors import Dom0Error
+from dom0.farms.directory import FarmDirectory
+from dom0.farms.float_swarm import Decision, FloatNode, FloatOrder, FloatReport, FloatState, decide
+from dom0.farms.nodes import Node, NodeState
+from dom0.farms.revisions import NOTHING_FLOATS, Floating
+from dom0.farms.settings import FarmSettings
+from dom0.http.server import HttpError, Request, Response, refusal
+
+MOST_REPORT = 4 << 20  # bytes; of the one that writes: all that the farm has in the Swarm
+
+log = logging.getLogger(__name__)
+
+
+class FloatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`report`: None until the node has been told that the farm has a Swarm."""
+
+    report: FloatReport | None = None
+
+
+class Floats:
+    def __init__(self, farm: FarmDirectory) -> None:
+        """Raises Dom0Error."""
+        self._farm = farm
+        self._settings = farm.settings()
+        self._reports = farm.float_reports()
+        self._seen: tuple[object, ...] = ()  # of the directory
+        self._nodes: dict[str, Node] = {}
+        self._floating = NOTHING_FLOATS
+        self._drained: tuple[str, ...] = ()
+        self._writer = ""
+        self._deciding = asyncio.Lock()
+
+    async def ask(self, key: str, request: Request) -> Response:
+        """Raises HttpError."""
+        try:
+            async with self._deciding:
+                await asyncio.to_thread(self._look)
+            if key not in self._nodes:
+                raise HttpError(403, "this machine is no node of the farm")
+            asked = msgspec.json.decode(await request.read(MOST_REPORT), type=FloatRequest)
+            async with self._deciding:
+                order = await asyncio.to_thread(self._hear, key, asked.report, time.time())
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise HttpError(400, str(error)) from error
+        except Dom0Error as error:
+            log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
+            return refusal(503, "the farm's server has a problem: its log says which")
+        return Response(msgspec.json.encode(order))
+
+    def find_blob(self, key: str, digest: str) -> int | None:
+        """Its size, if the node may have it: images all nodes, what is in secrets the one that writes."""
+        if key not in self._nodes:
+            return None
+        of_images = (blob for image in self._floating.images for blob in image.blobs)
+        found = next((blob.size for blob in of_images if blob.digest == digest), None)
+        if found is None and key == self._writer:
+            found = self._floating.files.get(digest)
+        return found
+
+    def _look(self) -> None:
+        """What commands have changed. Raises Dom0Error."""
+        seen = self._farm.stamp()
+        if seen == self._seen:
+            return
+        self._nodes = {node.key: node for node in self._farm.nodes().nodes if node.state is NodeState.ENROLLED}
+        current = self._farm.current()
+        self._floating = current.floating if current else NOTHING_FLOATS
+        self._drained = self._farm.rollout().drained
+        for key in self._reports.keys() - self._nodes.keys():
+            del self._reports[key]
+            self._farm.put_float_report(key, None)
+        self._seen = seen
+
+    def _hear(self, key: str, said: FloatReport | None, now: float) -> FloatOrder:
+        """What is told is on the disk before anybody is told it. Raises Dom0Error."""
+        before = self._reports.get(key)
+        if said is not None:
+            said = replace(said, since=before.since if before else 0.0)
+            if said != before:
+                said = replace(said, since=now)
+                on_disk = replace(said, token="")
+                if before is None or on_disk != replace(before, token="", since=now):
+                    self._farm.put_float_report(key, on_disk)
+                self._reports[key] = said
+
+        state = self._farm.float_state()
+        is_used = bool(self._floating.projects or state.began)
+        nodes = list(self._nodes.values()) if is_used else [self._nodes[key]]
+
+        def step(state: FloatState) -> tuple[FloatState, Decision]:
+            found = decide_here(self._settings, self._floating, nodes, self._reports, self._drained, state, now)
+            return found.state, found
+
+        found = step(state)[1]
+        if found.state != state:
+            found = self._farm.change_float(step)
+        self._writer = next((node.key for node in nodes if node.name == found.writer), "")
+        return found.orders[key]
+
+
+def decide_here(
+    settings: FarmSettings,
+    floating: Floating,
+    nodes: Iterable[Node],
+    reports: Mapping[str, FloatReport],
+    drained: Collection[str],
+    state: FloatState,
+    now: float,
+) -> Decision:
+    """`decide` of what is in a farm's directory."""
+    views = [
+        FloatNode(
+            key=node.key,
+            name=node.name,
+            role=node.role,
+            address=node.address,
+            last=node.last,
+            is_drained=node.name in drained,
+            report=reports.get(node.key),
+        )
+        for node in sorted(nodes, key=lambda node: node.name)
+    ]
+    declared = settings.floating.managers
+    return decide(settings.name, declared, floating.projects, floating.images, views, state, now)

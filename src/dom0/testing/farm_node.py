@@ -1,0 +1,36 @@
+"""What a node's agent does for its farm, as a process of its own and without a machine: `python -m` this, on a host
+that has joined. Roles are not brought up; what floats is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Mapping
+
+from dom0.engine.docker import DockerEngine
+from dom0.errors import Busy
+from dom0.farms import follow
+from dom0.names import state_directory
+
+
+class NoMachine:
+    generation = 0
+    is_well = True
+
+    async def run(self, _image: str, _images: Mapping[str, str], *, after: int) -> str:
+        raise Busy("there is no machine")
+
+    async def find_end(self, _image: str, *, after: int) -> str:
+        return ""
+
+
+async def main() -> None:
+    engine = await DockerEngine.connect()
+    await follow.follow(state_directory(), engine, NoMachine())
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    asyncio.run(main())

@@ -1,0 +1,250 @@
+"""A project that floats: on three Engines, of which any may die. The farm's server and the commands are what a person
+runs; of nodes all but what brings up roles.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from dom0.errors import EXIT_CHANGES
+from dom0.run import CommandFailed
+from dom0.testing import api
+from dom0.testing.hosts import CONTAINERD_STORE, OWN_STORE, Host, Switch
+from dom0.testing.namespaces import Child
+
+pytestmark = pytest.mark.engine
+T = TypeVar("T")
+DOM0 = (sys.executable, "-m", "dom0")
+PATIENCE = 180.0  # seconds; a deadline, not an expectation
+ADDRESSES = {"one": "10.9.8.1", "two": "10.9.8.2", "three": "10.9.8.3"}
+BLOG = """
+name: blog
+services:
+  web:
+    image: busybox:test
+    command: [sh, -c, "mkdir /w; cat /run/secrets/word - < /page > /w/index.html; exec httpd -f -p 80 -h /w"]
+    secrets: [word]
+    configs: [page]
+    stop_grace_period: 1s
+    deploy: {replicas: REPLICAS, endpoint_mode: dnsrr, update_config: {monitor: 1s}}
+secrets: {word: {file: ./word}}
+configs: {page: {content: hello}}
+"""
+
+
+THEIRS = ("--filter", "label=com.docker.swarm.service.name=theirs")
+
+
+class Farm:
+    """Its server is a process on the first host. `serve` it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.switch = Switch()
+        self.hosts: dict[str, Host] = {}
+        self.server: Child | None = None
+        self.logs = path.parent
+
+    def start(self) -> None:
+        for name, address in ADDRESSES.items():
+            store = CONTAINERD_STORE if name == "two" else OWN_STORE
+            self.hosts[name] = Host(name=name, switch=self.switch, address=f"{address}/24", config=store)
+            self.hosts[name].run(["ip", "route", "add", "default", "via", "10.9.8.254"])
+            if name != "one":
+                self.hosts[name].docker("rmi", "busybox:test")
+        self.command("init", str(self.path), at="")
+        (self.path / "farm.yaml").write_text(
+            f"name: attic\nlisten: {ADDRESSES['one']}:7701\nfloat: {{managers: [one, two, three]}}\n"
+        )
+        join = self.serve()
+        for name, host in self.hosts.items():
+            joining = host.popen([*DOM0, "farm", "join", join])
+            code = until(lambda: next((node["code"] for node in self.ask("nodes") if node["code"]), ""))
+            self.command("approve", code, "--as", name, "--role", "hello")
+            assert joining.wait(60) == 0
+            with (self.logs / f"{name}.log").open("wb") as log:
+                host.popen([sys.executable, "-m", "dom0.testing.farm_node"], stdout=log, stderr=log)
+        shutil.rmtree(self.path / "roles" / "hello")
+
+    def serve(self) -> str:
+        """Returns what nodes join with."""
+        printed = self.path.parent / "served"
+        with printed.open("wb") as log, (self.logs / "server.log").open("ab") as errors:
+            argv = [*DOM0, "farm", "serve", "--dir", str(self.path), "--json"]
+            self.server = self.hosts["one"].popen(argv, stdout=log, stderr=errors)
+        return str(json.loads(until(printed.read_text))["join"])
+
+    def kill_server(self) -> None:
+        assert self.server is not None
+        self.server.kill()
+        self.server.wait(60)
+
+    def command(self, *arguments: str, at: str = "--dir", check: bool = True) -> Any:
+        where = [at, str(self.path)] if at else []
+        return self.hosts["one"].run([*DOM0, "farm", *arguments, *where], check=check)
+
+    def ask(self, *arguments: str) -> Any:
+        said = self.command(*arguments, "--json", check=False)
+        assert said.code in (0, EXIT_CHANGES), said.stderr
+        return json.loads(said.stdout)
+
+    def floating(self) -> Any:
+        return self.ask("status")["floating"]
+
+    def write(self, text: str = BLOG, *, replicas: int = 3, word: str = "open ") -> None:
+        directory = self.path / "float" / "blog"
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "compose.yaml").write_text(text.replace("REPLICAS", str(replicas)))
+        (directory / "word").write_text(word)
+
+    def settled(self, service: str = "blog_web") -> Any:
+        """Its status, as soon as all of it runs and nothing is to be done."""
+
+        def found() -> Any:
+            status = self.floating()
+            one = next((one for one in status["services"] if one["name"] == service), None)
+            return one if one and one["running"] == one["wanted"] and not status["steps"] else None
+
+        return until(found, self)
+
+    def swarm(self, at: str, what: str) -> Any:
+        return api.request(self.hosts[at].socket, "GET", f"/{what}")
+
+    def story(self) -> str:
+        status = self.command("status", check=False)
+        logs = [f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in sorted(self.logs.glob("*.log"))]
+        return "\n".join([status.stdout, status.stderr, *logs])
+
+    def stop(self) -> None:
+        for host in self.hosts.values():
+            host.stop()
+        self.switch.stop()
+
+
+def until(condition: Callable[[], T], farm: Farm | None = None) -> T:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        failure: Exception | None = None
+        try:
+            if found := condition():
+                return found
+        except (OSError, ValueError, api.EngineRefused, CommandFailed) as error:
+            failure = error
+        if time.monotonic() > deadline:
+            raise AssertionError(farm.story() if farm else "not in time") from failure
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def farm(engines_possible: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    made = Farm(tmp_path_factory.mktemp("farm") / "attic")
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+def test_without_a_floating_project_no_engine_is_in_a_swarm(farm: Farm) -> None:
+    until(lambda: all(node["state"] == "enrolled" for node in farm.ask("nodes")))
+    assert farm.command("plan", check=False).code == 2  # no role, and nothing that floats
+    for host in farm.hosts.values():
+        assert api.request(host.socket, "GET", "/info")["Swarm"]["LocalNodeState"] == "inactive"
+
+
+def test_up_does_what_plan_says_and_a_floating_service_runs_on_the_nodes(farm: Farm) -> None:
+    farm.write()
+    planned = farm.ask("plan")
+    (project,) = planned
+    assert (project["role"], project["change"]) == ("float/blog", "new")
+    assert [(step["kind"], step["change"]) for step in project["steps"]] == [
+        ("network", "create"),
+        ("config", "create"),
+        ("secret", "create"),
+        ("service", "create"),
+    ]
+    assert farm.ask("up")["changes"] == planned
+    assert farm.settled()["wanted"] == 3
+    until(lambda: farm.floating()["managers"] == ["one", "three", "two"], farm)
+    made = {("service", one["Spec"]["Name"]) for one in farm.swarm("one", "services")}
+    made |= {(kind, one["Spec"]["Name"]) for kind in ("secret", "config") for one in farm.swarm("one", f"{kind}s")}
+    made |= {("network", one["Name"]) for one in farm.swarm("one", "networks") if "dom0.farm" in (one["Labels"] or {})}
+    assert made == {(step["kind"], step["name"]) for step in project["steps"]}
+    assert farm.command("plan").stdout.startswith("nothing to do")
+    for host in farm.hosts.values():
+        container = host.docker("ps", "--quiet", "--filter", "label=com.docker.swarm.service.name=blog_web").stdout
+        for one in container.split():
+            assert host.docker("exec", one, "wget", "-q", "-O", "-", "http://web/").stdout == "open hello"
+
+
+def test_a_server_that_is_killed_in_the_middle_of_an_apply_goes_on(farm: Farm) -> None:
+    host = farm.hosts["one"]
+    image = host.docker("image", "inspect", "--format", "{{.Id}}", "busybox:test").stdout.strip()
+    words = [
+        "--detach",
+        "--name",
+        "theirs",
+        "--no-resolve-image",
+        "--constraint",
+        "node.hostname==one",
+        image,
+        "sleep",
+        "999",
+    ]
+    host.docker("service", "create", *words)
+    farm.write(word="closed ")
+    (change,) = farm.ask("up")["changes"]
+    assert {(step["kind"], step["change"]) for step in change["steps"]} == {
+        ("secret", "create"),
+        ("service", "update"),
+    }
+    until(lambda: len(farm.swarm("one", "secrets")) == 2, farm)
+    farm.kill_server()
+    farm.serve()
+    farm.settled()
+    until(lambda: len(farm.swarm("one", "secrets")) == 1, farm)
+
+
+def test_what_is_bad_goes_back_and_is_not_tried_again(farm: Farm) -> None:
+    farm.write(BLOG.replace("exec httpd", "exit 3; exec httpd"), word="bad ")
+    farm.ask("up")
+    (step,) = until(
+        lambda: [step for step in farm.floating()["steps"] if step["change"] == "stays"],
+        farm,
+    )
+    assert step["why"].startswith("Swarm went back: ")
+    farm.command("rollback")
+    assert farm.settled()["running"] == 3
+
+
+def test_a_service_survives_the_death_of_its_node_and_two_managers_go_on(farm: Farm) -> None:
+    farm.hosts["three"].stop()
+    until(lambda: "three" not in farm.settled()["nodes"], farm)
+    assert farm.settled()["running"] == 3
+    farm.write(replicas=2, word="closed ")
+    farm.ask("up")
+    until(lambda: farm.settled()["wanted"] == 2, farm)
+    farm.command("remove", "three")
+    until(lambda: {one["Description"]["Hostname"] for one in farm.swarm("one", "nodes")} == {"one", "two"}, farm)
+
+
+def test_a_project_that_is_gone_is_removed_and_nothing_else(farm: Farm) -> None:
+    farm.hosts["one"].docker("volume", "create", "blog_kept")
+    theirs = farm.hosts["one"].docker("ps", "--quiet", *THEIRS).stdout
+    shutil.rmtree(farm.path / "float")
+    (gone,) = farm.ask("up")["changes"]
+    assert (gone["role"], gone["change"]) == ("float/blog", "removed")
+    assert {step["change"] for step in gone["steps"]} == {"remove"}
+    until(lambda: not farm.swarm("one", "secrets"), farm)
+    until(lambda: not farm.floating()["steps"], farm)
+    assert [one["Spec"]["Name"] for one in farm.swarm("one", "services")] == ["theirs"]
+    assert farm.hosts["one"].docker("ps", "--quiet", *THEIRS).stdout == theirs != ""
+    assert "blog_kept" in farm.hosts["one"].docker("volume", "ls", "--quiet").stdout

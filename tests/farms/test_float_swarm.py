@@ -1,0 +1,249 @@
+"""Which machine is what in a farm's Swarm, by what the machines say."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from dom0.engine.swarm import Member, Place
+from dom0.engine.swarm_bodies import ContainerSpec, Mode, ServiceBody, TaskSpec
+from dom0.farms.float_content import FARM, FloatProject, image_label, image_name
+from dom0.farms.float_steps import FloatObject
+from dom0.farms.float_swarm import IDLE, Decision, FloatNode, FloatReport, FloatState, decide
+from dom0.farms.revisions import Blob, FarmImage
+
+BLOB = Blob(digest=f"sha256:{'b' * 64}", size=1)
+NAME = image_name(BLOB.digest)
+IMAGE = FarmImage(reference=NAME, manifest=BLOB, config=BLOB, layers=())
+SERVICE = ServiceBody(name="blog_web", task_template=TaskSpec(container_spec=ContainerSpec(image=NAME)), mode=Mode())
+BLOG = {"blog": FloatProject(name="blog", services=(SERVICE,))}
+NOW = 1e6
+OUT = FloatReport(place=Place(state="inactive"), images=(NAME,))
+
+
+class World:
+    """A farm whose nodes do what they are told, at once. Their IDs in the Swarm are `id NAME`, or as `ids` says."""
+
+    def __init__(self, *names: str, declared: tuple[str, ...] = ()) -> None:
+        self.declared = declared
+        self.state = FloatState()
+        self.projects = BLOG
+        self.nodes = {name: FloatNode(key=f"key {name}", name=name, role="r", address=name, last=NOW) for name in names}
+        self.members: dict[str, Member] = {}
+        self.objects: tuple[FloatObject, ...] = ()
+        for name in names:
+            self.say(name, OUT)
+
+    def say(self, name: str, report: FloatReport | None) -> None:
+        self.nodes[name] = replace(self.nodes[name], report=report)
+
+    def decide(self) -> Decision:
+        nodes = list(self.nodes.values())
+        found = decide("attic", self.declared, self.projects, [IMAGE], nodes, self.state, NOW)
+        again = decide("attic", self.declared, self.projects, [IMAGE], nodes, found.state, NOW)
+        assert again == found  # a decision changes nothing by itself
+        self.state = found.state
+        return found
+
+    def enter(self, name: str, *, leads: bool = False) -> None:
+        self.members[f"id {name}"] = Member(
+            id=f"id {name}",
+            version=1,
+            hostname=name,
+            labels={},
+            role="manager" if leads else "worker",
+            availability="active",
+            state="ready",
+            manager=f"{name}:2377" if leads else "",
+            is_leader=leads,
+            is_reachable=leads,
+        )
+        self.say(
+            name,
+            FloatReport(place=Place(state="active", node=f"id {name}", cluster="c" if leads else ""), images=(NAME,)),
+        )
+
+    def lead(self, name: str, since: float = NOW) -> None:
+        """Its report has what the Swarm is now."""
+        place = Place(state="active", node=f"id {name}", cluster="c", is_manager=True)
+        report = FloatReport(
+            place=place,
+            images=(NAME,),
+            token="token",
+            members=tuple(self.members.values()),
+            objects=self.objects,
+            since=since,
+        )
+        self.say(name, report)
+
+    def change(self, name: str, **changed: object) -> None:
+        self.members[f"id {name}"] = replace(self.members[f"id {name}"], **changed)
+
+
+def formed(*names: str, declared: tuple[str, ...]) -> World:
+    """All are in the Swarm, which the first one leads."""
+    world = World(*names, declared=declared)
+    assert world.decide().orders[f"key {names[0]}"].init
+    for name in names:
+        world.enter(name, leads=name == names[0])
+    world.lead(names[0])
+    world.decide()
+    return world
+
+
+def roles(found: Decision, writer: str) -> dict[str, str]:
+    write = found.orders[f"key {writer}"].write
+    assert write is not None
+    return {id_.removeprefix("id "): told.role for id_, told in write.members.items()}
+
+
+def test_without_a_floating_project_nobody_is_told_anything() -> None:
+    world = World("a", "b", declared=("a",))
+    world.projects = {}
+    found = world.decide()
+    assert found.state == FloatState()
+    assert {(order.again, order.init, order.join, order.write, order.images) for order in found.orders.values()} == {
+        (IDLE, False, None, None, ())
+    }
+
+
+def test_the_first_declared_one_that_has_the_images_and_answers_makes_the_swarm_and_nobody_else() -> None:
+    world = World("a", "b", "c", declared=("a", "b", "c"))
+    world.nodes["a"] = replace(world.nodes["a"], last=NOW - 1000)
+    world.say("b", replace(OUT, images=()))
+    found = world.decide()
+    assert [key for key, order in found.orders.items() if order.init] == ["key c"]
+    world.nodes["a"] = replace(world.nodes["a"], last=NOW)
+    world.say("b", OUT)
+    assert [key for key, order in world.decide().orders.items() if order.init] == ["key c"]
+
+
+def test_one_whose_engine_is_in_a_swarm_of_others_is_left_alone() -> None:
+    world = World("a", "b", declared=("a", "b"))
+    world.say("a", replace(OUT, place=Place(state="active", node="other", cluster="theirs", is_manager=True)))
+    found = world.decide()
+    assert found.orders["key b"].init
+    assert "docker swarm leave" in found.why["a"]
+    assert found.orders["key a"].join is None
+
+
+def test_no_declared_manager_makes_no_swarm() -> None:
+    found = World("a", "b").decide()
+    assert found.why == {"a": "no node has made the Swarm", "b": "no node has made the Swarm"}
+
+
+def test_nodes_join_with_the_token_of_the_one_that_writes_when_they_have_the_images() -> None:
+    world = World("a", "b", "c", declared=("a",))
+    world.decide()
+    world.enter("a", leads=True)
+    world.lead("a")
+    world.say("c", replace(OUT, images=()))
+    found = world.decide()
+    join = found.orders["key b"].join
+    assert join is not None
+    assert (join.managers, join.token) == (("a:2377",), "token")
+    assert found.orders["key a"].join is found.orders["key c"].join is None
+    assert found.why["c"] == "fetches 1 image"
+    assert all(order.write is None for key, order in found.orders.items() if key != "key a")
+
+
+def test_an_odd_number_of_declared_ones_are_managers() -> None:
+    names = ("a", "b", "c", "d", "e", "f")
+    for declared, managers in (
+        ("a", "a"),
+        ("ab", "a"),
+        ("abc", "abc"),
+        ("abcd", "abc"),
+        ("abcde", "abcde"),
+        ("bad", "bad"),
+    ):
+        first = declared[0]
+        world = formed(first, *(name for name in names if name != first), declared=tuple(declared))
+        given = roles(world.decide(), first)
+        assert {name for name, role in given.items() if role == "manager"} == set(managers)
+
+
+def test_a_dead_manager_is_replaced_where_there_is_another_and_stays_one_where_there_is_none() -> None:
+    for declared, after in (("abc", "abc"), ("abcd", "acd")):
+        world = formed("a", "b", "c", "d", declared=tuple(declared))
+        for name in "abc":
+            world.change(name, role="manager")
+        world.change("b", state="down")
+        world.lead("a")
+        assert {name for name, role in roles(world.decide(), "a").items() if role == "manager"} == set(after)
+
+
+def test_one_that_came_again_is_in_and_its_old_entry_is_forgotten() -> None:
+    world = formed("a", "b", declared=("a",))
+    world.change("b", state="down", labels={FARM: "attic"})
+    world.members["theirs"] = replace(world.members["id b"], id="theirs", labels={})
+    world.members["new"] = replace(world.members["id b"], id="new", state="ready")
+    world.lead("a")
+    world.say("b", FloatReport(place=Place(state="active", node="new"), images=(NAME,)))
+    write = world.decide().orders["key a"].write
+    assert write is not None
+    assert write.forget == ("id b",)
+    assert write.members.keys() == {"id a", "new"}
+
+
+def test_a_node_that_the_farm_removed_is_forgotten_also_while_it_runs() -> None:
+    world = formed("a", "b", declared=("a",))
+    world.change("b", labels={FARM: "attic"})
+    world.lead("a")
+    del world.nodes["b"]
+    write = world.decide().orders["key a"].write
+    assert write is not None
+    assert write.forget == ("id b",)
+
+
+def test_the_one_that_leads_writes_and_another_when_it_is_no_node_any_more() -> None:
+    world = formed("a", "b", "c", declared=("a", "b", "c"))
+    world.change("a", is_leader=False)
+    world.change("b", is_leader=True, role="manager")
+    world.lead("b", since=NOW + 1)
+    assert world.decide().writer == "b"  # what `a` said is older
+    del world.nodes["b"]
+    assert world.decide().writer == "a"
+    world.say("a", replace(OUT, place=Place(state="active", node="id a", cluster="c", is_manager=True)))
+    assert world.decide().writer == ""  # it hears no majority
+
+
+def test_when_all_managers_say_that_they_are_in_no_swarm_it_is_made_anew() -> None:
+    world = formed("a", "b", declared=("a", "b"))
+    world.say("b", OUT)
+    assert world.decide().state.cluster == "c"
+    world.say("a", OUT)
+    world.decide()
+    assert world.state.began == "key a"
+    assert world.state.cluster == ""
+
+
+def test_a_silent_manager_keeps_the_swarm_until_it_is_removed_from_the_farm() -> None:
+    world = formed("a", "b", declared=("a", "b"))
+    world.say("a", None)
+    world.say("b", OUT)
+    assert world.decide().why["b"] == "no manager answers"
+    del world.nodes["a"]
+    assert world.decide().orders["key b"].init
+
+
+def test_images_that_are_in_use_are_kept_and_nodes_carry_labels_for_those_they_have() -> None:
+    world = formed("a", declared=("a",))
+    world.objects = (FloatObject(kind="service", name="blog_web", id="1", farm="attic", images=("old",)),)
+    world.lead("a")
+    order = world.decide().orders["key a"]
+    assert order.keep == (NAME, "old")
+    assert order.write is not None
+    assert order.write.members["id a"].labels[image_label(NAME)] == "here"
+
+
+def test_what_was_rolled_back_from_stays_known_until_another_one_runs() -> None:
+    world = formed("a", declared=("a",))
+
+    def after(digest: str, update: str = "") -> str:
+        one = FloatObject(kind="service", name="blog_web", id="1", farm="attic", digest=digest, update=update)
+        world.objects = (one,)
+        world.lead("a")
+        return world.decide().state.tried["blog_web"]
+
+    assert [after("one"), after("two", "updating"), after("one", "rollback_completed")] == ["one", "two", "two"]
+    assert after("three", "updating") == "three"
