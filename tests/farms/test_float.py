@@ -161,6 +161,8 @@ def test_without_a_floating_project_no_engine_is_in_a_swarm(farm: Farm) -> None:
 
 
 def test_up_does_what_plan_says_and_a_floating_service_runs_on_the_nodes(farm: Farm) -> None:
+    theirs = farm.hosts["three"]
+    theirs.docker("swarm", "init", "--advertise-addr", ADDRESSES["three"])
     farm.write()
     planned = farm.ask("plan")
     (project,) = planned
@@ -173,6 +175,16 @@ def test_up_does_what_plan_says_and_a_floating_service_runs_on_the_nodes(farm: F
     ]
     assert farm.ask("up")["changes"] == planned
     assert farm.settled()["wanted"] == 3
+
+    def waits() -> Any:
+        found = farm.floating()["waits"]
+        return found if found.keys() == {"three"} else None
+
+    assert "there: docker swarm leave" in until(waits, farm)["three"]
+    (alone,) = farm.swarm("three", "nodes")
+    assert (alone["Spec"]["Labels"], farm.swarm("three", "services")) == ({}, [])
+    assert "dom0-float" not in theirs.docker("images").stdout
+    theirs.docker("swarm", "leave", "--force")
     until(lambda: farm.floating()["managers"] == ["one", "three", "two"], farm)
     made = {("service", one["Spec"]["Name"]) for one in farm.swarm("one", "services")}
     made |= {(kind, one["Spec"]["Name"]) for kind in ("secret", "config") for one in farm.swarm("one", f"{kind}s")}
@@ -209,7 +221,7 @@ def test_a_server_that_is_killed_in_the_middle_of_an_apply_goes_on(farm: Farm) -
     until(lambda: len(farm.swarm("one", "secrets")) == 2, farm)
     farm.kill_server()
     farm.serve()
-    farm.settled()
+    assert farm.settled()["nodes"] == ["one", "three", "two"]
     until(lambda: len(farm.swarm("one", "secrets")) == 1, farm)
 
 

@@ -13,7 +13,7 @@ from dom0.engine.swarm import Member, Place
 from dom0.engine.swarm_bodies import ContainerSpec, Mode, ServiceBody, TaskSpec
 from dom0.farms import nodes, serve
 from dom0.farms.directory import FarmDirectory
-from dom0.farms.float_content import FloatFile, FloatProject, image_name
+from dom0.farms.float_content import FARM, FloatFile, FloatProject, image_name
 from dom0.farms.float_swarm import IDLE, FloatOrder, FloatReport
 from dom0.farms.nodes import Machine, key_of
 from dom0.farms.pin import Pin, connect, fingerprint
@@ -93,7 +93,7 @@ def leading(node: str) -> FloatReport:
         is_leader=True,
         is_reachable=True,
     )
-    place = Place(state="active", node=member.id, is_manager=True, cluster="c")
+    place = Place(state="active", node=member.id, is_manager=True, cluster="c", labels={FARM: "attic"})
     return FloatReport(place=place, images=(NAME,), token=TOKEN, members=(member,))
 
 
@@ -143,3 +143,15 @@ async def test_a_node_that_was_removed_is_told_nothing_any_more(asker: Asker) ->
     assert (await asker.ask("two", "POST", "/v1/float", b"{}"))[0] == 403
     assert await asker.get("two", IMAGE) == 403
     assert key_of(asker.secrets["two"]) not in asker.farm.float_reports()
+
+
+async def test_without_a_current_revision_nothing_that_floats_is_taken_for_gone(asker: Asker) -> None:
+    publish(asker.farm)
+    await asker.say("one", OUT)
+    assert (await asker.say("one", leading("one"))).write is not None
+    (asker.farm.state / "current.json").unlink()
+    assert await asker.say("one", leading("one")) == FloatOrder(farm="attic", address="10.0.0.1", again=IDLE)
+    asker.farm.revise(lambda known: known[0])
+    write = (await asker.say("one", leading("one"))).write
+    assert write is not None
+    assert write.projects.keys() == {"blog"}

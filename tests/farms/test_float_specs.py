@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from dom0.engine.bodies import Body
 from dom0.engine.swarm_bodies import ServiceBody
 from dom0.errors import ProjectError
 from dom0.farms.float_content import FloatProject, image_label, image_name
-from dom0.farms.float_specs import find_flaws, make
+from dom0.farms.float_specs import find_declared_volumes, find_flaws, make
 from dom0.registry.manifest import digest_of
 
 IMAGE = image_name(f"sha256:{'a' * 64}")
+KEY = b"of this farm"
 WEB = """
 name: blog
 services:
@@ -34,7 +36,7 @@ def read(tmp_path: Path, compose: str) -> Project:
 
 
 def made(tmp_path: Path, compose: str, contents: dict[tuple[str, str], bytes] | None = None) -> FloatProject:
-    project, _ = make(read(tmp_path, compose), {"web": IMAGE}, contents or {})
+    project, _ = make(read(tmp_path, compose), {"web": IMAGE}, contents or {}, KEY)
     return project
 
 
@@ -141,7 +143,7 @@ def test_what_compose_says_of_a_service_is_what_swarm_is_told(tmp_path: Path) ->
     }
 
 
-def test_configs_and_secrets_are_named_by_what_is_in_them(tmp_path: Path) -> None:
+def test_configs_and_secrets_are_named_by_what_is_in_them_and_by_nothing_that_others_can_try(tmp_path: Path) -> None:
     (tmp_path / "word").write_text("open sesame")
     compose = """
         name: blog
@@ -152,29 +154,45 @@ def test_configs_and_secrets_are_named_by_what_is_in_them(tmp_path: Path) -> Non
         """
     contents = {("secrets", "word"): b"open sesame", ("configs", "page"): b"hello"}
     project = made(tmp_path, compose, contents)
-    word, page = digest_of(b"open sesame"), digest_of(b"hello")
+    word, page = sorted(project.files, reverse=True)
     assert {name: (file.kind, file.digest) for name, file in project.files.items()} == {
-        f"blog_word-{word[7:19]}": ("secret", word),
-        f"blog_page-{page[7:19]}": ("config", page),
+        word: ("secret", digest_of(b"open sesame")),
+        page: ("config", digest_of(b"hello")),
     }
+    assert re.fullmatch("blog_word-[0-9a-f]{16}", word)
+    assert re.fullmatch("blog_page-[0-9a-f]{16}", page)
+    assert word[-16:] not in digest_of(b"open sesame")
+    assert made(tmp_path, compose, contents).files == project.files
+    assert word not in made(tmp_path, compose, {**contents, ("secrets", "word"): b"another"}).files
+    assert word not in make(read(tmp_path, compose), {"web": IMAGE}, contents, b"of another farm")[0].files
     container = as_sent(project.services[0])["TaskTemplate"]["ContainerSpec"]
     assert container["Secrets"] == [
         {
             "File": {"Name": "/run/secrets/word", "UID": "0", "GID": "0", "Mode": 0o400},
-            "SecretName": f"blog_word-{word[7:19]}",
+            "SecretName": word,
         }
     ]
     assert container["Configs"] == [
-        {"File": {"Name": "/page", "UID": "0", "GID": "0", "Mode": 0o444}, "ConfigName": f"blog_page-{page[7:19]}"}
+        {"File": {"Name": "/page", "UID": "0", "GID": "0", "Mode": 0o444}, "ConfigName": page}
     ]
 
 
 def test_a_file_that_swarm_does_not_take_is_refused(tmp_path: Path) -> None:
     project = read(tmp_path, WEB + "    secrets: [word]\nsecrets: {word: {file: ./compose.yaml}}\n")
     with pytest.raises(ProjectError, match=r"compose.yaml:\d+: secrets.word: Swarm takes 1 to 512000 bytes"):
-        make(project, {"web": IMAGE}, {("secrets", "word"): bytes(512001)})
+        make(project, {"web": IMAGE}, {("secrets", "word"): bytes(512001)}, KEY)
     with pytest.raises(ProjectError, match="it has 0"):
-        make(project, {"web": IMAGE}, {("secrets", "word"): b""})
+        make(project, {"web": IMAGE}, {("secrets", "word"): b""}, KEY)
+
+
+def test_a_name_that_swarm_does_not_take_is_refused(tmp_path: Path) -> None:
+    long = "w" * 43
+    project = read(tmp_path, WEB + f"    secrets: [{long}]\nsecrets: {{{long}: {{file: ./compose.yaml}}}}\n")
+    with pytest.raises(ProjectError, match="its name is too long for Swarm"):
+        make(project, {"web": IMAGE}, {("secrets", long): b"x"}, KEY)
+    for name in ("a.b", "a-", "s" * 59):
+        (flaw,) = find_flaws(read(tmp_path, f"name: blog\nservices: {{{name}: {{image: web}}}}\n"))
+        assert "Swarm takes no service named" in flaw.what
 
 
 def test_networks_are_overlays_and_volumes_of_all_nodes(tmp_path: Path) -> None:
@@ -189,7 +207,9 @@ def test_networks_are_overlays_and_volumes_of_all_nodes(tmp_path: Path) -> None:
           back: {internal: true, ipam: {config: [{subnet: 10.5.0.0/24}]}}
           theirs: {external: true, name: theirs}
         volumes:
-          data: {driver_opts: {type: nfs, o: "addr=nas,rw", device: ":/data"}}
+          data:
+            driver_opts: {type: nfs, o: "addr=nas,rw", device: ":/data"}
+            labels: {dom0.float.shared: "yes"}
         """
     project = made(tmp_path, compose)
     (network,) = project.networks
@@ -262,3 +282,25 @@ def test_a_local_volume_that_binds_a_directory_is_no_way_round(tmp_path: Path) -
     )
     (flaw,) = find_flaws(read(tmp_path, compose))
     assert "would find an empty one" in flaw.what
+
+
+def test_a_volume_to_which_two_containers_may_write_at_once_is_refused_unless_it_says_so(tmp_path: Path) -> None:
+    def refused(mode: str, labels: str) -> list[str]:
+        opts = f"driver_opts: {{type: nfs, device: ':/data'}}, labels: {{{labels}}}"
+        compose = f"{WEB}    volumes: ['data:/data{mode}']\nvolumes: {{data: {{{opts}}}}}\n"
+        return [flaw.what for flaw in find_flaws(read(tmp_path, compose))]
+
+    assert refused("", "") == ["two containers may write to it at once, as when a node is cut off"]
+    assert refused(":ro", "") == refused("", "dom0.float.shared: 'yes'") == []
+
+
+def test_a_volume_that_an_image_declares_would_be_removed_and_is_refused_where_nothing_is_mounted(
+    tmp_path: Path,
+) -> None:
+    def refused(keys: str) -> list[str]:
+        project = read(tmp_path, f"{WEB}    {keys}\n")
+        return [".".join(flaw.path) for flaw in find_declared_volumes(project, {"web": ("/var/lib/data/",)})]
+
+    assert refused("tmpfs: [/tmp]") == ["services.web.image"]
+    assert refused("tmpfs: [/var/lib/data]") == []
+    assert refused("volumes: [{type: tmpfs, target: /var/lib/data}]") == []

@@ -11,10 +11,10 @@ from dom0.farms.float_steps import Action, FloatObject, FloatStep, Kind, steps
 SERVICE = ServiceBody(name="blog_web", task_template=TaskSpec(container_spec=ContainerSpec(image="web")), mode=Mode())
 NETWORK = SwarmNetworkBody(name="blog_default", driver="overlay", check_duplicate=True)
 SECRET = FloatFile(kind="secret", digest=f"sha256:{'5' * 64}", size=1)
-BLOG = FloatProject(name="blog", networks=(NETWORK,), files={"blog_word": SECRET}, services=(SERVICE,))
+BLOG = FloatProject(name="blog", networks=(NETWORK,), files={"blog_word-5": SECRET}, services=(SERVICE,))
 DIGESTS = {
     "blog_default": digest_of_body(NETWORK),
-    "blog_word": "5" * 32,
+    "blog_word-5": "5",
     "blog_web": digest_of_body(SERVICE),
 }
 
@@ -26,7 +26,7 @@ def there(kind: Kind, name: str, **changed: object) -> FloatObject:
     return replace(one, **changed)
 
 
-ALL = (there("network", "blog_default"), there("secret", "blog_word"), there("service", "blog_web"))
+ALL = (there("network", "blog_default"), there("secret", "blog_word-5"), there("service", "blog_web"))
 
 
 def found(*actual: FloatObject, tried: dict[str, str] | None = None, **projects: FloatProject) -> list[tuple[str, ...]]:
@@ -42,7 +42,7 @@ def only(*actual: FloatObject, tried: dict[str, str] | None = None) -> FloatStep
 def test_what_a_service_needs_is_made_before_it() -> None:
     assert found(blog=BLOG) == [
         ("create", "network", "blog_default"),
-        ("create", "secret", "blog_word"),
+        ("create", "secret", "blog_word-5"),
         ("create", "service", "blog_web"),
     ]
 
@@ -54,7 +54,7 @@ def test_when_all_is_there_nothing_is_to_do() -> None:
 def test_a_service_is_removed_before_what_it_uses() -> None:
     assert found(*ALL) == [
         ("remove", "service", "blog_web"),
-        ("remove", "secret", "blog_word"),
+        ("remove", "secret", "blog_word-5"),
         ("remove", "network", "blog_default"),
     ]
 
@@ -86,6 +86,6 @@ def test_what_swarm_went_back_from_is_not_tried_again_but_another_one_is() -> No
 def test_a_file_with_another_content_has_another_name_and_the_old_one_goes_when_nothing_needs_it() -> None:
     old = there("secret", "blog_word-old")
     assert found(*ALL, old, blog=BLOG) == [("remove", "secret", "blog_word-old")]
-    needing = there("service", "blog_web", files=("blog_word-old", "blog_word"))
+    needing = there("service", "blog_web", files=("blog_word-old", "blog_word-5"))
     assert found(*ALL[:2], needing, old, blog=BLOG) == []
     assert ("remove", "secret", "blog_word-old") in found(*ALL[:2], needing, old)

@@ -17,6 +17,7 @@ IMAGE = FarmImage(reference=NAME, manifest=BLOB, config=BLOB, layers=())
 SERVICE = ServiceBody(name="blog_web", task_template=TaskSpec(container_spec=ContainerSpec(image=NAME)), mode=Mode())
 BLOG = {"blog": FloatProject(name="blog", services=(SERVICE,))}
 NOW = 1e6
+OURS = {FARM: "attic"}
 OUT = FloatReport(place=Place(state="inactive"), images=(NAME,))
 
 
@@ -30,6 +31,7 @@ class World:
         self.nodes = {name: FloatNode(key=f"key {name}", name=name, role="r", address=name, last=NOW) for name in names}
         self.members: dict[str, Member] = {}
         self.objects: tuple[FloatObject, ...] = ()
+        self.token = "token"
         for name in names:
             self.say(name, OUT)
 
@@ -59,16 +61,21 @@ class World:
         )
         self.say(
             name,
-            FloatReport(place=Place(state="active", node=f"id {name}", cluster="c" if leads else ""), images=(NAME,)),
+            FloatReport(
+                place=Place(state="active", node=f"id {name}", cluster="c", labels=OURS)
+                if leads
+                else Place(state="active", node=f"id {name}"),
+                images=(NAME,),
+            ),
         )
 
     def lead(self, name: str, since: float = NOW) -> None:
         """Its report has what the Swarm is now."""
-        place = Place(state="active", node=f"id {name}", cluster="c", is_manager=True)
+        place = Place(state="active", node=f"id {name}", cluster="c", labels=OURS, is_manager=True)
         report = FloatReport(
             place=place,
             images=(NAME,),
-            token="token",
+            token=self.token,
             members=tuple(self.members.values()),
             objects=self.objects,
             since=since,
@@ -126,9 +133,86 @@ def test_one_whose_engine_is_in_a_swarm_of_others_is_left_alone() -> None:
     assert found.orders["key a"].join is None
 
 
+def test_a_swarm_that_others_made_there_meanwhile_is_not_taken_for_the_farms() -> None:
+    world = World("a", "b", declared=("a", "b"))
+    assert world.decide().orders["key a"].init
+    for labels in ({}, {FARM: "another"}):
+        theirs = Place(state="active", node="theirs", cluster="theirs", labels=labels, is_manager=True)
+        world.say("a", replace(OUT, place=theirs))
+        found = world.decide()
+        assert found.state.cluster == ""
+        assert "docker swarm leave" in found.why["a"]
+        order = found.orders["key a"]
+        assert (order.init, order.join, order.write, order.images) == (False, None, None, ())
+
+
+def test_one_that_keeps_all_in_memory_or_is_reached_by_nobody_makes_no_swarm() -> None:
+    world = World("a", "b", "c", "d", declared=("a", "b", "c"))
+    world.say("a", replace(OUT, in_memory=True))
+    world.nodes["b"] = replace(world.nodes["b"], address="127.0.0.1")
+    found = world.decide()
+    assert [key for key, order in found.orders.items() if order.init] == ["key c"]
+    assert "in memory" in found.why["a"]
+    assert "no other node reaches it" in found.why["b"]
+    world.enter("c", leads=True)
+    world.lead("c")
+    world.decide()
+    world.enter("a")
+    world.say("a", replace(world.nodes["a"].report or OUT, in_memory=True))
+    world.enter("d")
+    world.lead("c")
+    assert roles(world.decide(), "c") == {"a": "worker", "c": "manager", "d": "worker"}
+
+
+def test_a_machine_that_says_it_is_what_another_one_is_known_as_is_not_believed() -> None:
+    world = formed("b", "c", declared=("b",))
+    world.nodes["a"] = replace(world.nodes["b"], key="key a", name="a")
+    world.say("a", FloatReport(place=Place(state="active", node="id c"), images=(NAME,)))
+    assert world.decide().state.members == {"key b": "id b", "key c": "id c"}
+
+
+def test_tokens_are_made_anew_when_one_that_was_told_is_no_node_any_more() -> None:
+    world = formed("a", "b", declared=("a",))
+    world.nodes["c"] = replace(world.nodes["b"], key="key c", name="c", report=OUT)
+    assert world.decide().orders["key c"].join is not None
+
+    def is_rotated() -> bool:
+        write = world.decide().orders["key a"].write
+        assert write is not None
+        return write.rotate
+
+    assert not is_rotated()
+    del world.nodes["c"]
+    assert is_rotated()
+    world.token = ""  # the server has started again: of that there is none on its disk
+    world.lead("a")
+    assert is_rotated()
+    world.token = "another"
+    world.lead("a")
+    assert not is_rotated()
+    assert world.state.told == ("key a",)  # who manages can always read it
+
+
+def test_tokens_are_made_anew_after_who_managed_does_not_any_more() -> None:
+    world = formed("a", "b", "c", declared=("a", "b", "c"))
+    for name in "bc":
+        world.change(name, role="manager", manager=f"{name}:2377", labels=OURS)
+    world.lead("a")
+    world.decide()
+    del world.nodes["b"]
+    write = world.decide().orders["key a"].write
+    assert write is not None
+    assert (write.forget, write.rotate) == (("id b",), False)
+    world.change("b", role="worker", manager="")
+    world.lead("a")
+    write = world.decide().orders["key a"].write
+    assert write is not None
+    assert (write.forget, write.rotate) == (("id b",), True)
+
+
 def test_no_declared_manager_makes_no_swarm() -> None:
     found = World("a", "b").decide()
-    assert found.why == {"a": "no node has made the Swarm", "b": "no node has made the Swarm"}
+    assert set(found.why.values()) == {"no node of float.managers has made the Swarm"}
 
 
 def test_nodes_join_with_the_token_of_the_one_that_writes_when_they_have_the_images() -> None:

@@ -19,7 +19,15 @@ import msgspec
 from dom0.engine import parse
 from dom0.engine.address import find
 from dom0.engine.bodies import Body
-from dom0.engine.swarm_bodies import FileBody, InitBody, JoinBody, MemberBody, ServiceBody, SwarmNetworkBody
+from dom0.engine.swarm_bodies import (
+    FileBody,
+    InitBody,
+    JoinBody,
+    MemberBody,
+    ServiceBody,
+    SwarmNetworkBody,
+    SwarmSpec,
+)
 from dom0.engine.transport import Transport
 from dom0.engine.wire import Wire
 from dom0.errors import NotFound
@@ -31,14 +39,15 @@ _WRITE_WITHIN = 60.0  # seconds; without a majority the Engine answers after 20
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """What a machine is in Swarm mode. `state`: inactive, pending, active, error, locked. `cluster`: the Swarm's ID, of
-    a manager that hears most others; a worker does not know it.
+    """What a machine is in Swarm mode. `state`: inactive, pending, active, error, locked. `cluster` and `labels`: the
+    Swarm's ID and labels, of a manager that hears most others; a worker does not know them.
     """
 
     state: str
     node: str = ""  # its ID there
     is_manager: bool = False
     cluster: str = ""
+    labels: dict[str, str] = {}
     error: str = ""
 
 
@@ -114,19 +123,20 @@ class SwarmMode:
 
     async def place(self) -> Place:
         found = (await self._get("/info", _Info)).swarm or _Place()
-        cluster = found.cluster.id if found.cluster else ""
-        error = parse.one_line(found.error)
+        cluster, error = found.cluster or _Cluster(), parse.one_line(found.error)
         return Place(
             state=found.local_node_state,
             node=found.node_id,
             is_manager=found.control_available,
-            cluster=cluster,
+            cluster=cluster.id,
+            labels=cluster.spec.labels or {},
             error=error,
         )
 
-    async def init(self, address: str) -> None:
-        """Make a Swarm whose first manager this machine is; others reach it at `address`."""
-        await self._post("/swarm/init", InitBody(listen_addr=LISTEN, advertise_addr=address))
+    async def init(self, address: str, labels: Mapping[str, str]) -> None:
+        """Make a Swarm with these labels, whose first manager this machine is; others reach it at `address`."""
+        spec = SwarmSpec(labels=dict(labels))
+        await self._post("/swarm/init", InitBody(listen_addr=LISTEN, advertise_addr=address, spec=spec))
 
     async def join(self, address: str, managers: tuple[str, ...], token: str) -> None:
         """`managers`: HOST:PORT of some."""
@@ -140,10 +150,10 @@ class SwarmMode:
         found: _Swarm = await self._get("/swarm", _Swarm)
         return found.join_tokens.worker
 
-    async def rotate_worker_token(self) -> None:
-        """The one before is worth nothing from then on."""
+    async def rotate_tokens(self) -> None:
+        """Of workers and managers: those before are worth nothing from then on."""
         found = await self._get("/swarm", _Swarm)
-        query = {"version": str(found.version.index), "rotateWorkerToken": "true"}
+        query = {"version": str(found.version.index), "rotateWorkerToken": "true", "rotateManagerToken": "true"}
         await self._post("/swarm/update", found.spec, query)
 
     async def members(self) -> tuple[Member, ...]:
@@ -297,8 +307,13 @@ class _Version(Wire):
     index: int = 0
 
 
+class _ClusterSpec(Wire):
+    labels: dict[str, str] | None = None
+
+
 class _Cluster(Wire):
     id: str = msgspec.field(name="ID", default="")
+    spec: _ClusterSpec = msgspec.field(default_factory=_ClusterSpec)
 
 
 class _Place(Wire):

@@ -220,9 +220,14 @@ class MemberBody(Body, frozen=True, kw_only=True):
     availability: str
 
 
+class SwarmSpec(Body, frozen=True, kw_only=True):
+    labels: dict[str, str] = field(default_factory=dict)
+
+
 class InitBody(Body, frozen=True, kw_only=True):
     listen_addr: str
     advertise_addr: str
+    spec: SwarmSpec
 
 
 class JoinBody(Body, frozen=True, kw_only=True):

@@ -20,16 +20,17 @@ REGISTRY, REPOSITORY = "127.0.0.1:1", "dom0-float"
 """Swarm asks the registry of an image before each start, even where it has the image. Nothing answers at this port, at
 once; then it takes what is there."""
 
-FARM = "dom0.farm"  # labels: of all that is ours, the farm's name
+FARM = "dom0.farm"  # labels: of the Swarm and all that is ours there, the farm's name
 PROJECT = "dom0.float"
 DIGEST = "dom0.float.digest"
 NODE, ROLE = "dom0.node", "dom0.role"  # of a machine in the Swarm
 IMAGE = "dom0.image."  # and each image that it has
+SHARED = "dom0.float.shared"  # of a volume, in its project: several containers may write to it
 STACK = "com.docker.stack.namespace"  # by which docker stack lists a project
 
 
 class FloatFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A config or secret; what is in it is the blob with that digest. Its name says which content it has."""
+    """A config or secret; what is in it is the blob with that digest. Its name ends in a mark of its content."""
 
     kind: FileKind
     digest: Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]

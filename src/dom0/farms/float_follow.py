@@ -2,7 +2,8 @@
 and the one that is told to writes there what there is to be.
 
 All that is known is asked of the Engine anew each time: whatever is killed, the next process goes on from there. As
-long as the farm has no floating project, nothing of Swarm mode is asked or touched.
+long as the farm has no floating project, nothing of Swarm mode is asked or touched; and nothing is read or written in a
+Swarm without the farm's label. What is told is done at once, while images come beside it: no order is ever old.
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ import msgspec
 from msgspec.structs import replace
 
 from dom0.engine.protocol import Engine
-from dom0.engine.swarm import Member, Service, SwarmMode, SwarmObject, Task
+from dom0.engine.swarm import Member, Place, Service, SwarmMode, SwarmObject, Task
 from dom0.engine.swarm_bodies import ConfigUse, FileBody, MemberBody, SecretUse, ServiceBody, SwarmNetworkBody
 from dom0.errors import Dom0Error, EngineError
 from dom0.farms import join
 from dom0.farms.float_content import DIGEST, FARM, PROJECT, REGISTRY, REPOSITORY, FloatProject
 from dom0.farms.float_steps import MOST_SAID, Action, FloatObject, FloatStep, Kind, find_body, steps
 from dom0.farms.float_swarm import IDLE, MANAGER, FloatOrder, FloatReport, MemberOrder, WriteOrder
+from dom0.farms.peers import is_in_memory
 from dom0.farms.revisions import MOST_REASON, Blob, FarmImage
 from dom0.http.channel import Malformed
 from dom0.http.client import Client
 from dom0.images.loading import remove_name
+from dom0.names import state_directory
 from dom0.printable import printable
 
 AGAIN = 5.0  # seconds until what has failed is tried again
@@ -70,7 +73,9 @@ async def float_along(engine: Engine, client: Client, secret: str, source: Sourc
                     said = _note(report.failed, said)
             except (Dom0Error, OSError, Malformed, ValueError) as error:
                 said = _note(str(error) or "the server does not answer", said)
-            await asyncio.sleep(pause)
+            except Exception:  # a bug here is in the way of no role
+                log.exception("farm: float")
+            await floater.rest(pause)
     finally:
         await floater.close()
 
@@ -103,47 +108,78 @@ class _Floater:
         self._swarm: SwarmMode | None = None
         self._images: tuple[str, ...] = ()
         self._look_at = 0.0
+        self._bringing: asyncio.Task[None] | None = None
+        self._lacks = ""  # why an image is not here
 
     async def close(self) -> None:
+        if self._bringing is not None:
+            self._bringing.cancel()
+            await asyncio.gather(self._bringing, return_exceptions=True)
         if self._swarm is not None:
             await self._swarm.close()
+
+    async def rest(self, seconds: float) -> None:
+        """Until then, or until images have come."""
+        if self._bringing is not None and not self._bringing.done():
+            await asyncio.wait({self._bringing}, timeout=seconds)
+        else:
+            await asyncio.sleep(seconds)
 
     async def follow(self, order: FloatOrder, report: FloatReport | None) -> FloatReport:
         """Do what is told, and return what is then. `report`: what the server knows. Raises Dom0Error, OSError."""
         swarm = self._swarm = self._swarm or await SwarmMode.connect()
         failed = ""
-        try:
-            if report is not None:
-                await self._act(swarm, order, report)
-        except (Dom0Error, OSError, ValueError) as error:
-            failed = error.message if isinstance(error, Dom0Error) else str(error) or "nothing came"
+        if report is not None:
+            for do in (self._have, self._act):
+                try:
+                    await do(swarm, order)
+                except (Dom0Error, OSError, ValueError) as error:
+                    failed = _words(error)
+        failed = failed or self._lacks
         await self._look_at_images()
-        found = FloatReport(place=await swarm.place(), images=self._images)
-        if found.place.is_manager:
+        in_memory = await asyncio.to_thread(is_in_memory, state_directory())
+        found = FloatReport(place=await swarm.place(), images=self._images, in_memory=in_memory)
+        if _is_ours(found.place, order):
             try:
                 found = await _describe(swarm, order, found)
             except EngineError as error:  # most managers do not hear each other
                 failed = failed or error.message
         return replace(found, failed=printable(failed)[:MOST_REASON])
 
-    async def _act(self, swarm: SwarmMode, order: FloatOrder, report: FloatReport) -> None:
-        for image in order.images:
-            if image.reference not in self._images:
-                await self._source.bring(image)
-                self._look_at = 0.0
-        if order.keep is not None:
-            for name in self._images:
-                if name not in order.keep:
-                    await remove_name(self._engine, name)
-                    self._look_at = 0.0
+    async def _act(self, swarm: SwarmMode, order: FloatOrder) -> None:
         if order.init:
             log.info("farm: makes the Swarm, reached at %s", order.address)
-            await swarm.init(order.address)
+            await swarm.init(order.address, {FARM: order.farm})
         if order.join is not None:
             log.info("farm: joins the Swarm at %s", ", ".join(order.join.managers))
             await swarm.join(order.address, order.join.managers, order.join.token)
-        if order.write is not None:
+        if order.write is not None and _is_ours(await swarm.place(), order):
             await _Writer(swarm, self._source, order.farm, order.write).write()
+
+    async def _have(self, _swarm: SwarmMode, order: FloatOrder) -> None:
+        """Images that are to be here, and none that nobody needs."""
+        for name in self._images:
+            if order.keep is not None and name not in order.keep:
+                await remove_name(self._engine, name)
+                self._look_at = 0.0
+        if self._bringing is not None and self._bringing.done():
+            brought, self._bringing = self._bringing, None
+            brought.result()
+        missing = [image for image in order.images if image.reference not in self._images]
+        if missing and self._bringing is None and self._look_at > 0:
+            self._bringing = asyncio.create_task(self._bring(missing))
+
+    async def _bring(self, images: Collection[FarmImage]) -> None:
+        for image in images:
+            try:
+                await self._source.bring(image)
+                self._lacks = ""
+            except (Dom0Error, OSError, ValueError) as error:
+                self._lacks = _words(error)
+                await asyncio.sleep(AGAIN)
+                return
+            finally:
+                self._look_at = 0.0
 
     async def _look_at_images(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -151,6 +187,15 @@ class _Floater:
             rows = await self._engine.images()
             self._images = tuple(sorted(tag for row in rows for tag in row.tags if tag.startswith(_NAMES)))
             self._look_at = now + LOOK_AT_IMAGES
+
+
+def _words(error: Exception) -> str:
+    return error.message if isinstance(error, Dom0Error) else str(error) or "nothing came"
+
+
+def _is_ours(place: Place, order: FloatOrder) -> bool:
+    """Whether this manager is one of the farm's Swarm, and hears most others."""
+    return place.labels.get(FARM) == order.farm
 
 
 async def _describe(swarm: SwarmMode, order: FloatOrder, report: FloatReport) -> FloatReport:
@@ -247,6 +292,9 @@ class _Writer:
                 failures.append(error)
         busy = {task.node for task in await self._swarm.tasks() if task.state == "running"}
         try:
+            if self._order.rotate:
+                await self._swarm.rotate_tokens()
+                log.info("farm: float: made other tokens: a machine that knew them is no node any more")
             for member in members:
                 if member.id in self._order.forget:
                     await self._forget(member, is_busy=member.id in busy)
@@ -320,7 +368,6 @@ class _Writer:
         elif member.role == MANAGER:
             await self._swarm.update_member(member, _body(member, member.labels, "worker", member.availability))
         elif member.state != "ready" or not is_busy:
-            await self._swarm.rotate_worker_token()  # it may still know the one that it came with
             await self._swarm.remove_member(member.id)
             log.info("farm: float: forgot %s (%s)", member.hostname, member.id)
 

@@ -16,9 +16,9 @@ from msgspec.structs import replace
 
 from dom0.errors import Dom0Error
 from dom0.farms.directory import FarmDirectory
-from dom0.farms.float_swarm import Decision, FloatNode, FloatOrder, FloatReport, FloatState, decide
+from dom0.farms.float_swarm import IDLE, Decision, FloatNode, FloatOrder, FloatReport, FloatState, decide
 from dom0.farms.nodes import Node, NodeState
-from dom0.farms.revisions import NOTHING_FLOATS, Floating
+from dom0.farms.revisions import Floating
 from dom0.farms.settings import FarmSettings
 from dom0.http.server import HttpError, Request, Response, refusal
 
@@ -41,7 +41,7 @@ class Floats:
         self._reports = farm.float_reports()
         self._seen: tuple[object, ...] = ()  # of the directory
         self._nodes: dict[str, Node] = {}
-        self._floating = NOTHING_FLOATS
+        self._floating: Floating | None = None
         self._drained: tuple[str, ...] = ()
         self._writer = ""
         self._deciding = asyncio.Lock()
@@ -65,7 +65,7 @@ class Floats:
 
     def find_blob(self, key: str, digest: str) -> int | None:
         """Its size, if the node may have it: images all nodes, what is in secrets the one that writes."""
-        if key not in self._nodes:
+        if key not in self._nodes or self._floating is None:
             return None
         of_images = (blob for image in self._floating.images for blob in image.blobs)
         found = next((blob.size for blob in of_images if blob.digest == digest), None)
@@ -80,7 +80,7 @@ class Floats:
             return
         self._nodes = {node.key: node for node in self._farm.nodes().nodes if node.state is NodeState.ENROLLED}
         current = self._farm.current()
-        self._floating = current.floating if current else NOTHING_FLOATS
+        self._floating = current.floating if current else None
         self._drained = self._farm.rollout().drained
         for key in self._reports.keys() - self._nodes.keys():
             del self._reports[key]
@@ -89,6 +89,8 @@ class Floats:
 
     def _hear(self, key: str, said: FloatReport | None, now: float) -> FloatOrder:
         """What is told is on the disk before anybody is told it. Raises Dom0Error."""
+        if self._floating is None:  # no revision is current: nobody has said that nothing floats
+            return FloatOrder(farm=self._settings.name, address=self._nodes[key].address, again=IDLE)
         before = self._reports.get(key)
         if said is not None:
             said = replace(said, since=before.since if before else 0.0)
@@ -100,11 +102,11 @@ class Floats:
                 self._reports[key] = said
 
         state = self._farm.float_state()
-        is_used = bool(self._floating.projects or state.began)
+        floating, is_used = self._floating, bool(self._floating.projects or state.began)
         nodes = list(self._nodes.values()) if is_used else [self._nodes[key]]
 
         def step(state: FloatState) -> tuple[FloatState, Decision]:
-            found = decide_here(self._settings, self._floating, nodes, self._reports, self._drained, state, now)
+            found = decide_here(self._settings, floating, nodes, self._reports, self._drained, state, now)
             return found.state, found
 
         found = step(state)[1]

@@ -6,7 +6,9 @@ or is refused.
 
 from __future__ import annotations
 
+import hmac
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -30,12 +32,15 @@ from dom0.engine import bodies
 from dom0.engine import swarm_bodies as swarm
 from dom0.engine.bodies import HealthConfig, TmpfsOptions
 from dom0.engine.swarm import FileKind
-from dom0.farms.float_content import FARM, PROJECT, STACK, FloatFile, FloatProject, image_label
+from dom0.farms.float_content import FARM, PROJECT, SHARED, STACK, FloatFile, FloatProject, image_label
 from dom0.plan.facts import image_ref
 from dom0.plan.service_slot import RESTART_POLICIES
 from dom0.registry.manifest import digest_of
 
 MOST_SECRET, MOST_CONFIG = 500 << 10, 1000 << 10  # bytes that Swarm takes
+MOST_FILE_NAME = 64  # characters
+_MARK = 16  # characters
+_SERVICE = re.compile(r"(?=.{1,63}\Z)[a-zA-Z0-9](?:[-_]*[a-zA-Z0-9]+)*")
 _ROLE = "make it a role, which runs on the nodes that have it: roles/NAME/compose.yaml"
 _KEPT = frozenset(
     (
@@ -105,6 +110,9 @@ def find_flaws(project: Project) -> list[Finding]:
     found = list(_flaws_of_project(project))
     for name, service in project.services.items():
         at = ("services", name)
+        if not _SERVICE.fullmatch(f"{project.name}_{name}"):
+            hint = "letters, digits, - and _ inside, at most 63 with that of the project"
+            found.append(Finding(at, f"Swarm takes no service named {project.name}_{name}", hint))
         for field in msgspec.structs.fields(Service):
             if field.name not in _KEPT and getattr(service, field.name) != getattr(_NOTHING_SAID, field.name):
                 hint = _WAYS_OUT.get(field.name, f"leave it out, or {_ROLE}")
@@ -118,21 +126,36 @@ def find_flaws(project: Project) -> list[Finding]:
     return found
 
 
+def find_declared_volumes(project: Project, declared: Mapping[str, tuple[str, ...]]) -> list[Finding]:
+    """Where a service would write to a volume of its image's, which Swarm removes with the task. `declared`: paths by
+    images that services refer to.
+    """
+    found = []
+    for name, service in project.services.items():
+        mounted = {posixpath.normpath(path) for path in (*service.tmpfs, *(one.target for one in service.volumes))}
+        for path in declared.get(image_ref(project, name), ()):
+            if posixpath.normpath(path) not in mounted:
+                what = f"it declares a volume at {path}, which would be removed with each container"
+                hint = f"tmpfs: [{path}] where nothing in it is to stay; volumes: of what all nodes reach; or {_ROLE}"
+                found.append(Finding(("services", name, "image"), what, hint))
+    return found
+
+
 def make(
-    project: Project, images: Mapping[str, str], contents: Mapping[tuple[str, str], bytes]
+    project: Project, images: Mapping[str, str], contents: Mapping[tuple[str, str], bytes], key: bytes
 ) -> tuple[FloatProject, dict[str, bytes]]:
     """And what is in its files, by their digests. `images`: names of ours by those that services refer to; `contents`:
-    of configs and secrets, by `configs` or `secrets` and key. Raises ProjectError.
+    of configs and secrets, by `configs` or `secrets` and key. `key`: the farm's own, without which nobody finds a
+    secret by trying until its mark is the one in its name. Raises ProjectError.
     """
-    flaws = [*find_flaws(project), *_flaws_of_contents(contents)]
-    if flaws:
-        raise refuse(flaws, project.locations)
     names, files = {}, {}
-    for (section, key), content in contents.items():
-        digest = digest_of(content)
+    for (section, name), content in contents.items():
         kind: FileKind = "secret" if section == "secrets" else "config"
-        names[section, key] = f"{project.name}_{key}-{digest.removeprefix('sha256:')[:12]}"
-        files[names[section, key]] = FloatFile(kind=kind, digest=digest, size=len(content))
+        mark = hmac.digest(key, content, "sha256").hex()[:_MARK]
+        names[section, name] = f"{project.name}_{name}-{mark}"
+        files[names[section, name]] = FloatFile(kind=kind, digest=digest_of(content), size=len(content))
+    if flaws := [*find_flaws(project), *_flaws_of_contents(contents, names)]:
+        raise refuse(flaws, project.locations)
     networks = [
         _network(project, key)
         for key, network in sorted(project.networks.items())
@@ -200,7 +223,9 @@ def _flaws_of_deploy(deploy: Deploy) -> Iterator[Flaw]:
 
 
 def _flaws_of_volumes(project: Project, service: Service) -> Iterator[Flaw]:
-    """A task that moves would find another directory, or an empty volume, without a word."""
+    """A task that moves would find another directory, or an empty volume, without a word; and one on a node that is cut
+    off goes on beside the one that has taken its place.
+    """
     for number, volume in enumerate(service.volumes):
         at = ("volumes", str(number))
         if volume.type == "tmpfs":
@@ -213,10 +238,21 @@ def _flaws_of_volumes(project: Project, service: Service) -> Iterator[Flaw]:
         if known.driver in ("", "local") and known.driver_opts.get("type") not in _OVER_THE_NETWORK:
             hint = f"driver: or driver_opts: of what all nodes reach, as type: nfs; or {_ROLE}"
             yield at, "a volume of one machine does not move with the service, which would find an empty one", hint
+        elif not volume.read_only and SHARED not in known.labels:
+            hint = (
+                "read_only: true; or, where what runs there bears that, of the volume"
+                f' labels: {{{SHARED}: "yes"}}; or {_ROLE}'
+            )
+            yield at, "two containers may write to it at once, as when a node is cut off", hint
 
 
-def _flaws_of_contents(contents: Mapping[tuple[str, str], bytes]) -> Iterator[Finding]:
+def _flaws_of_contents(
+    contents: Mapping[tuple[str, str], bytes], names: Mapping[tuple[str, str], str]
+) -> Iterator[Finding]:
     for (section, key), content in contents.items():
+        if len(names[section, key]) > MOST_FILE_NAME:
+            most = MOST_FILE_NAME - _MARK - 2
+            yield Finding((section, key), "its name is too long for Swarm", f"{most} characters with the project's")
         most = MOST_SECRET if section == "secrets" else MOST_CONFIG
         if not 0 < len(content) <= most:
             hint = "bring it in an image" if content else "write something into it"

@@ -102,7 +102,7 @@ def _wanted(desired: Mapping[str, FloatProject]) -> Iterator[tuple[Kind, str, st
         for network in project.networks:
             yield "network", network.name, key, digest_of_body(network)
         for name, file in sorted(project.files.items()):
-            yield file.kind, name, key, file.digest.removeprefix("sha256:")[:32]
+            yield file.kind, name, key, name.rpartition("-")[2]
         for service in project.services:
             yield "service", service.name, key, digest_of_body(service)
 

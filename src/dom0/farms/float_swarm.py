@@ -4,13 +4,17 @@ forgotten. Pure: what nodes say goes in, what each of them is told comes out.
     began ── its Engine says which Swarm it made ─▶ cluster ── one leads it, and says so ─▶ that one writes
        all that were managers say that they are in no Swarm: begin anew
 
-All join as workers; the one that writes makes managers of some, so that no token for managers leaves a manager. What
-has to outlive the server is on its disk before anybody is told.
+The farm's Swarm has the farm's name as its label since it was made: one that others made is never taken for it. All
+join as workers; the one that writes makes managers of some, so that no token for managers leaves a manager. Tokens are
+rotated when one that knows them is no node any more. What has to outlive the server is on its disk before anybody is
+told.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from ipaddress import ip_address
 from typing import Annotated
 
 import msgspec
@@ -30,12 +34,14 @@ MANAGER, _WORKER = "manager", "worker"
 
 
 class FloatReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a node says. `images`: names of ours that its Engine has; `token`, `members` and `objects`: of a
-    manager; `failed`: why it could not do what it was told; `since`: when the server heard that first.
+    """What a node says. `images`: names of ours that its Engine has; `in_memory`: it keeps nothing on a disk; `token`,
+    `members` and `objects`: of a manager; `failed`: why it could not do what it was told; `since`: when the server
+    heard that first.
     """
 
     place: Place
     images: tuple[str, ...] = ()
+    in_memory: bool = False
     token: str = ""
     members: tuple[Member, ...] = ()
     objects: tuple[FloatObject, ...] = ()
@@ -61,14 +67,16 @@ class FloatNode(msgspec.Struct, frozen=True, kw_only=True):
 
 class FloatState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What has to outlive the server. `began`: key of the node that makes the Swarm; `cluster`: the Swarm's ID;
-    `members`: IDs in it by the keys of nodes; `managers`: keys of those that are or are to be managers; `tried`:
-    digests of services that ran there.
+    `members`: IDs in it by the keys of nodes; `managers`: keys of those that are or are to be managers; `told`: keys of
+    those that may know its token, which has the digest `token`; `tried`: digests of services that ran there.
     """
 
     began: str = ""
     cluster: str = ""
     members: dict[str, str] = {}
     managers: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    token: str = ""
     tried: dict[str, str] = {}
 
 
@@ -86,12 +94,15 @@ class MemberOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WriteOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """`members` by their IDs; `forget`: IDs of those that are none of the farm's nodes any more."""
+    """`members` by their IDs; `forget`: IDs of those that are none of the farm's nodes any more, `rotate` the tokens
+    before one is.
+    """
 
     projects: dict[str, FloatProject]
     tried: dict[str, str]
     members: dict[str, MemberOrder]
     forget: tuple[str, ...] = ()
+    rotate: bool = False
 
 
 class FloatOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,38 +146,46 @@ def decide(
         idle = {node.key: FloatOrder(farm=farm, address=node.address, again=IDLE) for node in nodes}
         return Decision(state=state, orders=idle, why={})
     by_key = {node.key: node for node in nodes}
-    state = _with_cluster(state, by_key)
+    state = _with_cluster(farm, state, by_key)
     if not state.began and (first := _find_first(declared, images, nodes, now)):
         state = replace(state, began=first.key, managers=(first.key,))
     writer = _find_writer(state, nodes)
     members = {member.id: member for member in writer.report.members} if writer and writer.report else {}
     write, keep = None, None
-    if writer is not None:
+    if writer is not None and writer.report is not None:
         state = _with_members(state, nodes, members)
         chosen = _choose_managers(declared, nodes, members, state) or state.managers
         now_managers = (key for key, id_ in state.members.items() if id_ in members and members[id_].role == MANAGER)
         state = replace(state, managers=tuple(sorted({*chosen, *now_managers})))
-        state = replace(state, tried=_tried(state.tried, projects, writer))
-        in_use = {name for one in writer.report.objects for name in one.images} if writer.report else set()
+        state = replace(state, tried=_tried(state.tried, projects, writer.report.objects))
+        token = writer.report.token and hashlib.sha256(writer.report.token.encode()).hexdigest()
+        if token not in ("", state.token):
+            state = replace(state, token=token, told=())
+        in_use = {name for one in writer.report.objects for name in one.images}
         keep = tuple(sorted(in_use | {image.reference for image in images}))
         write = _write(farm, projects, keep, nodes, members, state, chosen)
     orders, why = {}, {}
     for node in nodes:
         orders[node.key], said = _order(farm, images, keep, node, state, writer, members, write)
+        if node.name in declared and node.report and node.report.in_memory:
+            said = "keeps all in memory, and cannot be a manager: take it out of float.managers"
         if said:
             why[node.name] = said
+    if writer is not None:
+        joining = (key for key, order in orders.items() if order.join)
+        state = replace(state, told=tuple(sorted({*state.told, *state.managers, *joining})))
     objects = writer.report.objects if writer and writer.report else ()
     return Decision(state=state, orders=orders, why=why, writer=writer.name if writer else "", objects=objects)
 
 
-def _with_cluster(state: FloatState, nodes: Mapping[str, FloatNode]) -> FloatState:
+def _with_cluster(farm: str, state: FloatState, nodes: Mapping[str, FloatNode]) -> FloatState:
     """Known as soon as who made it says so; gone where all managers of it are in no Swarm, or no nodes any more."""
     began = nodes.get(state.began)
     if not state.cluster:
         place = began.report.place if began and began.report else None
         if began is None:
             return FloatState(tried=state.tried)
-        if place and place.state == _ACTIVE and place.cluster:
+        if place and place.state == _ACTIVE and place.cluster and place.labels.get(FARM) == farm:
             return replace(state, cluster=place.cluster, members={began.key: place.node})
         return state
     left = [nodes[key] for key in state.managers if key in nodes]
@@ -183,9 +202,17 @@ def _find_first(
         node = by_name.get(name)
         if node is None or node.report is None or now - node.last >= SILENT:
             continue
-        if node.report.place.state == _INACTIVE and not _missing(images, node):
+        is_able = node.report.place.state == _INACTIVE and not node.report.in_memory and not _is_loopback(node.address)
+        if is_able and not _missing(images, node):
             return node
     return None
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 def _find_writer(state: FloatState, nodes: Sequence[FloatNode]) -> FloatNode | None:
@@ -203,11 +230,13 @@ def _find_writer(state: FloatState, nodes: Sequence[FloatNode]) -> FloatNode | N
 
 
 def _with_members(state: FloatState, nodes: Sequence[FloatNode], members: Mapping[str, Member]) -> FloatState:
+    """A machine that says it is what another one is known as is not believed."""
     found: dict[str, str] = {}
+    whose = {id_: key for key, id_ in state.members.items()}
     for node in nodes:
         place = node.report.place if node.report else None
-        others = {id_ for key, id_ in {**state.members, **found}.items() if key != node.key}
-        if place and place.state == _ACTIVE and place.node in members and place.node not in others:
+        is_there = place is not None and place.state == _ACTIVE and place.node in members
+        if place is not None and is_there and whose.setdefault(place.node, node.key) == node.key:
             found[node.key] = place.node
         elif node.key in state.members:
             found[node.key] = state.members[node.key]
@@ -225,14 +254,20 @@ def _choose_managers(
         member = members[state.members[node.key]]
         return member.state != "ready", member.role != MANAGER, declared.index(node.name)
 
-    able = [node for node in nodes if node.name in declared and state.members.get(node.key) in members]
+    able = [
+        node
+        for node in nodes
+        if node.name in declared and state.members.get(node.key) in members
+        if not (node.report and node.report.in_memory)
+    ]
     count = next((number for number in (5, 3, 1) if len(able) >= number), 0)
     return tuple(node.key for node in sorted(able, key=order)[:count])
 
 
-def _tried(before: Mapping[str, str], projects: Mapping[str, FloatProject], writer: FloatNode) -> dict[str, str]:
+def _tried(
+    before: Mapping[str, str], projects: Mapping[str, FloatProject], objects: Collection[FloatObject]
+) -> dict[str, str]:
     """What runs has been tried; what was rolled back from before stays known until another one runs."""
-    objects = writer.report.objects if writer.report else ()
     running = {one.name: one.digest for one in objects if one.kind == "service" and one.digest}
     rolled_back = {one.name for one in objects if one.update.startswith("rollback")}
     known = {service.name for project in projects.values() for service in project.services}
@@ -261,12 +296,14 @@ def _write(
                 labels={FARM: farm, NODE: node.name, ROLE: node.role, **has},
                 is_drained=node.is_drained,
             )
-    ours = (id_ for id_, member in members.items() if member.labels.get(FARM) == farm)
+    known, keys = set(state.members.values()), {node.key for node in nodes}
+    gone = [one for one in members.values() if one.labels.get(FARM) == farm and one.id not in known]
     return WriteOrder(
         projects=dict(projects),
         tried=state.tried,
         members=told,
-        forget=tuple(sorted(id_ for id_ in ours if id_ not in state.members.values())),
+        forget=tuple(sorted(one.id for one in gone)),
+        rotate=not keys.issuperset(state.told) and not any(one.manager for one in gone),  # who manages reads new ones
     )
 
 
@@ -288,16 +325,20 @@ def _order(
     if place.state == _ACTIVE and (state.members.get(node.key) == place.node or place.node in members):
         is_writer = writer is not None and writer.key == node.key
         again = MANAGERS_LATER if place.is_manager else LATER
-        return replace(order, write=write if is_writer else None, again=again), node.report.failed
+        said = node.report.failed or place.error[:MOST_REASON]
+        return replace(order, write=write if is_writer else None, again=again), said
     if place.state != _INACTIVE:
-        what = place.error or f"its Engine is {place.state} in a Swarm that this farm did not make"
-        return order, f"{what}; there: docker swarm leave"
+        what = place.error[:MOST_REASON] or f"its Engine is {place.state} in a Swarm that this farm did not make"
+        return replace(order, images=()), f"{what}; there: docker swarm leave"
+    if _is_loopback(node.address):
+        what = f"is known by {node.address}, where no other node reaches it"
+        return order, f"{what}; there: dom0 farm join, with the server's address in the network"
     if missing := _missing(images, node):
         return order, node.report.failed or f"fetches {missing} image{'s' if missing > 1 else ''}"
     if state.began == node.key and not state.cluster:
         return replace(order, init=True), node.report.failed or "makes the Swarm"
     if writer is None or writer.report is None:
-        return order, "no manager answers" if state.cluster else "no node has made the Swarm"
+        return order, "no manager answers" if state.cluster else "no node of float.managers has made the Swarm"
     managers = tuple(sorted(one.manager for one in members.values() if one.is_reachable and one.manager))
     join = JoinOrder(managers=managers, token=writer.report.token) if managers and writer.report.token else None
     return replace(order, join=join), node.report.failed or "joins"

@@ -5,6 +5,7 @@ they are.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from dom0.farms.float_steps import FloatStep, steps
 from dom0.farms.float_swarm import Decision
 from dom0.farms.nodes import NodeState
 from dom0.farms.revisions import NOTHING_FLOATS, Floating, Revision
+from dom0.farms.settings import FILE
 
 if TYPE_CHECKING:
     from dom0.compose.model import Project
@@ -45,9 +47,14 @@ class PinnedFloats(msgspec.Struct, frozen=True, kw_only=True):
 async def pinned_floats(engine: Engine, farm: FarmDirectory, report: Report) -> PinnedFloats:
     """All of them, with what their services name on this Engine. Raises Dom0Error for one that is refused."""
     found = PinnedFloats(projects={}, images={}, contents={})
-    for name in farm.floats():
+    names = farm.floats()
+    if names and not farm.settings().floating.managers:
+        what = f"{farm.path / FILE}: float.managers: names no node, so nobody can make a Swarm for float/{names[0]}"
+        raise ProjectError(what, hint="float: {managers: [NODE]}; and start dom0 farm serve again")
+    key = hashlib.sha256(b"names of configs and secrets\n" + farm.server_pem.read_bytes()).digest() if names else b""
+    for name in names:
         try:
-            project, images, contents = await _pinned(engine, (farm.path / "float" / name).resolve(), report)
+            project, images, contents = await _pinned(engine, (farm.path / "float" / name).resolve(), key, report)
         except Dom0Error as error:
             error.message = f"float/{name}: {error.message}"
             raise
@@ -61,7 +68,7 @@ async def pinned_floats(engine: Engine, farm: FarmDirectory, report: Report) -> 
 
 
 async def _pinned(
-    engine: Engine, directory: Path, report: Report
+    engine: Engine, directory: Path, key: bytes, report: Report
 ) -> tuple[FloatProject, dict[str, str], dict[str, bytes]]:
     """Raises Dom0Error."""
     from dom0.agent.pull import pulling
@@ -70,7 +77,7 @@ async def _pinned(
     from dom0.compose.findings import refuse
     from dom0.compose.load import load
     from dom0.farms.float_content import image_name
-    from dom0.farms.float_specs import find_flaws, make
+    from dom0.farms.float_specs import find_declared_volumes, find_flaws, make
     from dom0.plan.facts import images_needed
 
     project = await load(directory, directory, hashed=False, on_one_host=False)
@@ -80,7 +87,9 @@ async def _pinned(
     async with pulling(engine, project, report) as pull:
         with ending_pulls(report):
             images = await pin_images(engine, images_needed(project), pull, report.say)
-    made, files = make(project, {ref: image_name(image.id) for ref, image in images.items()}, contents)
+    if flaws := find_declared_volumes(project, {ref: image.volumes for ref, image in images.items()}):
+        raise refuse(flaws, project.locations)
+    made, files = make(project, {ref: image_name(image.id) for ref, image in images.items()}, contents, key)
     return made, {image_name(image.id): image.id for image in images.values()}, files
 
 

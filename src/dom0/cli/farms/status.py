@@ -220,7 +220,7 @@ def _float_status(farm: FarmDirectory, name: str, current: Revision | None, now:
             )
             for one in ours
         ),
-        steps=as_changes(steps(name, floating.projects, found.objects, found.state.tried)),
+        steps=as_changes(steps(name, floating.projects, found.objects, found.state.tried)) if current else (),
     )
 
 
