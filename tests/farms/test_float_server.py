@@ -139,9 +139,10 @@ async def test_secrets_go_to_the_one_that_writes_alone_and_tokens_to_no_disk(ask
 async def test_a_node_that_was_removed_is_told_nothing_any_more(asker: Asker) -> None:
     publish(asker.farm)
     await asker.say("two", OUT)
+    assert await asker.get("two", IMAGE) == 200
     asker.farm.change(lambda before: nodes.remove(before, "two"))
-    assert (await asker.ask("two", "POST", "/v1/float", b"{}"))[0] == 403
     assert await asker.get("two", IMAGE) == 403
+    assert (await asker.ask("two", "POST", "/v1/float", b"{}"))[0] == 403
     assert key_of(asker.secrets["two"]) not in asker.farm.float_reports()
 
 

@@ -248,6 +248,10 @@ REFUSED = {
     "volumes: ['./data:/data']": "volumes.0",
     "volumes: ['data:/data']": "volumes.0",
     "ports: ['127.0.0.1:80:80']": "ports.0.host_ip",
+    "deploy: {endpoint_mode: other}": "deploy.endpoint_mode",
+    "deploy: {restart_policy: {condition: sometimes}}": "deploy.restart_policy.condition",
+    "deploy: {update_config: {failure_action: other}}": "deploy.update_config.failure_action",
+    "deploy: {rollback_config: {failure_action: rollback}}": "deploy.rollback_config.failure_action",
     "networks: {default: {ipv4_address: 10.0.0.9}}": "networks.default.ipv4_address",
     "deploy: {resources: {reservations: {devices: [{capabilities: [gpu], count: 1}]}}}": (
         "deploy.resources.reservations.devices"

@@ -7,6 +7,7 @@ Join tokens are in memory alone, and given to nodes that are to join.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -63,8 +64,13 @@ class Floats:
             return refusal(503, "the farm's server has a problem: its log says which")
         return Response(msgspec.json.encode(order))
 
-    def find_blob(self, key: str, digest: str) -> int | None:
-        """Its size, if the node may have it: images all nodes, what is in secrets the one that writes."""
+    async def find_blob(self, key: str, digest: str) -> int | None:
+        """Its size, if the node may have it: images all nodes, what is in secrets the one that writes. What was so a
+        moment ago will do where the directory cannot be read.
+        """
+        async with self._deciding:
+            with contextlib.suppress(Dom0Error):
+                await asyncio.to_thread(self._look)
         if key not in self._nodes or self._floating is None:
             return None
         of_images = (blob for image in self._floating.images for blob in image.blobs)

@@ -101,6 +101,7 @@ _WAYS_OUT = {
     "x_dom0": "what it says is for one machine's dom0: leave it out",
 }
 _OVER_THE_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs"})  # file systems
+_ACTIONS = ("pause", "continue", "rollback")
 _NETWORK_KEPT = frozenset({"aliases", "priority", "driver_opts"})
 _NOTHING_SAID, _USUAL = Service(), ServiceNetwork()
 
@@ -218,8 +219,15 @@ def _flaws_of_deploy(deploy: Deploy) -> Iterator[Flaw]:
             yield (*at, key), "no node says which it has", _ROLE
         if kind == "reservations" and found.pids:
             yield (*at, "pids"), "Swarm has a limit of them, no reservation", "say it in limits"
-    if deploy.endpoint_mode not in ("", "vip", "dnsrr"):
-        yield ("deploy", "endpoint_mode"), "is neither vip nor dnsrr", "vip, or dnsrr"
+    restart, update, rollback = deploy.restart_policy, deploy.update_config, deploy.rollback_config
+    for path, said, known in (
+        (("endpoint_mode",), deploy.endpoint_mode, ("vip", "dnsrr")),
+        (("restart_policy", "condition"), restart.condition if restart else "", ("none", "on-failure", "any")),
+        (("update_config", "failure_action"), update.failure_action if update else "", _ACTIONS),
+        (("rollback_config", "failure_action"), rollback.failure_action if rollback else "", _ACTIONS[:2]),
+    ):
+        if said and said not in known:
+            yield ("deploy", *path), f"Swarm does not know {said}", f"one of {', '.join(known)}"
 
 
 def _flaws_of_volumes(project: Project, service: Service) -> Iterator[Flaw]:

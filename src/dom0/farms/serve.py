@@ -188,7 +188,7 @@ class _Control:
         size = None
         if not digest_flaw(digest):
             size = self._orders.find_blob(key, digest)
-            size = self._floats.find_blob(key, digest) if size is None else size
+            size = await self._floats.find_blob(key, digest) if size is None else size
         if size is None:
             raise HttpError(403, "this is nothing of the role that this machine has")
         if not self._farm.has_blob(digest, size):
