@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -29,7 +30,6 @@ from dom0.farms.revisions import MOST_REASON, Blob, FarmImage
 from dom0.http.channel import Malformed
 from dom0.http.client import Client
 from dom0.images.loading import remove_name
-from dom0.names import state_directory
 from dom0.printable import printable
 
 AGAIN = 5.0  # seconds until what has failed is tried again
@@ -52,9 +52,9 @@ class Source(Protocol):
     async def read(self, blob: Blob) -> bytes: ...
 
 
-async def float_along(engine: Engine, client: Client, secret: str, source: Source) -> None:
-    """Until it is cancelled."""
-    floater = _Floater(engine, source)
+async def float_along(state: Path, engine: Engine, client: Client, secret: str, source: Source) -> None:
+    """Until it is cancelled. `state`: where this machine keeps what it has to know."""
+    floater = _Floater(state, engine, source)
     report: FloatReport | None = None
     said = ""
     try:
@@ -102,7 +102,8 @@ async def _ask(client: Client, secret: str, report: FloatReport | None) -> Float
 
 
 class _Floater:
-    def __init__(self, engine: Engine, source: Source) -> None:
+    def __init__(self, state: Path, engine: Engine, source: Source) -> None:
+        self._state = state
         self._engine = engine
         self._source = source
         self._swarm: SwarmMode | None = None
@@ -137,7 +138,7 @@ class _Floater:
                     failed = _words(error)
         failed = failed or self._lacks
         await self._look_at_images()
-        in_memory = await asyncio.to_thread(is_in_memory, state_directory())
+        in_memory = await asyncio.to_thread(is_in_memory, self._state)
         found = FloatReport(place=await swarm.place(), images=self._images, in_memory=in_memory)
         if _is_ours(found.place, order):
             try:

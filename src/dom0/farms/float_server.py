@@ -52,7 +52,7 @@ class Floats:
         try:
             async with self._deciding:
                 await asyncio.to_thread(self._look)
-            if key not in self._nodes:
+            if key not in self._nodes:  # nothing of it is read
                 raise HttpError(403, "this machine is no node of the farm")
             asked = msgspec.json.decode(await request.read(MOST_REPORT), type=FloatRequest)
             async with self._deciding:
@@ -94,7 +94,9 @@ class Floats:
         self._seen = seen
 
     def _hear(self, key: str, said: FloatReport | None, now: float) -> FloatOrder:
-        """What is told is on the disk before anybody is told it. Raises Dom0Error."""
+        """What is told is on the disk before anybody is told it. Raises HttpError, Dom0Error."""
+        if key not in self._nodes:
+            raise HttpError(403, "this machine is no node of the farm")
         if self._floating is None:  # no revision is current: nobody has said that nothing floats
             return FloatOrder(farm=self._settings.name, address=self._nodes[key].address, again=IDLE)
         before = self._reports.get(key)

@@ -154,8 +154,10 @@ class _Follower:
         async with AsyncExitStack() as stack:
             self._gives = await self._begin_giving(stack, origin)
             working = asyncio.create_task(self._work(origin))
-            source = _FloatSource(self, origin)
-            floating = asyncio.create_task(float_follow.float_along(self._engine, client, membership.secret, source))
+            along = float_follow.float_along(
+                self._state, self._engine, client, membership.secret, _FloatSource(self, origin)
+            )
+            floating = asyncio.create_task(along)
             try:
                 await self._listen(client, membership, working)
             except _NoNode:

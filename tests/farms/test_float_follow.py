@@ -1,0 +1,154 @@
+"""What a node does in the farm's Swarm, on an Engine that does at once what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from dom0.engine.protocol import Engine
+from dom0.engine.swarm import FileKind, Member, Place, Service, SwarmMode, SwarmObject, Task
+from dom0.engine.swarm_bodies import ContainerSpec, MemberBody, Mode, ServiceBody, TaskSpec
+from dom0.engine.values import Image
+from dom0.farms.directory import FarmDirectory
+from dom0.farms.float_content import FARM, FloatProject, image_name
+from dom0.farms.float_follow import float_along
+from dom0.farms.revisions import Blob, FarmImage, Floating, Revision
+
+from .test_float_server import Asker, asker
+
+__all__ = ["asker"]  # the fixture
+DIGESTS = {word: f"sha256:{word * 64}" for word in ("a", "b")}
+
+
+def publish(farm: FarmDirectory, number: int, word: str) -> None:
+    blob = Blob(digest=DIGESTS[word], size=1)
+    image = FarmImage(reference=image_name(blob.digest), manifest=blob, config=blob, layers=())
+    task = TaskSpec(container_spec=ContainerSpec(image=image.reference))
+    project = FloatProject(name="blog", services=(ServiceBody(name="blog_web", task_template=task, mode=Mode()),))
+    floating = Floating(projects={"blog": project}, images=(image,))
+    farm.revise(lambda _known: Revision(number=number, made=1.0, roles={}, floating=floating))
+
+
+class Machine:
+    """Engine and Swarm mode of one machine, and where its images come from."""
+
+    def __init__(self, **labels: str) -> None:
+        self.state = Place(state="active", node="1", cluster="c", is_manager=True, labels=labels)
+        self.tags = [image_name(DIGESTS["a"])]
+        self.made: list[ServiceBody] = []
+        self.asked = 0
+        self.lines = asyncio.Event()
+
+    async def images(self) -> list[Image]:
+        return [Image(id=tag, tags=(tag,)) for tag in self.tags]
+
+    async def bring(self, image: FarmImage) -> None:
+        await self.lines.wait()
+        self.tags.append(image.reference)
+
+    async def read(self, _blob: Blob) -> bytes:
+        raise AssertionError
+
+    async def close(self) -> None:
+        pass
+
+    async def place(self) -> Place:
+        return self.state
+
+    async def init(self, _address: str, labels: dict[str, str]) -> None:
+        self.state = Place(state="active", node="1", cluster="c", is_manager=True, labels=labels)
+
+    async def worker_token(self) -> str:
+        self.asked += 1
+        return "token"
+
+    async def members(self) -> tuple[Member, ...]:
+        self.asked += 1
+        return (
+            Member(
+                id="1",
+                version=1,
+                hostname="one",
+                labels={},
+                role="manager",
+                availability="active",
+                state="ready",
+                manager="10.0.0.1:2377",
+                is_leader=True,
+                is_reachable=True,
+            ),
+        )
+
+    async def update_member(self, _member: Member, _body: MemberBody) -> None:
+        self.asked += 1
+
+    async def networks(self) -> tuple[SwarmObject, ...]:
+        return ()
+
+    async def files(self, _kind: FileKind) -> tuple[SwarmObject, ...]:
+        return ()
+
+    async def tasks(self) -> tuple[Task, ...]:
+        return ()
+
+    async def services(self) -> tuple[Service, ...]:
+        newest = self.made[-1:]
+        return tuple(
+            Service(
+                id="1",
+                version=1,
+                name=body.name,
+                labels=body.labels,
+                images=tuple(one.task_template.container_spec.image for one in self.made),
+            )
+            for body in newest
+        )
+
+    async def create_service(self, body: ServiceBody) -> None:
+        self.made.append(body)
+
+    async def update_service(self, _service: Service, body: ServiceBody) -> None:
+        self.made.append(body)
+
+
+async def follow(asker: Asker, machine: Machine, monkeypatch: pytest.MonkeyPatch, until: Callable[[], bool]) -> None:
+    async def connect() -> SwarmMode:
+        return cast("SwarmMode", machine)
+
+    monkeypatch.setattr(SwarmMode, "connect", connect)
+    engine = cast("Engine", machine)
+    async with asyncio.timeout(60):
+        task = asyncio.create_task(float_along(asker.farm.path, engine, asker.client, asker.secrets["one"], machine))
+        while not until():  # noqa: ASYNC110 -- files and Engines tell nobody
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_nothing_is_read_or_written_in_a_swarm_without_the_farms_label(
+    asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(asker.farm, 1, "a")
+    for labels in ({}, {FARM: "another"}):
+        machine = Machine(**labels)
+        await follow(asker, machine, monkeypatch, lambda: len(asker.farm.float_reports()) == 1)
+        (report,) = asker.farm.float_reports().values()
+        assert (report.place, report.members, machine.asked) == (machine.state, (), 0)
+        asker.farm.put_float_report(next(iter(asker.farm.float_reports())), None)
+
+
+async def test_what_is_told_is_done_while_an_image_does_not_come(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(asker.farm, 1, "a")
+    machine = Machine()
+    machine.state = Place(state="inactive")
+    await follow(asker, machine, monkeypatch, lambda: bool(machine.made))
+    publish(asker.farm, 2, "b")
+    await follow(asker, machine, monkeypatch, lambda: len(machine.made) == 2)
+    assert machine.tags == [image_name(DIGESTS["a"])]
+    machine.lines.set()
+    await follow(asker, machine, monkeypatch, lambda: len(machine.tags) == 2)
