@@ -291,18 +291,18 @@ class _Writer:
                 await self._take(step)
             except EngineError as error:
                 failures.append(error)
+        if self._order.rotate:
+            await self._swarm.rotate_tokens()
+            log.info("farm: float: made other tokens: a machine that knew them is no node any more")
         busy = {task.node for task in await self._swarm.tasks() if task.state == "running"}
-        try:
-            if self._order.rotate:
-                await self._swarm.rotate_tokens()
-                log.info("farm: float: made other tokens: a machine that knew them is no node any more")
-            for member in members:
+        for member in members:
+            try:
                 if member.id in self._order.forget:
                     await self._forget(member, is_busy=member.id in busy)
                 elif (told := self._order.members.get(member.id)) is not None:
                     await self._settle(member, told, members)
-        except EngineError as error:
-            failures.append(error)
+            except EngineError as error:
+                failures.append(error)
         if failures:
             raise failures[0]
 
@@ -373,11 +373,14 @@ class _Writer:
             log.info("farm: float: forgot %s (%s)", member.hostname, member.id)
 
     async def _settle(self, member: Member, told: MemberOrder, members: Collection[Member]) -> None:
-        """As it is to be. None ceases to be a manager before those that are to be are."""
+        """As it is to be. None ceases to be a manager before those that are to be are, and before those that are
+        forgotten are none: it may be needed for a majority until then.
+        """
         kept = {key: value for key, value in member.labels.items() if not key.startswith(_OURS)}
         role, availability = told.role, member.availability
         to_be = [one for one in members if (its := self._order.members.get(one.id)) and its.role == MANAGER]
-        if member.role == MANAGER and not all(one.is_reachable for one in to_be):
+        is_needed = any(one.role == MANAGER or one.manager for one in members if one.id in self._order.forget)
+        if member.role == MANAGER and (is_needed or not all(one.is_reachable for one in to_be)):
             role = MANAGER
         if told.is_drained:
             kept[DRAINED], availability = "yes", "drain"
