@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from click.testing import CliRunner
 
+from dom0.cli.commands import cli
 from dom0.errors import EXIT_CHANGES
 from dom0.run import CommandFailed
 from dom0.testing import api
@@ -34,7 +36,7 @@ services:
     secrets: [word]
     configs: [page]
     stop_grace_period: 1s
-    deploy: {replicas: REPLICAS, endpoint_mode: dnsrr, update_config: {monitor: 1s}}
+    deploy: {replicas: REPLICAS, endpoint_mode: dnsrr, update_config: {monitor: 1s, parallelism: 0}}
 secrets: {word: {file: ./word}}
 configs: {page: {content: hello}}
 """
@@ -65,11 +67,16 @@ class Farm:
             f"name: attic\nlisten: {ADDRESSES['one']}:7701\nfloat: {{managers: [one, two, three]}}\n"
         )
         join = self.serve()
-        for name, host in self.hosts.items():
-            joining = host.popen([*DOM0, "farm", "join", join])
-            code = until(lambda: next((node["code"] for node in self.ask("nodes") if node["code"]), ""))
+        joining = {name: host.popen([*DOM0, "farm", "join", join]) for name, host in self.hosts.items()}
+
+        def codes() -> dict[str, str]:
+            found = {node["hostname"]: node["code"] for node in self.look("nodes")}
+            return found if found.keys() == ADDRESSES.keys() else {}
+
+        for name, code in until(codes).items():
             self.command("approve", code, "--as", name, "--role", "hello")
-            assert joining.wait(60) == 0
+        for name, host in self.hosts.items():
+            assert joining[name].wait(60) == 0
             with (self.logs / f"{name}.log").open("wb") as log:
                 host.popen([sys.executable, "-m", "dom0.testing.farm_node"], stdout=log, stderr=log)
         shutil.rmtree(self.path / "roles" / "hello")
@@ -96,8 +103,12 @@ class Farm:
         assert said.code in (0, EXIT_CHANGES), said.stderr
         return json.loads(said.stdout)
 
+    def look(self, command: str) -> Any:
+        """What `dom0 farm COMMAND --json` prints, without another process: it is looked at again and again."""
+        return json.loads(CliRunner().invoke(cli, ["farm", command, "--json", "--dir", str(self.path)]).stdout)
+
     def floating(self) -> Any:
-        return self.ask("status")["floating"]
+        return self.look("status")["floating"]
 
     def write(self, text: str = BLOG, *, replicas: int = 3, word: str = "open ") -> None:
         directory = self.path / "float" / "blog"
@@ -154,7 +165,7 @@ def farm(engines_possible: None, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def test_without_a_floating_project_no_engine_is_in_a_swarm(farm: Farm) -> None:
-    until(lambda: all(node["state"] == "enrolled" for node in farm.ask("nodes")))
+    until(lambda: all(node["state"] == "enrolled" for node in farm.look("nodes")))
     assert farm.command("plan", check=False).code == 2  # no role, and nothing that floats
     for host in farm.hosts.values():
         assert api.request(host.socket, "GET", "/info")["Swarm"]["LocalNodeState"] == "inactive"
