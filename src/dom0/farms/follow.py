@@ -453,7 +453,11 @@ class _FloatSource:
         await self._follower.bring(self._origin, image, reference.parse(image.reference), Meter())
 
     async def read(self, blob: Blob) -> bytes:
-        return await self._origin.read(await asyncio.to_thread(Depot, pull_directory(), KEPT), blob)
+        depot = await asyncio.to_thread(Depot, pull_directory(), KEPT)
+        try:
+            return await self._origin.read(depot, blob)
+        finally:
+            await asyncio.to_thread(depot.evict, blob.digest)  # it may be a secret, and is in the Swarm then
 
 
 async def _at_most(chunks: AsyncIterator[bytes], length: int) -> AsyncIterator[bytes]:
