@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from dom0.engine.protocol import Engine
 from dom0.engine.swarm import FileKind, Member, Place, Service, SwarmMode, SwarmObject, Task
 from dom0.engine.swarm_bodies import ContainerSpec, MemberBody, Mode, ServiceBody, TaskSpec
 from dom0.engine.values import Image
+from dom0.farms import float_follow
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.float_content import FARM, FloatProject, image_name
-from dom0.farms.float_follow import float_along
+from dom0.farms.float_follow import Floats, float_along
+from dom0.farms.float_swarm import FloatReport
 from dom0.farms.revisions import Blob, FarmImage, Floating, Revision
 
 from .test_float_server import Asker, asker
@@ -120,9 +123,13 @@ async def follow(asker: Asker, machine: Machine, monkeypatch: pytest.MonkeyPatch
         return cast("SwarmMode", machine)
 
     monkeypatch.setattr(SwarmMode, "connect", connect)
-    engine = cast("Engine", machine)
+    monkeypatch.setattr(float_follow, "is_in_memory", lambda _path: False)  # where tests write may be
+    engine, floats = cast("Engine", machine), Floats()
+    floats.tell(1)
     async with asyncio.timeout(60):
-        task = asyncio.create_task(float_along(asker.farm.path, engine, asker.client, asker.secrets["one"], machine))
+        task = asyncio.create_task(
+            float_along(floats, asker.farm.path, engine, asker.client, asker.secrets["one"], machine)
+        )
         while not until():  # noqa: ASYNC110 -- files and Engines tell nobody
             await asyncio.sleep(0.01)
         task.cancel()
@@ -136,10 +143,13 @@ async def test_nothing_is_read_or_written_in_a_swarm_without_the_farms_label(
     publish(asker.farm, 1, "a")
     for labels in ({}, {FARM: "another"}):
         machine = Machine(**labels)
-        await follow(asker, machine, monkeypatch, lambda: len(asker.farm.float_reports()) == 1)
-        (report,) = asker.farm.float_reports().values()
-        assert (report.place, report.members, machine.asked) == (machine.state, (), 0)
-        asker.farm.put_float_report(next(iter(asker.farm.float_reports())), None)
+        expected = FloatReport(place=machine.state, images=(image_name(DIGESTS["a"]),))
+
+        def is_told(expected: FloatReport = expected) -> bool:
+            return [replace(one, since=0.0) for one in asker.farm.float_reports().values()] == [expected]
+
+        await follow(asker, machine, monkeypatch, is_told)
+        assert machine.asked == 0
 
 
 async def test_what_is_told_is_done_while_an_image_does_not_come(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,3 +162,11 @@ async def test_what_is_told_is_done_while_an_image_does_not_come(asker: Asker, m
     assert machine.tags == [image_name(DIGESTS["a"])]
     machine.lines.set()
     await follow(asker, machine, monkeypatch, lambda: len(machine.tags) == 2)
+
+
+async def test_where_nothing_floats_neither_server_nor_engine_is_asked(asker: Asker) -> None:
+    nothing = cast("Any", None)
+    task = asyncio.create_task(float_along(Floats(), asker.farm.path, nothing, nothing, "", nothing))
+    await asyncio.wait({task}, timeout=0.1)
+    assert not task.done()
+    task.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import socket
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from dom0.farms.float_content import FARM, FloatFile, FloatProject, image_name
 from dom0.farms.float_swarm import IDLE, FloatOrder, FloatReport
 from dom0.farms.nodes import Machine, key_of
 from dom0.farms.pin import Pin, connect, fingerprint
-from dom0.farms.revisions import Blob, FarmImage, Floating, Revision
+from dom0.farms.revisions import Blob, FarmImage, Floating, FollowRequest, Order, Report, Revision
 from dom0.http.client import Client
 from dom0.registry.manifest import digest_of
 
@@ -156,3 +157,21 @@ async def test_without_a_current_revision_nothing_that_floats_is_taken_for_gone(
     write = (await asker.say("one", leading("one"))).write
     assert write is not None
     assert write.projects.keys() == {"blog"}
+
+
+async def test_nodes_hear_with_what_they_are_to_run_in_which_revision_something_floats(asker: Asker) -> None:
+    async def told(number: int) -> None:
+        body = msgspec.json.encode(FollowRequest(report=Report(), told=""))
+        async with asyncio.timeout(60):
+            while True:
+                status, said = await asker.ask("one", "POST", "/v1/follow", body)
+                if status == 200 and msgspec.json.decode(said, type=Order).floats == number:
+                    return
+
+    await told(0)
+    publish(asker.farm)
+    await told(1)
+    await asker.say("one", OUT)
+    assert asker.farm.float_state().began
+    asker.farm.revise(lambda _known: Revision(number=2, made=1.0, roles={}))
+    await told(2)  # there is a Swarm, in which things have to be removed

@@ -2,8 +2,8 @@
 and the one that is told to writes there what there is to be.
 
 All that is known is asked of the Engine anew each time: whatever is killed, the next process goes on from there. As
-long as the farm has no floating project, nothing of Swarm mode is asked or touched; and nothing is read or written in a
-Swarm without the farm's label. What is told is done at once, while images come beside it: no order is ever old.
+long as nothing floats in the farm neither its server nor the Engine is asked about it; and nothing is read or written
+in a Swarm without the farm's label. What is told is done at once, while images come beside it: no order is ever old.
 """
 
 from __future__ import annotations
@@ -52,18 +52,41 @@ class Source(Protocol):
     async def read(self, blob: Blob) -> bytes: ...
 
 
-async def float_along(state: Path, engine: Engine, client: Client, secret: str, source: Source) -> None:
+class Floats:
+    """What the node hears from its server: the revision of the farm in which something floats; 0: nothing does."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self._news = asyncio.Event()
+
+    def tell(self, revision: int) -> None:
+        if revision != self.revision:
+            self.revision = revision
+            self._news.set()
+
+    async def rest(self, seconds: float | None, beside: asyncio.Task[None] | None) -> None:
+        """For so long, None: for ever; until there is another one, or what goes on beside has come to its end."""
+        news = asyncio.create_task(self._news.wait())
+        going_on = {beside} if beside is not None and not beside.done() else set()
+        try:
+            await asyncio.wait({news, *going_on}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            news.cancel()
+        self._news.clear()
+
+
+async def float_along(floats: Floats, state: Path, engine: Engine, client: Client, secret: str, source: Source) -> None:
     """Until it is cancelled. `state`: where this machine keeps what it has to know."""
     floater = _Floater(state, engine, source)
     report: FloatReport | None = None
     said = ""
     try:
         while True:
-            pause = AGAIN
+            pause: float | None = AGAIN
             try:
-                order = await _ask(client, secret, report)
+                order = await _ask(client, secret, report) if floats.revision else None
                 if order is None or order.again >= IDLE:
-                    report, pause = None, IDLE
+                    report, pause = None, IDLE if floats.revision else None
                 else:
                     before = report
                     report = await floater.follow(order, report)
@@ -75,7 +98,7 @@ async def float_along(state: Path, engine: Engine, client: Client, secret: str, 
                 said = _note(str(error) or "the server does not answer", said)
             except Exception:  # a bug here is in the way of no role
                 log.exception("farm: float")
-            await floater.rest(pause)
+            await floats.rest(pause, floater.bringing)
     finally:
         await floater.close()
 
@@ -109,22 +132,15 @@ class _Floater:
         self._swarm: SwarmMode | None = None
         self._images: tuple[str, ...] = ()
         self._look_at = 0.0
-        self._bringing: asyncio.Task[None] | None = None
+        self.bringing: asyncio.Task[None] | None = None  # images, beside all else
         self._lacks = ""  # why an image is not here
 
     async def close(self) -> None:
-        if self._bringing is not None:
-            self._bringing.cancel()
-            await asyncio.gather(self._bringing, return_exceptions=True)
+        if self.bringing is not None:
+            self.bringing.cancel()
+            await asyncio.gather(self.bringing, return_exceptions=True)
         if self._swarm is not None:
             await self._swarm.close()
-
-    async def rest(self, seconds: float) -> None:
-        """Until then, or until images have come."""
-        if self._bringing is not None and not self._bringing.done():
-            await asyncio.wait({self._bringing}, timeout=seconds)
-        else:
-            await asyncio.sleep(seconds)
 
     async def follow(self, order: FloatOrder, report: FloatReport | None) -> FloatReport:
         """Do what is told, and return what is then. `report`: what the server knows. Raises Dom0Error, OSError."""
@@ -163,12 +179,12 @@ class _Floater:
             if order.keep is not None and name not in order.keep:
                 await remove_name(self._engine, name)
                 self._look_at = 0.0
-        if self._bringing is not None and self._bringing.done():
-            brought, self._bringing = self._bringing, None
+        if self.bringing is not None and self.bringing.done():
+            brought, self.bringing = self.bringing, None
             brought.result()
         missing = [image for image in order.images if image.reference not in self._images]
-        if missing and self._bringing is None and self._look_at > 0:
-            self._bringing = asyncio.create_task(self._bring(missing))
+        if missing and self.bringing is None and self._look_at > 0:
+            self.bringing = asyncio.create_task(self._bring(missing))
 
     async def _bring(self, images: Collection[FarmImage]) -> None:
         for image in images:

@@ -129,6 +129,7 @@ class _Follower:
         self._order: Order | None = None
         self._ordered = asyncio.Event()
         self._reported = asyncio.Event()
+        self._floats = float_follow.Floats()
         self._said = ""
         self._gives: Gives | None = None
         self._answering: set[asyncio.Task[None]] = set()
@@ -154,10 +155,10 @@ class _Follower:
         async with AsyncExitStack() as stack:
             self._gives = await self._begin_giving(stack, origin)
             working = asyncio.create_task(self._work(origin))
-            along = float_follow.float_along(
-                self._state, self._engine, client, membership.secret, _FloatSource(self, origin)
+            source = _FloatSource(self, origin)
+            floating = asyncio.create_task(
+                float_follow.float_along(self._floats, self._state, self._engine, client, membership.secret, source)
             )
-            floating = asyncio.create_task(along)
             try:
                 await self._listen(client, membership, working)
             except _NoNode:
@@ -219,6 +220,7 @@ class _Follower:
             if self._order is None or order.digest != self._order.digest:
                 self._order = order
                 self._ordered.set()
+                self._floats.tell(order.floats)
             if (kept := join.read(self._state)) is not None and kept.secret == membership.secret:
                 join.keep(self._state, kept, replace(kept, farm=order.farm, name=order.name, role=order.role))
 

@@ -40,7 +40,7 @@ class Told(msgspec.Struct, frozen=True):
 
     order: Order
     digest: str
-    of: tuple[str, str, Target]
+    of: tuple[str, str, int, Target]
     blobs: tuple[Mapping[str, int], ...]
 
 
@@ -180,7 +180,7 @@ class Orders:
         return tuple(found.values())
 
     def _likely_givers(self, key: str, told: Told) -> Iterator[str]:
-        _, role, _ = told.of
+        role = told.order.role
         wanted, ours = told.order.fetch.digest if told.order.fetch else "", self.find_blobs(key)
         fellows = self._decided.members.get(role, [])
         having = [other for other in fellows if self._reports.get(other, Report()).fetched == wanted]
@@ -247,7 +247,9 @@ class Orders:
         found = self._farm.change_rollout(step)
         if current is not None:
             self._revisions[current.number] = current
-        told = {node.key: self._tell(known, node, found.targets[node.name]) for node in enrolled}
+        is_floating = current is not None and (current.floating.projects or self._farm.float_state().began)
+        floats = current.number if current is not None and is_floating else 0
+        told = {node.key: self._tell(known, node, found.targets[node.name], floats) for node in enrolled}
         members: dict[str, list[str]] = {}
         for node in enrolled:
             members.setdefault(node.role, []).append(node.key)
@@ -258,8 +260,8 @@ class Orders:
         word = self._words.get(node.key)
         return word.monotonic if word else max(self._started, monotonic - max(0.0, now - node.last))
 
-    def _tell(self, known: _Decision, node: Node, target: Target) -> Told:
-        of = (node.name, node.role, replace(target, why=""))
+    def _tell(self, known: _Decision, node: Node, target: Target, floats: int) -> Told:
+        of = (node.name, node.role, floats, replace(target, why=""))
         before = known.told.get(node.key)
         if before is not None and before.of == of:
             return before
@@ -274,6 +276,7 @@ class Orders:
             role=node.role,
             revision=target.run or target.fetch,
             turn=target.turn,
+            floats=floats,
             fetch=fetch,
             run=run,
         )

@@ -161,8 +161,9 @@ class FollowRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What a node is told: what to have on its disk, and what to run, as revision number `revision`; None: stay with
-    what it has. What has failed there it tries again in another `turn` only. `calls`: connections to its Engine that
-    are asked for now (`calls`).
+    what it has. What has failed there it tries again in another `turn` only. `floats`: number of the current revision
+    where the farm has a Swarm or is to have one, else 0. `calls`: connections to its Engine that are asked for now
+    (`calls`).
     """
 
     farm: str
@@ -170,6 +171,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     revision: int = 0
     turn: int = 0
+    floats: int = 0
     fetch: RoleContent | None = None
     run: RoleContent | None = None
     calls: tuple[Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")], ...] = ()
