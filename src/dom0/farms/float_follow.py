@@ -183,7 +183,9 @@ class _Floater:
             brought, self.bringing = self.bringing, None
             brought.result()
         missing = [image for image in order.images if image.reference not in self._images]
-        if missing and self.bringing is None and self._look_at > 0:
+        if not missing:
+            self._lacks = ""
+        elif self.bringing is None and self._look_at > 0:
             self.bringing = asyncio.create_task(self._bring(missing))
 
     async def _bring(self, images: Collection[FarmImage]) -> None:
