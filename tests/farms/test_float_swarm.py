@@ -329,5 +329,11 @@ def test_what_was_rolled_back_from_stays_known_until_another_one_runs() -> None:
         world.lead("a")
         return world.decide().state.tried["blog_web"]
 
+    one = FloatObject(kind="service", name="blog_web", id="1", farm="attic", digest="one", update="rollback_completed")
+    world.objects = (one,)
+    world.lead("a")
+    world.say("a", replace(world.nodes["a"].report or OUT, written={"blog_web": "quick"}))
+    assert world.decide().state.tried["blog_web"] == "quick"  # nobody has seen it run
+    assert after("one", "rollback_completed") == "quick"
     assert [after("one"), after("two", "updating"), after("one", "rollback_completed")] == ["one", "two", "two"]
     assert after("three", "updating") == "three"

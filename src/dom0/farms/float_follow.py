@@ -134,6 +134,7 @@ class _Floater:
         self._look_at = 0.0
         self.bringing: asyncio.Task[None] | None = None  # images, beside all else
         self._lacks = ""  # why an image is not here
+        self._written: dict[str, str] = {}  # digests of services, by their names
 
     async def close(self) -> None:
         if self.bringing is not None:
@@ -145,7 +146,7 @@ class _Floater:
     async def follow(self, order: FloatOrder, report: FloatReport | None) -> FloatReport:
         """Do what is told, and return what is then. `report`: what the server knows. Raises Dom0Error, OSError."""
         swarm = self._swarm = self._swarm or await SwarmMode.connect()
-        failed = ""
+        failed, self._written = "", {}
         if report is not None:
             for do in (self._have, self._act):
                 try:
@@ -155,7 +156,7 @@ class _Floater:
         failed = failed or self._lacks
         await self._look_at_images()
         in_memory = await asyncio.to_thread(is_in_memory, self._state)
-        found = FloatReport(place=await swarm.place(), images=self._images, in_memory=in_memory)
+        found = FloatReport(place=await swarm.place(), images=self._images, in_memory=in_memory, written=self._written)
         if _is_ours(found.place, order):
             try:
                 found = await _describe(swarm, order, found)
@@ -171,7 +172,7 @@ class _Floater:
             log.info("farm: joins the Swarm at %s", ", ".join(order.join.managers))
             await swarm.join(order.address, order.join.managers, order.join.token)
         if order.write is not None and _is_ours(await swarm.place(), order):
-            await _Writer(swarm, self._source, order.farm, order.write).write()
+            await _Writer(swarm, self._source, order.farm, order.write, self._written).write()
 
     async def _have(self, _swarm: SwarmMode, order: FloatOrder) -> None:
         """Images that are to be here, and none that nobody needs."""
@@ -292,11 +293,13 @@ def _service(one: Service, tasks: list[Task], members: Mapping[str, Member]) -> 
 class _Writer:
     """The only one that writes what the farm has in the Swarm."""
 
-    def __init__(self, swarm: SwarmMode, source: Source, farm: str, order: WriteOrder) -> None:
+    def __init__(self, swarm: SwarmMode, source: Source, farm: str, order: WriteOrder, written: dict[str, str]) -> None:
+        """`written`: where it notes the digests of services that it has made or changed."""
         self._swarm = swarm
         self._source = source
         self._farm = farm
         self._order = order
+        self._written = written
 
     async def write(self) -> None:
         """All that can be done now. Raises the first EngineError after that, OSError."""
@@ -353,10 +356,10 @@ class _Writer:
         named = replace(await self._with_ids(body), labels=self._labels(step, body.labels))
         if step.action is Action.CREATE:
             await self._swarm.create_service(named)
-            return
-        for service in await self._swarm.services():
+        for service in await self._swarm.services() if step.action is Action.UPDATE else ():
             if service.id == step.id:
                 await self._swarm.update_service(service, named)
+        self._written[step.name] = step.digest
 
     async def _with_ids(self, body: ServiceBody) -> ServiceBody:
         task = body.task_template

@@ -35,8 +35,8 @@ MANAGER, _WORKER = "manager", "worker"
 
 class FloatReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a node says. `images`: names of ours that its Engine has; `in_memory`: it keeps nothing on a disk; `token`,
-    `members` and `objects`: of a manager; `failed`: why it could not do what it was told; `since`: when the server
-    heard that first.
+    `members` and `objects`: of a manager; `written`: digests of services that it has just made or changed, by their
+    names; `failed`: why it could not do what it was told; `since`: when the server heard that first.
     """
 
     place: Place
@@ -45,6 +45,7 @@ class FloatReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     token: str = ""
     members: tuple[Member, ...] = ()
     objects: tuple[FloatObject, ...] = ()
+    written: dict[str, str] = {}
     failed: Annotated[str, Meta(max_length=MOST_REASON)] = ""
     since: float = 0.0
 
@@ -157,7 +158,7 @@ def decide(
         chosen = _choose_managers(declared, nodes, members, state) or state.managers
         now_managers = (key for key, id_ in state.members.items() if id_ in members and members[id_].role == MANAGER)
         state = replace(state, managers=tuple(sorted({*chosen, *now_managers})))
-        state = replace(state, tried=_tried(state.tried, projects, writer.report.objects))
+        state = replace(state, tried=_tried(state.tried, projects, writer.report))
         token = writer.report.token and hashlib.sha256(writer.report.token.encode()).hexdigest()
         if token not in ("", state.token):
             state = replace(state, token=token, told=())
@@ -264,15 +265,16 @@ def _choose_managers(
     return tuple(node.key for node in sorted(able, key=order)[:count])
 
 
-def _tried(
-    before: Mapping[str, str], projects: Mapping[str, FloatProject], objects: Collection[FloatObject]
-) -> dict[str, str]:
-    """What runs has been tried; what was rolled back from before stays known until another one runs."""
+def _tried(before: Mapping[str, str], projects: Mapping[str, FloatProject], report: FloatReport) -> dict[str, str]:
+    """What runs has been tried, and what was written, which may have been rolled back from already; that stays known
+    until another one runs.
+    """
+    objects = report.objects
     running = {one.name: one.digest for one in objects if one.kind == "service" and one.digest}
     rolled_back = {one.name for one in objects if one.update.startswith("rollback")}
     known = {service.name for project in projects.values() for service in project.services}
     return {
-        name: before[name] if name in rolled_back and name in before else digest
+        name: report.written.get(name) or (before[name] if name in rolled_back and name in before else digest)
         for name, digest in running.items()
         if name in known
     }
