@@ -275,7 +275,7 @@ def _service(one: Service, tasks: list[Task], members: Mapping[str, Member]) -> 
     hosts = {members[task.node].hostname for task in running if task.node in members}
     waiting = next((task.said for task in wanted if task.state != "running"), "")
     failed = next((task.said for task in tasks if task.state in ("failed", "rejected")), "")
-    said = one.said if one.update not in ("", "completed", "updating") else ""
+    said = one.said if one.update not in ("", "completed") else ""
     if len(running) < one.wanted:
         said = said or failed or waiting
     return replace(

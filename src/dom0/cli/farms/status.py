@@ -46,13 +46,16 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """As `--json` prints it. `running` of `wanted` tasks, on which `nodes`; `said`: why not, by Swarm's words."""
+    """As `--json` prints it. `running` of `wanted` tasks, on which `nodes`; `changing`: some of them may still be those
+    of before; `said`: what is the matter, by Swarm's words.
+    """
 
     project: str
     name: str
     running: int
     wanted: int
     nodes: tuple[str, ...]
+    changing: bool
     said: str
 
 
@@ -216,6 +219,7 @@ def _float_status(farm: FarmDirectory, name: str, current: Revision | None, now:
                 running=one.running,
                 wanted=one.wanted,
                 nodes=one.nodes,
+                changing=one.update in ("updating", "rollback_started"),
                 said=one.said,
             )
             for one in ours
@@ -229,7 +233,8 @@ def _by_name(one: FloatObject) -> str:
 
 
 def _is_on_its_way(floating: FloatStatus) -> bool:
-    return bool(floating.waits or floating.steps or any(one.running < one.wanted for one in floating.services))
+    moves = any(one.changing or one.running < one.wanted for one in floating.services)
+    return bool(floating.waits or floating.steps or moves)
 
 
 def _floating_lines(floating: FloatStatus) -> list[str]:
