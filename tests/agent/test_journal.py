@@ -343,3 +343,12 @@ def test_a_power_cut_makes_no_number_that_was_told_another_entrys(kind: Literal[
         kept = {one.seq: one for one in entries(disk.path)}
         assert all(kept.get(one.seq, one) == one for one in told)
         assert_ordered(disk.path)
+
+
+def test_events_are_counted_by_kind_and_each_kind_begins_with_none(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, now=lambda: 1000.0, boot="0" * 8)
+    assert set(journal.noted.values()) == {0}
+    for _ in range(20):  # of which not all are written
+        journal.note(Kind.CONTAINER_EXITED, "web", "web exited")
+    journal.note("start-container", "web", "start")
+    assert (journal.noted["container-exited"], journal.noted["start-container"], journal.noted["login"]) == (20, 1, 0)

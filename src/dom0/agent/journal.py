@@ -65,7 +65,8 @@ class Journal:
 
     def __init__(self, state: Path, *, now: Callable[[], float], boot: str | None = None) -> None:
         self.generation = 0  # number of the current one
-        self.noted = Counter[str]()  # how often, by kind, since the agent has started
+        # How often, by kind, since the agent has started. What begins with 1 has not grown, for who sees it first then.
+        self.noted = Counter(dict.fromkeys(map(str, Kind), 0))
         self.unwritten: Unwritable | None = None  # why entries wait
         self.last = 0  # the greatest number that was written
         self.is_of_another_boot = True  # what was written before us
