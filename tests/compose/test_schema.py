@@ -14,7 +14,7 @@ import yaml
 
 from dom0.compose import schema
 from dom0.compose.values import SourceLoader
-from dom0.testing.pages import CHECKOUT, pages
+from dom0.testing.pages import CHECKOUT, page, pages
 
 VALIDATOR = jsonschema.Draft7Validator(schema.project())
 EXAMPLES = sorted((CHECKOUT / "examples").rglob("*.yaml"))
@@ -55,6 +55,20 @@ def test_examples_are_as_it_says_and_a_typo_in_any_key_of_x_dom0_is_not(path: Pa
             assert not VALIDATOR.is_valid(document), key
             section[key] = section.pop(f"{key}x")
     VALIDATOR.validate(document)
+
+
+def test_an_editor_can_say_of_each_key_what_the_reference_says() -> None:
+    definitions = VALIDATOR.schema["definitions"]
+    assert (
+        definitions["x-dom0.SshSettings"]["properties"]["port"]["description"] == "the port of the host it listens on"
+    )
+    assert "sftp:USER@HOST" in definitions["x-dom0.BackupSettings"]["properties"]["to"]["description"]
+    documented = set(re.findall(r"^\| `([\w.-]+)` \|", page("docs/reference/x-dom0.md").text, re.MULTILINE))
+    told = [
+        field for name, of in definitions.items() if name.startswith("x-dom0.") for field in of["properties"].values()
+    ]
+    assert len(documented) > 60
+    assert sum("description" in field for field in told) == len(documented)
 
 
 def test_a_typo_in_a_key_of_compose_is_marked_too() -> None:
