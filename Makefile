@@ -48,9 +48,9 @@ test-vm: dev ## the tests that boot the base OS in virtual machines
 	DOM0_TEST_VM=1 .venv/bin/pytest -n 2 --dist worksteal -m vm $(PYTEST)
 
 escape: dev ## try to get out of a scoped socket: ours, or SOCKET=PATH before ENGINE=PATH (SOCKET=path-filter compares)
-	DOM0_ESCAPE_SOCKET=$(SOCKET) DOM0_ESCAPE_ENGINE=$(or $(ENGINE),/var/run/docker.sock) .venv/bin/pytest tests/escape -s --tb=line $(PYTEST)
+	DOM0_ESCAPE_SOCKET='$(SOCKET)' DOM0_ESCAPE_ENGINE=$(or $(ENGINE),/var/run/docker.sock) .venv/bin/pytest tests/escape -s --tb=line $(PYTEST)
 
-fuzz: dev ## an hour of requests at random, from their bytes to what the Engine would get (FUZZ="--seconds 60")
+fuzz: dev ## an hour of processor time of requests at random, from their bytes to what the Engine would get (FUZZ="--seconds 60")
 	.venv/bin/python -m dom0.testing.escape.fuzz --seconds 3600 --corpus tests/socketproxy/corpus $(FUZZ)
 
 lint: dev ## style, types, import contract, spelling

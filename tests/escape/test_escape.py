@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from dom0.testing import busybox, hosts, scopes
+from dom0.testing import api, busybox, hosts, scopes
 from dom0.testing.escape import path_filter
 from dom0.testing.escape.attempts import cases
 from dom0.testing.escape.case import Case
@@ -18,7 +21,7 @@ from dom0.testing.escape.raw import Client
 from dom0.testing.escape.world import GRANTS, World, loopback
 
 PATHS = sorted({case.path for case in cases()})
-ELSEWHERE = os.environ.get("DOM0_ESCAPE_SOCKET", "")  # of a proxy that somebody else runs
+ELSEWHERE = os.environ.get("DOM0_ESCAPE_SOCKET", "")  # of a proxy that somebody else runs, or a command with {socket}
 ENGINE = os.environ.get("DOM0_ESCAPE_ENGINE", "/var/run/docker.sock")  # behind it
 FILTERED = "path-filter"  # in place of a socket's path: the proxy for comparison
 
@@ -34,21 +37,38 @@ def said_score() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    if ELSEWHERE not in ("", FILTERED):
+    if ELSEWHERE not in ("", FILTERED) and "{socket}" not in ELSEWHERE:
         with loopback(subprocess.Popen) as url:
             yield Client(Path(ELSEWHERE)), World(Path(ENGINE), Path("/"), image=busybox.IMAGE, loopback=url)
         return
     request.getfixturevalue("engines_possible")
     directory = tmp_path_factory.mktemp("scope")
     with hosts.Host() as host, loopback(host.popen) as url:
-        if ELSEWHERE == FILTERED:
-            with path_filter.served(host.socket, directory / "docker.sock") as path:
+        if ELSEWHERE:
+            with _other(host.socket, directory / "docker.sock") as path:
                 yield Client(path), World(host.socket, host.path("/"), image=busybox.IMAGE, loopback=url)
             return
         with scopes.served(host, directory, GRANTS) as path:
             own = {"prefix": "guest.", "socket": str(path), "group": f"/{host.cgroup}/guest"}
             world = World(host.socket, host.path("/"), image=busybox.IMAGE, loopback=url, **own)
             yield Client(path), world
+
+
+@contextmanager
+def _other(engine: Path, path: Path) -> Iterator[Path]:
+    """A proxy for comparison, that listens at `path`."""
+    if ELSEWHERE == FILTERED:
+        with path_filter.served(engine, path):
+            yield path
+        return
+    with subprocess.Popen(shlex.split(ELSEWHERE.format(engine=engine, socket=path))) as server:
+        try:
+            while not api.is_answering(path):
+                assert server.poll() is None, ELSEWHERE
+                time.sleep(0.02)
+            yield path
+        finally:
+            server.terminate()
 
 
 def tried(ground: Ground, chosen: Callable[[Case], bool]) -> dict[str, list[str]]:
