@@ -37,7 +37,11 @@ LOG_LINE = "x" * 99
 SCOPES = 50
 HEAD = """`make bench-socket` writes this part: [a scoped socket](socketproxy.md) beside the Engine's own, in turns.
 Of other proxies none was found in Debian's packages or npm's, and one in PyPI, dockershield 0.0.4 of 2020, which
-looks at methods and paths; it is not measured."""
+looks at methods and paths; it is not measured.
+
+Of a GB that is loaded the server hashes each byte: the Engine takes a layer that it has for one that is only named, so
+without that a digest would be enough to get what others have. Without an Engine a GB takes the server 0.83 to 0.93 s of
+processor time: 0.53 for the hash, 0.25 in the kernel to receive and send it, 0.02 for the chunks it comes in."""
 GRANTS = "images: {use: [busybox]}"
 BIG = "big:1"
 ROWS = ("ping", "list", "start", "archive", "logs", "load", "memory")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from dom0.engine.layer import pack
 from dom0.socketproxy import images
 from dom0.socketproxy.grants import Grants, Images
 from dom0.socketproxy.refusal import Refused
@@ -22,6 +24,7 @@ from dom0.testing import api, scopes
 from dom0.testing import registry as registry_program
 from dom0.testing.hosts import Host
 from dom0.testing.scopes import Scoped
+from dom0.testing.tars import tar_of
 
 IMAGE = "busybox:test"
 GRANTS = "images: {use: [busybox], own: 4}"
@@ -176,6 +179,13 @@ def test_what_others_have_is_no_image(guest: Scoped, engine_host: Host) -> None:
 
 
 @pytest.mark.engine
+def test_a_grant_is_named_where_it_would_help(guest: Scoped) -> None:
+    assert 'it would take the grant images: {use: ["other:1"]}' in guest.docker("tag", "other:1", "own", check=False)
+    for command in (("rmi", "other:1"), ("tag", "dom0.invalid/inner/other:1", "own")):
+        assert "grant" not in guest.docker(*command, check=False)
+
+
+@pytest.mark.engine
 def test_names_stack_as_scopes_do(guest: Scoped, before: set[str], engine_host: Host, tmp_path: Path) -> None:
     directory = tmp_path / "team"
     directory.mkdir()
@@ -256,3 +266,20 @@ def test_what_is_saved_is_loaded_by_its_name(
     guest.docker("rmi", IMAGE)
     assert listed(guest) == {"app:dev", "team/app:2", IMAGE}
     assert "No such image" in guest.docker("save", "--output", archive, "private:1", check=False)
+
+
+@pytest.mark.engine
+def test_layers_need_not_come_of_an_image_that_the_scope_knows_and_of_no_other(
+    guest: Scoped, engine_host: Host, tmp_path: Path
+) -> None:
+    api.import_image(engine_host.socket, "private:1", tar_of({"secret": b"gold"}))
+    for below in (IMAGE, "private:1"):
+        document = json.dumps(api.request(engine_host.socket, "GET", f"/images/{below}/json")).encode()
+        with (tmp_path / below).open("wb") as archive:
+            pack(document, io.BytesIO(tar_of({"told": b"by it"})), archive, tag="on:1", labels={}, created=1)
+    assert "of no image that this scope knows" in guest.docker(
+        "load", "--input", str(tmp_path / "private:1"), check=False
+    )
+    assert "on:1" not in listed(guest)
+    guest.docker("load", "--input", str(tmp_path / IMAGE))
+    assert guest.docker("run", "--rm", "on:1", "cat", "/told") == "by it"

@@ -1,8 +1,9 @@
 """Archives of images, as `docker save` writes them: names of the scope's own on the way out, and on the way in.
 
 On the way in nothing is believed: each layer has to be the bytes that its image's configuration names by their digest
-(the Engine takes a layer that it has already for one that is only named, whoever else's it is), and what the Engine
-reads first, manifest.json, is sent last and in our own words. Without it the archive has no end, and nothing is loaded.
+(the Engine takes a layer that it has already for one that is only named, whoever else's it is), or one of an image that
+the scope knows; and what the Engine reads first, manifest.json, is sent last and in our own words. Without it the
+archive has no end, and nothing is loaded.
 Read is the format with a manifest.json, of Docker 1.10 and later, with its layers uncompressed and no links.
 """
 
@@ -24,6 +25,7 @@ LARGEST_DOCUMENT = 4 << 20  # bytes
 LARGEST_DOCUMENTS = 8 << 20  # bytes, of all that may be an image's configuration
 LARGEST_CONFIG = 256 << 10  # bytes: its labels are in lists of images, and in events, which others read
 MOST_FILES = 10_000
+LACKING = "lacking.tar"  # where the Engine does not look: it has that layer
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
@@ -32,6 +34,10 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, rename="pascal"):
     config: str
     repo_tags: list[str]
     layers: tuple[str, ...]
+
+
+Chain = tuple[str, ...]
+"""The digests of layers, from the lowest: what one of them is depends on all below it."""
 
 
 class _RootFs(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +119,7 @@ class Loaded:
         self._digests: dict[str, str] = {}  # of files, by path
         self._documents: dict[str, bytes] = {}  # files that may be JSON, by path
         self._room = LARGEST_DOCUMENTS
+        self.lacking: set[Chain] = set()  # of its images, up to the last layer that is only named
 
     async def pass_on(self, chunks: tarstream.Pieces) -> tarstream.Pieces:
         """All but what names the images. Raises Refused."""
@@ -152,27 +159,33 @@ class Loaded:
             self._documents[entry.name] = bytes(document)
 
     def images(self) -> list[Image]:
-        """Those that are in it, checked. Raises Refused."""
+        """Those that are in it, checked, but for what is `lacking`. Raises Refused."""
         if MANIFEST not in self._documents:
             raise _unclear(f"has no {MANIFEST}")
         try:
             found = msgspec.convert(strict.parse(self._documents[MANIFEST]), list[Image])
         except msgspec.ValidationError as error:
             raise _unclear(f"{MANIFEST}: {error}; an image without a name would be nobody's") from error
-        for image in found:
-            if not image.repo_tags:
-                raise _unclear(f"{image.config}: an image without a name would be nobody's")
-            document = strict.parse(self._documents.get(image.config, b""))
-            said = f"the archive of images: {image.config}"
-            check_size(said, document, LARGEST_CONFIG, "build it with fewer labels and steps")
-            try:
-                config = msgspec.convert(document, _Config)
-            except msgspec.ValidationError as error:
-                raise _unclear(f"{image.config}: {error}") from error
-            digests = tuple(self._digests.get(layer, "") for layer in image.layers)
-            if digests != config.rootfs.diff_ids:
-                raise _unclear(f"{image.config}: its layers are not those that are there, or are compressed")
-        return found
+        return [msgspec.structs.replace(image, layers=self._layers(image)) for image in found]
+
+    def _layers(self, image: Image) -> tuple[str, ...]:
+        """Where each is in the archive; one that is only named has a name of ours. Raises Refused."""
+        if not image.repo_tags:
+            raise _unclear(f"{image.config}: an image without a name would be nobody's")
+        document = strict.parse(self._documents.get(image.config, b""))
+        said = f"the archive of images: {image.config}"
+        check_size(said, document, LARGEST_CONFIG, "build it with fewer labels and steps")
+        try:
+            config = msgspec.convert(document, _Config)
+        except msgspec.ValidationError as error:
+            raise _unclear(f"{image.config}: {error}") from error
+        wanted = config.rootfs.diff_ids
+        found = [self._digests.get(layer, "") for layer in image.layers]
+        if len(found) != len(wanted) or any(one not in ("", other) for one, other in zip(found, wanted, strict=True)):
+            raise _unclear(f"{image.config}: its layers are not those that are there, or are compressed")
+        lacking = [number for number, digest in enumerate(found, 1) if not digest]
+        self.lacking |= {wanted[:number] for number in lacking[-1:]}
+        return tuple(layer if digest else LACKING for layer, digest in zip(image.layers, found, strict=True))
 
     def end(self, images: list[Image]) -> bytes:
         content = msgspec.json.encode(images)

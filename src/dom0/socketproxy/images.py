@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from fnmatch import translate
 from typing import Any
 
@@ -29,7 +29,7 @@ from dom0.socketproxy.refusal import (
     short,
     too_many,
 )
-from dom0.socketproxy.scope import REPOSITORY, TAG
+from dom0.socketproxy.scope import IMAGES, REPOSITORY, TAG
 from dom0.socketproxy.tarstream import Pieces
 
 FILTERS = ("before", "dangling", "label", "since")
@@ -121,7 +121,7 @@ async def _made(context: Context, *path: str, query: Mapping[str, str]) -> Docum
 async def removed(context: Context, asked: Asked) -> Document:
     """Of an image the scope's own names; the image with the last name that anybody has given it."""
     reference = asked.names["image"]
-    found = await find(context, reference)
+    found = await find(context, reference, grants_help=False)
     own = [name for name in found["RepoTags"] or () if context.scope.owns_image(name)]
     if (named := _own_name(context, reference)) in own:
         own = [named]
@@ -189,8 +189,21 @@ async def _load(context: Context, chunks: Pieces) -> Pieces:
     async for chunk in archive.pass_on(chunks):
         yield chunk
     found = archive.images()
+    await _check_known(context, archive.lacking)
     named = await name_own(context, [name for image in found for name in image.repo_tags])
     yield archive.end([replace(image, repo_tags=[named[name] for name in image.repo_tags]) for image in found])
+
+
+async def _check_known(context: Context, chains: Collection[imagearchive.Chain]) -> None:
+    """That each begins an image that the scope may know. Raises Refused."""
+    for row in await _rows(context, {}) if chains else ():
+        is_known = shown.image_names(context, [*(row["RepoTags"] or ()), *(row["RepoDigests"] or ())])
+        found = await _inspect(context, row["Id"]) if is_known and chains else None
+        layers = tuple(found["RootFS"].get("Layers") or ()) if found else ()
+        chains = {chain for chain in chains if chain != layers[: len(chain)]}
+    if chains:
+        message = "the archive of images: it lacks layers, and they are of no image that this scope knows"
+        raise Refused(BAD_REQUEST, message)
 
 
 async def name_own(context: Context, names: Sequence[str]) -> dict[str, str]:
@@ -230,7 +243,7 @@ async def _remove(context: Context, name: str, query: dict[str, str]) -> list[di
     return [{key: context.scope.short_image(text) for key, text in line.items()} for line in reply.document]
 
 
-async def find(context: Context, reference: str) -> Image:
+async def find(context: Context, reference: str, *, grants_help: bool = True) -> Image:
     """An image by a name or ID that the scope may know. Raises Refused: others do not exist."""
     if not _REFERENCE.fullmatch(reference):
         raise Refused(BAD_REQUEST, f"{reference!r}: no image")
@@ -240,7 +253,9 @@ async def find(context: Context, reference: str) -> Image:
             return found
     if _ID.fullmatch(reference) and (found := await _inspect(context, reference)):
         return found
-    grant = None if _ID.fullmatch(reference) or context.grants.may_use(full) else Grants(images=Images(use=(full,)))
+    is_inner = full.startswith(f"{IMAGES}/")  # a scope inside asks for its own
+    grants_help = grants_help and not (_ID.fullmatch(reference) or is_inner or context.grants.may_use(full))
+    grant = Grants(images=Images(use=(full,))) if grants_help else None
     raise Refused(NOT_FOUND, f"No such image: {reference}", field="Image", value=short(reference), grant=grant)
 
 

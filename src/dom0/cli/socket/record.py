@@ -39,6 +39,7 @@ def record(scope: str, listen: Path | None, as_json: bool, arguments: tuple[str,
     granted.
 
     $ dom0 socket record -- docker compose up --detach --wait > guest.yaml
+    $ dom0 socket rm record --volumes
     $ dom0 socket serve --scope guest --grants guest.yaml
     """
     path = (listen or registrations.directory_of(scope) / "docker.sock").absolute()

@@ -20,9 +20,9 @@ from typing import NamedTuple
 from dom0.testing import api, busybox, owned, scopes
 from dom0.testing.hosts import Host
 
-LIBRARIES = ("python-on-whales==0.81.0", "testcontainers==4.15.0")
+LIBRARIES = ("python-on-whales==0.81.0", "testcontainers==4.15.0", "docker==7.2.0", "aiodocker==0.27.0")
 ENVIRONMENT = Path(".cache/clients")
-PROGRAMS = ("whales", "with_testcontainers")
+PROGRAMS = ("whales", "with_testcontainers", "with_docker_py", "with_aiodocker")
 GRANTS = '{images: {use: [busybox, testcontainers/ryuk], build: true}, ports: ["0"]}'
 RYUK = "testcontainers/ryuk:0.8.1"
 PATIENCE = 60.0  # seconds, until the reaper has ended what was left
