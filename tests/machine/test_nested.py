@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -169,3 +170,15 @@ def test_a_rollback_in_the_guest_ends_and_leaves_its_root_container(machine: Mac
     inside(machine, "dom0", "rollback")
     machine.until(lambda: machine.variable("guest.box-web-1", "VERSION") == "1")
     assert machine.lives("guest.dom0") == before
+
+
+def test_the_guest_takes_up_another_project_and_leaves_its_root_container(machine: Machine) -> None:
+    before = machine.lives("guest.dom0", "guest.box-db-1")
+    write = "mkdir -p /root/other/conf && cat >/root/other/compose.yaml"
+    project = textwrap.dedent(GUEST.format(version="3")).encode()
+    machine.host.run(["docker", "exec", "--interactive", "guest.dom0", "sh", "-c", write], stdin=project)
+    assert "its image changes" not in inside(machine, "dom0", "plan", "/root/other")
+    said = machine.docker("exec", "guest.dom0", "dom0", "up", "--wait", "/root/other")
+    assert "new image" not in said.stderr
+    assert machine.variable("guest.box-web-1", "VERSION") == "3"
+    assert machine.lives("guest.dom0", "guest.box-db-1") == before

@@ -276,7 +276,7 @@ class Machine:
         desired = carry_over(target.desired, current.desired if current else None)
         memory = msgspec.structs.replace(cleared(self._loop.memory), pending=not target.is_good, last_good={})
         changes = preview(desired, actual, memory, self._clock.now())
-        if target.dom0_image in ("", self._own.image):
+        if self._own.is_guest or target.dom0_image in ("", self._own.image):
             return changes
         return [*changes, Change(action="replace", kind="container", name=ROOT, reason="its image changes")]
 

@@ -123,9 +123,10 @@ async def bring_up(
         async with _named_as_written(built, project):
             with root or RootStart() as root:
                 last, in_place = await _take_up(engine, built, project, wanted, root, report, wait=wait)
-        if in_place and last.outcome is Outcome.GOOD:
+        in_place = in_place and last.outcome in (Outcome.GOOD, None) and not succession.is_guest()
+        if in_place and last.outcome:
             await succession.await_succession(engine, report)
-        elif in_place and last.outcome is None:
+        elif in_place:
             new = short_id(built.image.id)
             report.aside(f"dom0: its new image {new} takes the place of the running one when the generation is good")
         return last

@@ -135,7 +135,8 @@ def _root_container(image: Image) -> list[Change]:
     if is_paused():
         return [Change(action="start", kind="container", name=ROOT, reason="it was paused")]
     try:
-        if Agent().status().dom0_image == image.id:
+        status = Agent().status()
+        if status.is_guest or status.dom0_image == image.id:
             return []
         return [Change(action="replace", kind="container", name=ROOT, reason="its image changes")]
     except AgentUnreachable:

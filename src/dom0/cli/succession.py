@@ -42,6 +42,14 @@ async def let_end(engine: Engine, report: Callable[[str], None]) -> None:
         return
 
 
+def is_guest() -> bool:
+    """Whether the machine is in a scope: its owner decides which image its root container is of."""
+    try:
+        return Agent(patient=False).status().is_guest
+    except AgentUnreachable:
+        return False
+
+
 async def await_succession(engine: Engine, report: Report) -> None:
     """Wait until the dom0 image of a good generation has taken over. Raises RolledBack."""
     from asyncio import sleep  # the caller has loaded it
