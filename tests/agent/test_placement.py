@@ -14,6 +14,7 @@ from dom0.agent.placement import OLD, RECORD, TEMPORARY, Placement
 from dom0.agent.three_way import Action
 from dom0.durable import Unwritable
 from dom0.errors import ProjectError, UsageError
+from dom0.images import left_out
 
 WEB = "conf/web.conf"
 
@@ -158,6 +159,24 @@ def test_what_is_in_a_directory_whose_content_the_project_left_out_stays(
     (files / "data" / "new").write_text("the project's")
     assert "data/year/photo" not in place()
     assert (target / "data" / "year" / "photo").read_text() == "of nobody else"
+
+
+def test_what_dockerignore_leaves_out_of_what_services_bind_stays(files: Path, target: Path, place: Place) -> None:
+    """In an allow-list, say, or of single files: what nobody has changed is in use all the same."""
+    (files / "conf" / "changed").write_text("one")
+    (files / "unbound").write_text("one")
+    place()
+    (target / "conf" / "changed").write_text("mine")
+    for name in (WEB, "conf/changed", "unbound"):
+        (files / name).unlink()
+    (files / left_out.FILE).write_text('{"binds": ["conf"], "ignored": {".": ["*", "!other"]}}')
+    place()
+    assert ((target / WEB).read_text(), (target / "conf" / "changed").read_text()) == ("one", "mine")
+    assert not (target / "unbound").exists()
+    assert not (target / left_out.FILE).exists()
+    (files / left_out.FILE).unlink()
+    place()
+    assert (target / WEB).read_text() == "one", "from then on it is data"
 
 
 def test_an_empty_directory_that_the_engine_made_gives_way_but_not_one_with_data(

@@ -11,7 +11,7 @@ import pytest
 from dom0.compose.load import load
 from dom0.compose.model import Build, FileObject, Project, Service
 from dom0.errors import ProjectError
-from dom0.images import selection
+from dom0.images import left_out, selection
 from dom0.images.fingerprint import read_ignore
 from dom0.images.layout import stage
 from dom0.images.project import build_file
@@ -55,7 +55,8 @@ async def layout(directory: Path, tmp_path: Path) -> set[str]:
         assert await load(target, PLACED, like=project, cache=reading.cache) == anew
     finally:
         await reading.cache.close()
-    return {str(path.relative_to(target)) for path in target.rglob("*") if path.is_symlink() or path.is_file()}
+    files = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_symlink() or path.is_file()}
+    return files - {left_out.FILE}
 
 
 async def test_the_compose_file_becomes_a_layer_and_the_rest_stays_where_it_is(directory: Path, tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ async def test_what_services_write_of_a_project_that_was_taken_over_is_not_the_i
     writable_binds = selection.writable_binds(project, directory)
     assert writable_binds == ("a [b]", "data")
     target = tmp_path / "staged"
-    kept = selection.kept(project, directory, read_ignore(directory, writable_binds), in_place=True)
+    kept = selection.kept(project, directory, read_ignore(directory, writable_binds))
     stage(directory, project, kept, target, writable_binds)
     await load(target, PLACED, like=project)
     files = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
@@ -123,6 +124,9 @@ async def test_of_the_directory_around_comes_all_that_its_dockerignore_lets_in_a
     assert found == {*of_project, *(f".dom0-parent/{name}" for name in in_tree)}
     placed = tmp_path / "staged/.dom0-parent/project"
     assert (placed.is_dir(), list(placed.iterdir())) == (True, [])
+    stays = left_out.read(tmp_path / "staged")
+    names = (".dom0-parent/cache/x", ".dom0-parent/cache/keep", ".dom0-parent/src/gone", "a.o", "cache/x")
+    assert [name for name in names if stays(name)] == [".dom0-parent/cache/x", "a.o"]
 
 
 async def test_a_work_tree_two_levels_above_comes_with_each_directory_in_it_once(tmp_path: Path) -> None:
@@ -257,9 +261,10 @@ async def test_of_a_directory_that_is_ignored_and_bound_the_machine_gets_an_empt
     assert (tmp_path / "staged" / "data" / "db").stat().st_mode & 0o777 == 0o750
 
 
-async def test_of_a_directory_that_is_ignored_in_a_bound_one_the_machine_gets_an_empty_one(
+async def test_what_is_ignored_in_a_bound_directory_is_not_there_and_the_image_says_so(
     directory: Path, tmp_path: Path
 ) -> None:
+    """Not as an empty directory either: a service which asks whether it has `node_modules` would install nothing."""
     (directory / "compose.yaml").write_text("name: box\nservices: {a: {image: i, volumes: ['.:/app']}}\n")
     (directory / ".dockerignore").write_text("**/data\n*.log\n")
     for name in ("site/data/old/table", "app.log", "site/page", ".git/HEAD"):
@@ -269,7 +274,34 @@ async def test_of_a_directory_that_is_ignored_in_a_bound_one_the_machine_gets_an
     layers = {"compose.d/50-box.yaml", "compose.d/.staged", "compose.yaml"}
     assert await layout(directory, tmp_path) == layers | {"link", "site/page"}
     staged = tmp_path / "staged"
-    assert (list((staged / "site" / "data").iterdir()), (staged / ".git").exists()) == ([], False)
+    assert [path.name for path in (staged / "site").iterdir()] == ["page"]
+    stays = left_out.read(staged)
+    assert [name for name in ("site/data/old/table", "app.log", "site/page", ".git/HEAD") if stays(name)] == [
+        "site/data/old/table",
+        "app.log",
+        ".git/HEAD",
+    ]
+
+
+async def test_of_an_allow_list_all_else_is_left_out(directory: Path, tmp_path: Path) -> None:
+    (directory / "compose.yaml").write_text("name: box\nservices: {a: {image: i, volumes: ['.:/app', /x/y:/y]}}\n")
+    (directory / ".dockerignore").write_text("*\n!src/app\n")
+    (directory / "src" / "app").mkdir(parents=True)
+    (directory / "src" / "app" / "main").touch()
+    await layout(directory, tmp_path)
+    stays = left_out.read(tmp_path / "staged")
+    names = ("src/app/main", "src/app/gone", "src/other", "data/x", "app.log")
+    assert [name for name in names if stays(name)] == ["src/other", "data/x", "app.log"]
+
+
+async def test_what_no_service_binds_is_not_left_to_them(directory: Path, tmp_path: Path) -> None:
+    (directory / "compose.yaml").write_text("name: box\nservices: {a: {image: i, volumes: ['./data:/data']}}\n")
+    (directory / ".dockerignore").write_text("**/*.log\n")
+    await layout(directory, tmp_path)
+    stays = left_out.read(tmp_path / "staged")
+    assert [name for name in ("data/a.log", "other/a.log", "data/a") if stays(name)] == ["data/a.log"]
+    (tmp_path / "staged" / left_out.FILE).write_text("{")
+    assert not left_out.read(tmp_path / "staged")("data/a.log")
 
 
 @pytest.mark.parametrize("ignored", ["data", "data/*", "**/base\n**/PG_VERSION"])
@@ -277,13 +309,13 @@ async def test_of_a_directory_that_is_ignored_in_a_bound_one_the_machine_gets_an
 async def test_a_directory_whose_content_is_all_ignored_stays_empty(
     directory: Path, tmp_path: Path, ignored: str, bound: str
 ) -> None:
-    """Also of directories: a database finds none of its own there, and the placement knows that there is data in it."""
+    """Also of directories: a database finds none of its own there."""
     (directory / "compose.yaml").write_text(f"name: box\nservices: {{a: {{image: i, volumes: ['{bound}:/data']}}}}\n")
     (directory / ".dockerignore").write_text(ignored)
     (directory / "data" / "base" / "1").mkdir(parents=True)
     (directory / "data" / "PG_VERSION").touch()
     await layout(directory, tmp_path)
-    assert list((tmp_path / "staged" / "data").iterdir()) == []
+    assert [path.name for path in (tmp_path / "staged").glob("data/*")] == []
 
 
 async def test_a_needed_file_behind_links_is_taken_with_them(directory: Path, tmp_path: Path) -> None:

@@ -113,11 +113,12 @@ def test_a_line_in_dockerignore_deletes_no_file_that_was_changed(box: Machine, w
     box.until_good()
 
 
-def test_a_line_in_dockerignore_for_a_directory_deletes_nothing_in_it(box: Machine) -> None:
+@pytest.mark.parametrize("lines", ["conf/library\n", "**/seed\n**/other\n", "*\n!conf/app.*\n"])
+def test_what_dockerignore_leaves_out_of_a_bound_directory_stays(box: Machine, lines: str) -> None:
     box.write(COMPOSE.format(version="3"), {"conf/library/seed": "brought", "conf/library/other": "brought"})
     box.up()
     in_container(box, "echo written >/conf/library/seed")
-    (box.project / ".dockerignore").write_text("conf/library\n")
+    (box.project / ".dockerignore").write_text(lines)
     planned = json.loads(box.dom0("plan", "--json", check=False).stdout)
     assert [row["name"] for row in planned if row["kind"] == "file"] == []
     box.up()

@@ -23,7 +23,7 @@ from dom0.agent.three_way import DIRECTORY, NEVER, Action, FileStep, FileVersion
 from dom0.agent.versions import NOTHING_THERE, OPEN, ROOT, inside, project_versions, read_version, spelled
 from dom0.durable import writing
 from dom0.errors import ProjectError, UsageError
-from dom0.images import contents
+from dom0.images import contents, left_out
 
 RECORD = "placed.json"  # path, relative to the directory beside it -> what we placed there
 TEMPORARY = ".dom0-new"  # what is about to get its name, in the same directory
@@ -39,7 +39,7 @@ Record = dict[str, tuple[FileVersion | None, ...]]  # by spelled path
 
 def versions_of(files: Path) -> dict[str, FileVersion]:
     """What the project whose files these are says of each path. Raises ProjectError."""
-    return project_versions([contents.top(files), *contents.entries(files)])
+    return project_versions([contents.top(files), *contents.entries(files, lambda name: name == left_out.FILE)])
 
 
 class Placement:
@@ -54,14 +54,14 @@ class Placement:
 
         Safe to repeat after a kill at any point. Raises ProjectError for a file where somebody's directory is.
         """
-        theirs, record = versions_of(files), self.record(files)
+        theirs, stays, record = versions_of(files), left_out.read(files), self.record(files)
         with writing(self.target):
             if not self.target.is_dir():
                 self.target.mkdir(parents=True)
                 self.target.chmod(0o755)
             self._discard_unfinished(record)
             for _ in range(ROUNDS):
-                steps = self.plan(theirs, record)
+                steps = self.plan(theirs, record, stays)
                 skipped = self._carry_out(steps, files, record)
                 record = _written(record, {p: step for p, step in steps.items() if p not in skipped}, done)
                 if not skipped:
@@ -72,8 +72,11 @@ class Placement:
             write_json(self._record, record)
         return steps
 
-    def plan(self, theirs: Versions, record: Record) -> FileSteps:
-        """What placing would do. Below what the machine has in the place of a directory nothing can be placed."""
+    def plan(self, theirs: Versions, record: Record, stays: Callable[[str], bool] = lambda _path: False) -> FileSteps:
+        """What placing would do. Below what the machine has in the place of a directory nothing can be placed.
+
+        `stays`: what is not removed although the project does not bring it, see `left_out`.
+        """
         steps: FileSteps = {}
         barred: list[str] = []
         # directories that the project has and brings nothing in: a line in `.dockerignore` says that they hold data
@@ -86,7 +89,8 @@ class Placement:
             placed, wanted = _placed(record, path), theirs.get(path)
             with writing(self.target / path):
                 step = decide(self._look(path, (*placed, wanted)), placed, wanted)
-            if step.action is Action.REMOVE and any(str(parent) in emptied for parent in PurePath(path).parents):
+            is_data = stays(path) or any(str(parent) in emptied for parent in PurePath(path).parents)
+            if step.action is Action.REMOVE and is_data:
                 step = step._replace(action=Action.KEEP, wanted=step.there)
             is_directory = wanted is not None and wanted.content == DIRECTORY
             if is_directory and step.wanted is not None and step.wanted.content != DIRECTORY:

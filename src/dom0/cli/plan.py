@@ -69,6 +69,7 @@ async def _plan(engine: Engine, project: Path | None, tag: str, *, build: bool, 
     from dom0.agent.in_use import find_adoptable
     from dom0.agent.source import read_project, resolve_without_pulling
     from dom0.cli.plan_files import file_changes
+    from dom0.images import left_out
     from dom0.images.layout import placed_entries
     from dom0.plan.adoption import adopt
     from dom0.plan.preview import Change
@@ -95,7 +96,7 @@ async def _plan(engine: Engine, project: Path | None, tag: str, *, build: bool, 
             Change(action="pull", kind="image", name=need.ref, reason=always if here else "it is not here")
             for need, here in pulled
         ]
-        files = file_changes(placed_entries(etc, found)) if root else []
+        files = file_changes(placed_entries(etc, found), left_out.read(etc)) if root else []
         return [*await _builds(engine, image, tag), *root, *pulls, *containers, *files]
 
 

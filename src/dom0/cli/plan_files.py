@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from dom0.agent.file_status import FileInfo, FilesPlanRequest, FileState
 from dom0.agent.files import Files
@@ -23,8 +23,8 @@ _ROWS: dict[FileState, tuple[Action, str]] = {
 """Without those that come: they are as many as the project has files, and take nothing from anybody."""
 
 
-def file_changes(entries: Iterable[TreeEntry]) -> list[Change]:
-    """`entries`: what the agent would place. Raises ProjectError."""
+def file_changes(entries: Iterable[TreeEntry], stays: Callable[[str], bool]) -> list[Change]:
+    """`entries`: what the agent would place; `stays`: what it would not remove. Raises ProjectError."""
     files = {spelled(path): version for path, version in project_versions(entries).items()}
     found: list[FileInfo] = []
     try:
@@ -32,5 +32,6 @@ def file_changes(entries: Iterable[TreeEntry]) -> list[Change]:
     except AgentUnreachable:  # then from the disk, for who may read it
         with contextlib.suppress(PermissionError):
             found = Files(state_directory() / "project", Changes()).preview(files) if is_here() else []
-    rows = ((info.path, *_ROWS[info.state]) for info in found if info.state in _ROWS)
+    told = [info for info in found if info.state in _ROWS and not (info.state is FileState.REMOVE and stays(info.path))]
+    rows = ((info.path, *_ROWS[info.state]) for info in told)
     return [Change(action=action, kind="file", name=path, reason=reason) for path, action, reason in rows]

@@ -116,8 +116,9 @@ def inputs_digest(directory: Path, parents: Mapping[str, str], made: BuildInputs
         )  # before anything is read
     contexts = tuple(f"{context}/" for context in made.builds.values() if context not in (OURS, WHOLE))
     apart = private.digest(directory, made.private, made.project)
-    let_in = sorted(read_ignore(directory).exceptions)  # they decide what is private, too
-    told = json.dumps([base_inputs(), dict(parents), made, apart, let_in], sort_keys=True)
+    around = [".", *filter(above.is_around, made.kept)]
+    ignored = [read_ignore(above.find(directory, name)).lines for name in around]  # the image says them: left_out.py
+    told = json.dumps([base_inputs(), dict(parents), made, apart, ignored], sort_keys=True)
     writable_binds = (
         () if WHOLE in made.builds.values() else made.writable_binds or ()
     )  # the service's image may hold it

@@ -24,9 +24,9 @@ class Ignore:
     """`where` names the file in errors. Raises ProjectError for an invalid pattern."""
 
     def __init__(self, text: str, *, where: str) -> None:
-        lines = list(_patterns(text))
-        self._rules = [(not line.startswith("!"), _compile(line, where)) for line in lines]
-        self.exceptions = {line.removeprefix("!") for line in lines if line.startswith("!")}
+        self.lines = tuple(_patterns(text))
+        self._rules = [(not line.startswith("!"), _compile(line, where)) for line in self.lines]
+        self.exceptions = {line.removeprefix("!") for line in self.lines if line.startswith("!")}
 
     @property
     def has_exceptions(self) -> bool:

@@ -12,7 +12,7 @@ from dom0.compose import above
 from dom0.compose.files import BASES, LAYERS, STAGED
 from dom0.compose.model import Project
 from dom0.compose.source import read_source
-from dom0.images import contents, fingerprint, selection
+from dom0.images import contents, fingerprint, left_out, selection
 from dom0.images.recipe import EPOCH
 from dom0.names import ETC
 
@@ -42,6 +42,8 @@ def stage(
         into / above.WAY
     ):
         (into / above.WAY).symlink_to(PurePath(*above.names_down(directory, number)))
+    if not writable_binds and (said := left_out.encode(project, directory, kept)):  # else nothing is placed
+        _write(into / left_out.FILE, said)
     into.chmod(top.mode)
     return {entry.name: entry for entry in (top, *found)}
 
@@ -52,7 +54,7 @@ def placed_entries(directory: Path, project: Project) -> Iterator[contents.TreeE
     kept = selection.kept(project, directory, fingerprint.read_ignore(directory))
     only_layers = _only_layers(project, layer_names(project))
     for entry in fingerprint.selected(directory, kept):
-        if entry.name not in only_layers and not f"{entry.name}/".startswith(f"{LAYERS}/"):
+        if entry.name not in {*only_layers, left_out.FILE} and not f"{entry.name}/".startswith(f"{LAYERS}/"):
             yield entry
 
 

@@ -2,8 +2,8 @@
 
 Most `.dockerignore` files were written for the build of a service, and exclude `.env` and env files. The files that the
 project is read from, configs, secrets and files that services bind are taken all the same. A directory that services
-bind, and one beside other files in it that .dockerignore excludes, is taken without the files: on the machine it is
-empty at first, or has what was placed there before.
+bind is taken without the files in it that .dockerignore excludes: on the machine it is empty at first, or has what was
+placed there before.
 """
 
 from __future__ import annotations
@@ -20,11 +20,8 @@ from dom0.images.fingerprint import NEVER, selected
 from dom0.images.ignore import Ignore
 
 
-def kept(project: Project, directory: Path, ignore: Ignore, *, in_place: bool = False) -> tuple[str, ...]:
-    """What the machine needs of all that `ignore` excludes, with its parent directories; and of what is above.
-
-    `in_place`: the project was taken over, and its data stays where it is.
-    """
+def kept(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...]:
+    """What the machine needs of all that `ignore` excludes, with its parent directories; and of what is above."""
     objects = (*project.configs.values(), *project.secrets.values())
     needed = {  # relative paths; some of them may not be there
         *project.opened,
@@ -36,8 +33,7 @@ def kept(project: Project, directory: Path, ignore: Ignore, *, in_place: bool = 
         *_dotenvs(project),
     }
     found = {part for name in needed if not above.is_above(name) for part in _on_the_way(directory, name)}
-    names = {*filter(ignore, found), *filter(above.is_above, needed)}
-    return tuple(sorted(names if in_place else names.union(_excluded(project, directory, ignore, names))))
+    return tuple(sorted({*filter(ignore, found), *filter(above.is_above, needed)}))
 
 
 def private(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...]:
@@ -90,24 +86,6 @@ def _dotenvs(project: Project) -> Iterator[str]:
 def _binds(project: Project) -> Iterator[ServiceVolume]:
     for service in project.services.values():
         yield from (volume for volume in service.volumes if volume.type == "bind")
-
-
-def _excluded(project: Project, directory: Path, ignore: Ignore, taken: Iterable[str]) -> Iterator[str]:
-    """The directories in those that services bind that `ignore` excludes, without what is in them.
-
-    `taken`: what is taken although it is excluded. A directory in which nothing else is taken stays empty: by that the
-    placement knows that it holds data, and a database is made only in one that is.
-    """
-    filled = {str(parent) for entry in selected(directory, taken) for parent in PurePath(entry.name).parents}
-    root = PurePath(project.working_dir)
-    bound = {PurePath(volume.source) for volume in _binds(project)}
-    for top in sorted(path.relative_to(root) for path in bound if path.is_relative_to(root)):
-        for parent, names, _ in os.walk(directory / top):
-            name = os.path.relpath(parent, directory)
-            if name not in filled or ignore(name):
-                names.clear()
-            paths = (str(PurePath(name, each)) for each in names if not Path(parent, each).is_symlink())
-            yield from (path for path in paths if ignore(path) and path not in NEVER)
 
 
 def _inside(project: Project, paths: Iterable[str]) -> Iterator[str]:
