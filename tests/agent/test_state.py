@@ -70,6 +70,18 @@ async def test_a_damaged_memory_is_set_aside(rig: Rig, content: bytes) -> None:
     assert rig.hashes() == {"h1"}
 
 
+async def test_a_damaged_seal_is_kept_beside_the_new_one(rig: Rig) -> None:
+    async with rig.running():
+        await rig.outcome(Outcome.GOOD, 1)
+    seal = rig.path / "state" / "ownership.json"
+    torn = seal.read_bytes()[:20]
+    seal.write_bytes(torn)
+    async with rig.running() as machine:
+        await rig.box.until(lambda: machine.status().converged)
+        await rig.box.until(lambda: seal.read_bytes() != torn)
+    assert seal.with_name("ownership.json.damaged").read_bytes() == torn
+
+
 async def test_a_memory_of_a_newer_agent_is_read_as_far_as_it_is_understood(rig: Rig) -> None:
     async with rig.running() as machine:
         await rig.outcome(Outcome.GOOD, 1)

@@ -14,6 +14,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from dom0.agent.store import Damaged, Unreadable, read_json, write_json
+from dom0.durable import writing
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Container, Network
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable
@@ -37,8 +38,14 @@ def read_seal(state: Path) -> Seal:
 
 
 def write_seal(state: Path, seal: Seal) -> None:
-    """Raises Unwritable."""
-    write_json(state / FILE, seal)
+    """A damaged one is kept beside it. Raises Unwritable."""
+    path = state / FILE
+    try:
+        read_json(path, Seal)
+    except Damaged:
+        with writing(path):
+            path.replace(f"{path}.damaged")
+    write_json(path, seal)
 
 
 class Ownership:
