@@ -172,7 +172,7 @@ async def _build_generated(
     ignore = fingerprint.read_ignore(directory, writable_binds or ())
     kept = selection.kept(project, directory, ignore)
     apart = selection.private(project, directory, ignore)
-    for line in (*project.warnings, *selection.words(project, directory, kept, writable_binds or ())):
+    for line in (*project.warnings, *selection.words(project, directory, kept, writable_binds)):
         say(line)
     with temporary.directory("project") as scratch:
         staged = scratch / "etc"

@@ -55,26 +55,36 @@ def writable_binds(project: Project, directory: Path) -> tuple[str, ...]:
     """The directories that services bind writable. In a project that was taken over they stay where they are, in the
     project's own directory, and their content is data, which is not in the image.
     """
-    written = set(_inside(project, (volume.source for volume in _binds(project) if not volume.read_only)))
-    return tuple(sorted(name for name in written if above.find(directory, name).is_dir()))
+    return _directories(project, directory, (volume for volume in _binds(project) if not volume.read_only))
 
 
-def words(project: Project, directory: Path, names: Sequence[str], apart: tuple[str, ...] = ()) -> Iterator[str]:
+def _directories(project: Project, directory: Path, binds: Iterable[ServiceVolume]) -> tuple[str, ...]:
+    names = set(_inside(project, (volume.source for volume in binds)))
+    return tuple(sorted(name for name in names if above.find(directory, name).is_dir()))
+
+
+def words(
+    project: Project, directory: Path, names: Sequence[str], apart: tuple[str, ...] | None = None
+) -> Iterator[str]:
     """Messages on data: how much of it goes into the image, and which does not.
 
-    `names`: as `kept` says, `apart` as `writable_binds`. Raises ProjectError for more than an image may hold.
+    `names`: as `kept` says; `apart`: as `writable_binds`, in a project that was taken over. Raises ProjectError for
+    more than an image may hold.
     """
-    bound = tuple(name for name in writable_binds(project, directory) if name not in apart)
-    sizes = weight.check(directory, selected(directory, names, writable_binds=apart))
-    yield from weight.words(directory, sizes, [name for name in bound if not above.is_around(name)])
+    written = writable_binds(project, directory)
+    sizes = weight.check(directory, selected(directory, names, writable_binds=apart or ()))
+    yield from weight.words(directory, sizes, [n for n in written if n not in (apart or ()) and not above.is_around(n)])
     bare = {*names} - {str(parent) for name in sizes for parent in PurePath(name).parents}
-    for name in bound:
+    for name in _directories(project, directory, _binds(project) if apart is None else ()):
         with os.scandir(above.find(directory, name)) as found:
             entries = [(f"{name}/{entry.name}", entry) for entry in found if entry.name not in NEVER]
             emptied = {path for path, entry in entries if path in bare and entry.is_dir(follow_symlinks=False)}
             if any(path not in sizes or path in emptied for path, _ in entries):
-                placed = Path(project.working_dir, name)
-                yield f"{name}: what .dockerignore names stays out of the image; the machine's own is {placed}"
+                yield (
+                    f"{name}: what .dockerignore names stays out of the image; "
+                    f"the machine's own is {Path(project.working_dir, name)}"
+                    + ("" if name in written else f"; services only read it: a last line !{name} brings it")
+                )
 
 
 def _dotenvs(project: Project) -> Iterator[str]:
