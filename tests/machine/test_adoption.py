@@ -120,6 +120,22 @@ def test_its_data_stays_where_it_is_and_is_not_copied(box: Machine) -> None:
     assert [mount["Source"] for mount in box.container("box-files-1")["Mounts"]] == [f"{box.project}/data"]
 
 
+def test_what_a_service_writes_into_its_own_build_context_is_no_change(box: Machine) -> None:
+    """Compose builds it of the whole directory, and Docker finds that nothing of the data is in the image."""
+    (box.project / "Dockerfile").write_text("FROM busybox:test\nCOPY compose.yaml /\n")
+    box.write(COMPOSE.format(version="1", web=WEB).replace("image: busybox:test", "build: .", 1))
+    compose_up(box)
+    try:
+        box.up("--adopt")
+        box.until_good()
+        number = box.status()["generation"]["number"]
+        box.docker("exec", "box-files-1", "sh", "-c", "echo more > /data/more")
+        box.up()
+        assert box.status()["generation"]["number"] == number
+    finally:
+        (box.project / "Dockerfile").unlink()
+
+
 def test_a_copy_of_its_directory_is_not_taken_for_it(box: Machine, tmp_path: Path) -> None:
     box.up("--adopt")
     box.until_good()
@@ -128,6 +144,7 @@ def test_a_copy_of_its_directory_is_not_taken_for_it(box: Machine, tmp_path: Pat
     for command in ("plan", "up"):
         refused = box.dom0(command, str(copy), check=False)
         assert (refused.code, f"its files are in {box.project} " in refused.stderr) == (3, True), refused.stderr
+        assert "dom0-built" not in box.docker("image", "ls").stdout
     box.until_good()
 
 

@@ -89,6 +89,7 @@ def test_a_refused_up_moves_no_name(box: Machine, before: dict[str, str]) -> Non
     refused = box.up(check=False)
     assert refused.code == 3
     assert "the running project is box" in refused.stderr
+    assert "building" not in refused.stdout
     assert named(box) == before
     with pytest.raises(EngineRefused):
         box.image_id("other-web")

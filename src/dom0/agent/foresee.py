@@ -19,8 +19,8 @@ from dom0.agent.source import Candidate
 from dom0.agent.state_files import StateFiles
 from dom0.engine.protocol import Engine
 from dom0.engine.values import State
-from dom0.errors import ProjectError
 from dom0.plan.adoption import carry_over
+from dom0.plan.checks import check_runs
 from dom0.plan.desired import Desired
 from dom0.plan.hashing import BY_COMPOSE
 from dom0.plan.host_checks import check_host
@@ -89,11 +89,7 @@ async def refuse(engine: Engine, desired: Desired, running: Running) -> Desired:
 
     Returns `desired` with what the machine has taken over.
     """
-    if running.project not in ("", desired.project):
-        raise ProjectError(
-            f"name: the running project is {running.project}, this one is {desired.project}",
-            hint="take the running one down first: dom0 down",
-        )
+    check_runs(running.project, desired.project)
     before = running.generation.desired if running.generation else None
     desired = carry_over(desired, before)
     if runs := before is not None and bool(before.slots):

@@ -20,7 +20,7 @@ from dom0.agent.status import LARGEST_PROJECT, MOST_PULLS, NO_LOGINS, NOT_READ, 
 from dom0.cli import succession, unchanged
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.follow import follow
-from dom0.cli.in_use import place_of, projects_in_place
+from dom0.cli.in_use import place_of, projects_in_place, running_project
 from dom0.cli.places import agent_socket, is_here, is_login
 from dom0.cli.report import Report, ending_pulls, watching
 from dom0.cli.root_start import RootStart
@@ -108,17 +108,23 @@ async def bring_up(
             from dom0.cli import kept_reading
             from dom0.images.project import Options, built_unnamed
 
-            options = Options(tag=tag, taken_over=await projects_in_place(engine, project, adopts=adopts))
+            places = await projects_in_place(engine, project, adopts=adopts)
+            options = Options(tag=tag, taken_over=places, running=running_project())
             async with built_unnamed(engine, project, report.say, options, reading) as built:
                 await names.mark(engine, built.image, tag)  # a new one has no other name yet
             kept_reading.keep(built)
         else:
             built = Built(await image_as_it_is(engine, tag, report.say), changed=False)
-        if project is not None:
-            await private.deliver(engine, built.image, project)
-        await _prepare_backups(engine, built, report)
-        if trial:
-            Agent().announce_trial(built.image.id, trial)
+        try:
+            await place_of(engine, built.image, project, adopts=adopts)
+            if project is not None:
+                await private.deliver(engine, built.image, project)
+            await _prepare_backups(engine, built, report)
+            if trial:
+                Agent().announce_trial(built.image.id, trial)
+        except BaseException:  # Ctrl-C too
+            await names.unmark(engine, built.image.id)
+            raise
         wanted = UpRequest(force=force, adopt=adopts)
         async with _named_as_written(built, project):
             with root or RootStart() as root:
@@ -260,7 +266,6 @@ async def _take_up(
             await forget_failure(engine)
         try:
             with watching("the start of dom0"):
-                await place_of(engine, built.image, project, adopts=wanted.adopt)
                 read, in_place = await _become(engine, built, project, root, report, adopts=wanted.adopt)
             text = msgspec.json.encode(read)
             fits = read and len(text) < LARGEST_PROJECT - MARGIN
@@ -412,7 +417,9 @@ async def _refuse_beforehand(
         if adopts:
             desired = adopt(desired, await find_adoptable(engine, desired))
         await refuse(engine, desired, what_runs(asks=not beside))
-    except Dom0Error:
+    except _ToPull:
+        raise
+    except BaseException:  # Ctrl-C too
         await names.unmark(engine, image.id)
         raise
     base = await names.find(engine, image.labels.get(labels.BASE, image.id))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dom0.cli.places import is_here
-from dom0.errors import InUse
+from dom0.cli.client import Agent
+from dom0.cli.places import agent_socket, is_here
+from dom0.errors import Dom0Error, InUse
 from dom0.names import PLACED, state_directory
 from dom0.plan import labels
 
@@ -62,6 +64,14 @@ async def projects_in_place(engine: Engine, directory: Path, *, adopts: bool) ->
             if labels.PROJECT not in row.labels and _is_same(row.labels[labels.COMPOSE_WORKING_DIR], directory):
                 found.add(row.labels.get(labels.COMPOSE_PROJECT, ""))
     return found
+
+
+def running_project() -> str:
+    """What the machine is, by the word of an agent that answers at once; else "", and another one is refused later."""
+    with contextlib.suppress(Dom0Error, OSError):
+        if not is_here() or agent_socket().exists():
+            return Agent(patient=False).status().project
+    return ""
 
 
 def _is_same(one: str, other: Path) -> bool:

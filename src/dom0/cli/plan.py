@@ -19,7 +19,7 @@ from dom0 import terminal
 from dom0.cli.bring_up import image_as_it_is, private_roots, what_runs
 from dom0.cli.client import Agent, AgentUnreachable, is_paused
 from dom0.cli.engine_client import on_engine
-from dom0.cli.in_use import place_of, projects_in_place
+from dom0.cli.in_use import place_of, projects_in_place, running_project
 from dom0.cli.report import Report
 from dom0.cli.unchanged import find_project, is_current, tagged_images
 from dom0.errors import EXIT_CHANGES
@@ -107,7 +107,7 @@ async def _image(engine: Engine, project: Path | None, tag: str, *, adopts: bool
 
     if project is not None:
         in_place = await projects_in_place(engine, project, adopts=adopts)
-        wanted = Options(tag=tag, taken_over=in_place)
+        wanted = Options(tag=tag, taken_over=in_place, running=running_project())
         async with built_unnamed(engine, project, Report(beside=True).say, wanted) as built:
             with built.named_as_written():
                 yield built.image

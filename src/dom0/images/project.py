@@ -40,6 +40,7 @@ from dom0.images.recipe import EPOCH
 from dom0.images.unpack import unpacked
 from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ETC, IMAGE, PLACED
 from dom0.plan import labels
+from dom0.plan.checks import check_runs
 from dom0.plan.desired import Role
 from dom0.plan.expand import expand
 from dom0.plan.facts import NOWHERE, Facts, image_ref, images_needed
@@ -55,6 +56,7 @@ class Options(msgspec.Struct, frozen=True):
     no_cache: bool = False
     pull: bool = False
     taken_over: Collection[str] = ()  # names of the projects that dom0 took over from Docker Compose there
+    running: str = ""  # the project that the machine is, where that is known: for another one nothing is built
 
 
 DEFAULTS = Options()
@@ -92,7 +94,8 @@ async def built_unnamed(
 async def _built(
     engine: Engine, directory: Path, own: str, found: Reading | None, say: Say, options: Options
 ) -> AsyncIterator[Built]:
-    project = found.project if found else None
+    if project := found.project if found else None:
+        check_runs(options.running, project.name)
     base = await build_base(engine, say)
     if project:
         _check(project, base)
@@ -113,7 +116,9 @@ async def _built(
             if found is None:
                 image_id = await _build_own(draft, directory / own, base, say, options)
             else:
-                image_id, read_alike, layer = await _build_generated(draft, directory, found, base, say, options)
+                image_id, read_alike, layer = await _build_generated(
+                    draft, directory, found, base, before, say, options
+                )
             changed = before is None or before.id != image_id
             yield Built(await engine.image(image_id), changed, read_alike, layer, written)
         finally:
@@ -161,9 +166,17 @@ async def find_dockerfile(engine: Engine, directory: Path) -> str:
 
 
 async def _build_generated(
-    draft: Draft, directory: Path, reading: Reading, base: Image, say: Say, options: Options
+    draft: Draft,
+    directory: Path,
+    reading: Reading,
+    base: Image,
+    before: Image | None,
+    say: Say,
+    options: Options,
 ) -> tuple[str, Project | None, bytes]:
     """The image's ID, the project as its agent reads it, and the layer with its files if that is small.
+
+    `before`: the image that has the name now.
 
     The agent's reading runs concurrently with the build of the image, but is awaited before services are built.
     """
@@ -194,12 +207,39 @@ async def _build_generated(
             told = await _labels(draft.engine, directory, project, made, built) | {labels.BASE: base.id}
             files = scratch / "project.tar"
             pack(staged, files, found, leave_out=apart)
-            image_id = await _put_on_base(draft, base, files, found, told, options)
+            image_id = await _as_before(draft, base, files, found, told, before, options) if writable_binds else ""
+            image_id = image_id or await _put_on_base(draft, base, files, found, told, options)
             is_small = files.stat().st_size <= SMALL and not whiteout(found)
             return image_id, await as_agent, files.read_bytes() if is_small else b""
         finally:
             as_agent.cancel()
             await asyncio.gather(as_agent, return_exceptions=True)  # it reads the files, which are removed now
+
+
+async def _as_before(
+    draft: Draft,
+    base: Image,
+    files: Path,
+    found: Mapping[str, contents.TreeEntry],
+    told: Mapping[str, str],
+    before: Image | None,
+    options: Options,
+) -> str:
+    """The ID of the image `before` if the new one would differ from it in the digest of its inputs alone, else "".
+
+    That counts what services write into a directory from which another one is built, and no image may hold it.
+    """
+    if before is None:
+        return ""
+    alike = {**told, labels.INPUTS: before.labels.get(labels.INPUTS, "")}
+    if alike == told or not alike.items() <= before.labels.items():
+        return ""
+    image_id = await _put_on_base(draft, base, files, found, alike, options)
+    if image_id == before.id:
+        return image_id
+    with contextlib.suppress(EngineError):
+        await draft.engine.remove_image(image_id)
+    return ""
 
 
 async def _put_on_base(
