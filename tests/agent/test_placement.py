@@ -169,7 +169,7 @@ def test_what_dockerignore_leaves_out_of_what_services_bind_stays(files: Path, t
     (target / "conf" / "changed").write_text("mine")
     for name in (WEB, "conf/changed", "unbound"):
         (files / name).unlink()
-    (files / left_out.FILE).write_text('{"binds": ["conf"], "ignored": {".": ["*", "!other"]}}')
+    (files / left_out.FILE).write_text('[{"bind": "conf", "top": ".", "lines": ["**/*", "!other"]}]')
     place()
     assert ((target / WEB).read_text(), (target / "conf" / "changed").read_text()) == ("one", "mine")
     assert not (target / "unbound").exists()

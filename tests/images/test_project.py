@@ -79,7 +79,7 @@ async def test_what_services_write_of_a_project_that_was_taken_over_is_not_the_i
     writable_binds = selection.writable_binds(project, directory)
     assert writable_binds == ("a [b]", "data")
     target = tmp_path / "staged"
-    kept = selection.kept(project, directory, read_ignore(directory, writable_binds))
+    kept = selection.kept(project, directory, read_ignore(directory, writable_binds), in_place=True)
     stage(directory, project, kept, target, writable_binds)
     await load(target, PLACED, like=project)
     files = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
@@ -281,6 +281,27 @@ async def test_what_is_ignored_in_a_bound_directory_is_not_there_and_the_image_s
         "app.log",
         ".git/HEAD",
     ]
+
+
+async def test_an_allow_list_for_a_build_says_nothing_of_what_services_bind(directory: Path, tmp_path: Path) -> None:
+    """As under Compose a site is served, and a directory has what its service begins with."""
+    write(
+        directory,
+        **{
+            "compose.yaml": binding("./www:/www:ro", "./conf:/conf", "./src/data:/data", "../shared:/shared"),
+            **dict.fromkeys(("www/a/index", "www/x.log", "conf/app.ini", "src/data/rows", "src/main", "other"), "x"),
+            "../shared/all": "x",
+            "../shared/x.log": "x",
+            "../.git/HEAD": "x",
+            ".dockerignore": "*\n!src/main\n**/*.log\nsrc/data\n",
+        },
+    )
+    files = {"www/a/index", "conf/app.ini", "src/main", ".dom0-parent/shared/all"}
+    assert await layout(directory, tmp_path) == {"compose.d/50-box.yaml", *files}
+    assert list((tmp_path / "staged/src/data").iterdir()) == []
+    stays = left_out.read(tmp_path / "staged")
+    names = ("www/gone", "www/y.log", "src/data/rows", ".dom0-parent/shared/gone", ".dom0-parent/shared/y.log", "z.log")
+    assert [name for name in names if stays(name)] == ["www/y.log", "src/data/rows", ".dom0-parent/shared/y.log"]
 
 
 async def test_of_an_allow_list_all_else_is_left_out(directory: Path, tmp_path: Path) -> None:

@@ -130,14 +130,20 @@ def inputs_digest(directory: Path, parents: Mapping[str, str], made: BuildInputs
 def selected(
     directory: Path, kept: Iterable[str], contexts: tuple[str, ...] = (), writable_binds: Iterable[str] = ()
 ) -> Iterator[TreeEntry]:
-    """What `read_ignore` does not exclude, what is `kept` all the same, and all in `contexts` (which end with `/`)."""
+    """What `read_ignore` does not exclude, what is `kept` all the same, and all in `contexts` (which end with `/`).
+
+    Of a directory that is `kept` with a `/`, all but what a line of .dockerignore names.
+    """
     ignore, needed = read_ignore(directory, writable_binds), frozenset(kept)
+    named_ones, whole = ignore.named, tuple(name for name in needed if name.endswith("/"))
 
     def left_out(name: str) -> bool:
-        return ignore(name) and name not in needed and not f"{name}/".startswith(contexts)
+        if not ignore(name) or name in needed or f"{name}/".startswith(contexts):
+            return False
+        return not f"{name}/".startswith(whole) or named_ones(name)
 
-    yield from entries(directory, left_out, prune=not contexts and not ignore.has_exceptions)
-    yield from _above(directory, needed, left_out)
+    yield from entries(directory, left_out, prune=not contexts and not whole and not ignore.has_exceptions)
+    yield from _above(directory, needed.difference(whole), left_out)
 
 
 def _above(directory: Path, needed: Collection[str], left_out: Ignored) -> Iterator[TreeEntry]:

@@ -20,18 +20,27 @@ def literal(name: str) -> str:
     return re.sub(r"[^\w./-]", r"\\\g<0>", name)
 
 
+EVERYTHING = ("*", "**", "**/*")  # what an allow-list begins with
+
+
 class Ignore:
     """`where` names the file in errors. Raises ProjectError for an invalid pattern."""
 
     def __init__(self, text: str, *, where: str) -> None:
         self.lines = tuple(_patterns(text))
         self._rules = [(not line.startswith("!"), _compile(line, where)) for line in self.lines]
+        self._where = where
         self.exceptions = {line.removeprefix("!") for line in self.lines if line.startswith("!")}
 
     @property
     def has_exceptions(self) -> bool:
         """Whether something below an ignored directory may still be part of the build."""
         return not all(ignores for ignores, _ in self._rules)
+
+    @property
+    def named(self) -> Ignore:
+        """What is ignored by a line that names it, and not because everything is."""
+        return Ignore("\n".join(line for line in self.lines if line not in EVERYTHING), where=self._where)
 
     def lets_in(self, path: str) -> bool:
         """Whether there is an exception for this very path."""

@@ -42,7 +42,7 @@ def stage(
         into / above.WAY
     ):
         (into / above.WAY).symlink_to(PurePath(*above.names_down(directory, number)))
-    if not writable_binds and (said := left_out.encode(project, directory, kept)):  # else nothing is placed
+    if not writable_binds and (said := left_out.encode(project, directory)):  # else nothing is placed
         _write(into / left_out.FILE, said)
     into.chmod(top.mode)
     return {entry.name: entry for entry in (top, *found)}

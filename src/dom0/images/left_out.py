@@ -5,7 +5,7 @@ By that the machine knows that a file which no longer comes is not gone from the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path, PurePath
 
 import msgspec
@@ -19,36 +19,41 @@ from dom0.images.ignore import Ignore
 FILE = ".dom0-left-out"  # in an image and a generation; it is placed nowhere
 
 
-class _LeftOut(msgspec.Struct, frozen=True):
-    binds: tuple[str, ...]  # what services bind, by its name in the image
-    ignored: dict[str, tuple[str, ...]]  # a directory -> the lines of its .dockerignore
+class _Rule(msgspec.Struct, frozen=True):
+    """Of what lies in `bind`, named as in the image, `lines` of a .dockerignore leave out, from `top` on."""
+
+    bind: str
+    top: str
+    lines: tuple[str, ...]
 
 
-def encode(project: Project, directory: Path, kept: Iterable[str]) -> bytes:
+def encode(project: Project, directory: Path) -> bytes:
     """The content of the file, none where nothing is left out of what services bind. Raises ProjectError."""
     root = PurePath(project.working_dir)
     sources = {volume.source for service in project.services.values() for volume in service.volumes}
     sources |= {volume.driver_opts.get("device", "") for volume in project.volumes.values()}
-    paths = [path for path in map(PurePath, sources) if path.is_relative_to(root)]
-    binds = sorted(str(path.relative_to(root)) for path in paths)
-    directories = [".", *filter(above.is_around, kept)]
-    lines = {name: fingerprint.read_ignore(above.find(directory, name)).lines for name in directories}
-    ignored = {name: found for name, found in lines.items() if found != fingerprint.NEVER}
-    return msgspec.json.encode(_LeftOut(tuple(binds), ignored)) if binds and ignored else b""
+    binds = sorted(str(path.relative_to(root)) for path in map(PurePath, sources) if path.is_relative_to(root))
+    ignore = fingerprint.read_ignore(directory)
+    rules = [_Rule(bind, ".", (ignore if bind == "." else ignore.named).lines) for bind in binds]
+    around = [bind for bind in binds if bind != "." and above.is_around(bind)]
+    rules += [_Rule(bind, bind, fingerprint.read_ignore(above.find(directory, bind)).lines) for bind in around]
+    told = [rule for rule in rules if rule.lines != fingerprint.NEVER]
+    return msgspec.json.encode(told) if told else b""
 
 
 def read(files: Path) -> Callable[[str], bool]:
     """Whether a name is left out of what services bind in the project whose files these are."""
     try:
-        found = msgspec.json.decode((files / FILE).read_bytes(), type=_LeftOut)
-        rules = {name: Ignore("\n".join(lines), where=FILE) for name, lines in found.ignored.items()}
+        rules = msgspec.json.decode((files / FILE).read_bytes(), type=list[_Rule])
+        found = [(rule, Ignore("\n".join(rule.lines), where=FILE)) for rule in rules]
     except (OSError, msgspec.MsgspecError, ProjectError):  # none, or of an image that somebody made in another way
         return lambda name: False
 
     def is_left_out(name: str) -> bool:
         path = PurePath(name)
-        return any(path.is_relative_to(bind) for bind in found.binds) and any(
-            path.is_relative_to(top) and ignores(str(path.relative_to(top))) for top, ignores in rules.items()
+        return any(
+            path.is_relative_to(rule.bind) and path.is_relative_to(rule.top) and ignore(str(path.relative_to(rule.top)))
+            for rule, ignore in found
         )
 
     return is_left_out

@@ -183,7 +183,7 @@ async def _build_generated(
     project = reading.project
     writable_binds = selection.writable_binds(project, directory) if project.name in options.taken_over else None
     ignore = fingerprint.read_ignore(directory, writable_binds or ())
-    kept = selection.kept(project, directory, ignore)
+    kept = selection.kept(project, directory, ignore, in_place=writable_binds is not None)
     apart = selection.private(project, directory, ignore)
     for line in (*project.warnings, *selection.words(project, directory, kept, writable_binds)):
         say(line)

@@ -2,7 +2,7 @@
 
 Most `.dockerignore` files were written for the build of a service, and exclude `.env` and env files. The files that the
 project is read from, configs, secrets and files that services bind are taken all the same. A directory that services
-bind is taken without the files in it that .dockerignore excludes: on the machine it is empty at first, or has what was
+bind is taken without the files in it that .dockerignore names: on the machine it is empty at first, or has what was
 placed there before.
 """
 
@@ -20,8 +20,12 @@ from dom0.images.fingerprint import NEVER, selected
 from dom0.images.ignore import Ignore
 
 
-def kept(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...]:
-    """What the machine needs of all that `ignore` excludes, with its parent directories; and of what is above."""
+def kept(project: Project, directory: Path, ignore: Ignore, *, in_place: bool = False) -> tuple[str, ...]:
+    """What the machine needs of all that `ignore` excludes, with its parent directories; and of what is above.
+
+    With a `/` at its end a directory that services bind, of which an allow-list for some build says nothing.
+    `in_place`: the project was taken over, and what services bind stays where it is.
+    """
     objects = (*project.configs.values(), *project.secrets.values())
     needed = {  # relative paths; some of them may not be there
         *project.opened,
@@ -33,7 +37,10 @@ def kept(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...]:
         *_dotenvs(project),
     }
     found = {part for name in needed if not above.is_above(name) for part in _on_the_way(directory, name)}
-    return tuple(sorted({*filter(ignore, found), *filter(above.is_above, needed)}))
+    names = {*filter(ignore, found), *filter(above.is_above, needed)}
+    if not in_place and ignore.lines != ignore.named.lines:
+        names.update(f"{name}/" for name in _directories(project, directory, _binds(project)))
+    return tuple(sorted(names))
 
 
 def private(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...]:
