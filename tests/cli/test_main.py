@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import click
 import pytest
 
 from dom0.cli import MODULES
-from dom0.cli.commands import cli
+from dom0.cli.commands import _OF_COMPOSE, cli
 from dom0.run import Output
 from dom0.testing.fake_agent import EndlessLines, FakeAgent, make_status
 
@@ -60,9 +61,9 @@ def test_help_lists_every_command_that_is_not_hidden(dom0: RunCommand) -> None:
 
 
 def test_an_unknown_command_ends_with_2_and_names_the_nearest(dom0: RunCommand) -> None:
-    refused = dom0("stats")
+    refused = dom0("staus")
     assert (refused.code, refused.stdout) == (2, "")
-    assert refused.stderr == "dom0: stats: unknown command\n      did you mean `dom0 status`?\n"
+    assert refused.stderr == "dom0: staus: unknown command\n      did you mean `dom0 status`?\n"
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -79,7 +80,10 @@ def test_a_group_alone_shows_its_help_as_help(dom0: RunCommand, group: str) -> N
 
 @pytest.mark.parametrize(
     ("word", "leads_to"),
-    [("run", "dom0 exec"), ("pull", "dom0 image fetch"), ("config", "docker compose config"), ("rm", "dom0 up")],
+    [
+        *[("run", "dom0 exec"), ("pull", "dom0 image fetch"), ("config", "docker compose config"), ("rm", "dom0 up")],
+        *[("port", "dom0 status"), ("create", "dom0 up"), ("cp", "docker cp"), ("unpause", "docker unpause")],
+    ],
 )
 def test_words_of_compose_that_mean_nothing_here_lead_to_what_does_it(
     dom0: RunCommand, word: str, leads_to: str
@@ -88,6 +92,17 @@ def test_words_of_compose_that_mean_nothing_here_lead_to_what_does_it(
     assert refused.code == 2
     assert refused.stderr.startswith(f"dom0: {word}: unknown command\n")
     assert leads_to in refused.stderr
+
+
+def test_every_word_of_compose_is_a_command_or_leads_to_one() -> None:
+    said = subprocess.run(["docker", "compose", "--help"], capture_output=True, text=True, check=True).stdout
+    words = re.findall(r"^  (\w+) ", said.partition("Commands:")[2], flags=re.MULTILINE)
+    assert len(words) > 20
+    assert set(words) <= {*MODULES, *_OF_COMPOSE, "version"}
+
+
+def test_a_number_that_is_none_is_called_that(dom0: RunCommand) -> None:
+    assert "'second' is no whole number" in dom0("rollback", "second").stderr
 
 
 def test_ps_is_status(agent: FakeAgent, dom0: RunCommand) -> None:

@@ -13,12 +13,26 @@ from dom0.cli import COMPLETION, HIDDEN, MODULES, SECTIONS, options
 from dom0.errors import UsageError
 
 _OF_COMPOSE = {
+    "attach": "what it prints: dom0 logs --follow SERVICE; else docker attach CONTAINER",
     "config": "the project as Compose reads it: docker compose config; what would change: dom0 plan",
+    "cp": "docker cp; what the containers are called: dom0 status",
+    "create": "dom0 up",
+    "images": "dom0 image ls",
     "kill": "docker kill CONTAINER; dom0 starts it again unless you stop it: dom0 stop SERVICE",
+    "ls": "what runs: dom0 status; what ran: dom0 history",
+    "pause": "docker pause CONTAINER; dom0 leaves it so until dom0 up",
+    "port": "dom0 status",
     "ps": "dom0 status",
     "pull": "dom0 image fetch, then dom0 up; or pull_policy: always in compose.yaml",
+    "push": "docker push; or all of the machine in a file: dom0 image save",
     "rm": "take the service out of compose.yaml, then dom0 up",
     "run": "in a running service: dom0 exec SERVICE COMMAND; in a container of its own: dom0 dev IMAGE COMMAND",
+    "scale": "write scale: into the service in compose.yaml, then dom0 up",
+    "stats": "docker stats",
+    "top": "docker top CONTAINER",
+    "unpause": "docker unpause CONTAINER; or dom0 up",
+    "wait": "dom0 up --wait; or watch it: dom0 status --watch",
+    "watch": "dom0 status --watch; after each edit: dom0 up",
 }
 """What people type who know Compose, and the command that does it here."""
 
@@ -93,6 +107,9 @@ def invoke(argv: Sequence[str]) -> int:
         refusing = getattr(error, "ctx", None)
         command = refusing.command_path if refusing else "dom0"
         where = f"{command.removeprefix('dom0 ')}: " if command != "dom0" else ""
-        raise UsageError(f"{where}{error.format_message()}", hint=f"`{command} --help`") from error
+        said = error.format_message().replace("is not a valid integer range", "is no whole number")
+        raise UsageError(
+            f"{where}{said.replace('is not a valid integer', 'is no whole number')}", hint=f"`{command} --help`"
+        ) from error
     except click.Abort as error:
         raise KeyboardInterrupt from error

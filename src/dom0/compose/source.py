@@ -80,7 +80,10 @@ def read_source(name: str, content: bytes) -> Source:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = f"this is not YAML: {error.problem or error.context}"
-        raise _refused(name, what, line=mark.line + 1 if mark else 0) from error
+        line = mark.line + 1 if mark else 0
+        indent = "".join(text.splitlines()[line - 1 : line])[: mark.column + 1 if mark else 0]
+        hint = "YAML is indented by spaces, and there is a tab" if "\t" in indent else ""
+        raise _refused(name, what, hint, line=line) from error
     except yaml.reader.ReaderError as error:
         line = text.encode()[: error.position].count(b"\n") + 1
         raise _refused(name, f"this is not YAML: {error.reason}", line=line) from error
