@@ -98,6 +98,15 @@ async def test_why_a_pull_failed_is_said_by_the_place_of_the_image_and_stops_no_
     assert "new:1" in {tag for image in await docker.images() for tag in image.tags}
 
 
+async def test_the_name_of_an_image_that_cannot_be_pulled_is_said_once() -> None:
+    async def pull(need: ImageNeed, has_copy: bool) -> None:
+        raise Final(f"{need.ref}: no such host")
+
+    said: list[str] = []
+    await pin_images(engine(), (need("app:latest", "always"),), pull, said.append)
+    assert said == ["app:latest: cannot be pulled, the one that is here is used: no such host"]
+
+
 async def test_a_disk_that_cannot_keep_what_comes_is_no_fault_of_the_project() -> None:
     async def pull(need: ImageNeed, has_copy: bool) -> None:
         raise Unwritable("/var/lib/dom0/pull: is full")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +94,26 @@ def test_a_refused_up_moves_no_name(box: Machine, before: dict[str, str]) -> Non
     assert named(box) == before
     with pytest.raises(EngineRefused):
         box.image_id("other-web")
+
+
+def test_ctrl_c_before_the_change_has_begun_leaves_no_name_and_says_that_nothing_goes_on(
+    box: Machine, before: dict[str, str], tmp_path: Path
+) -> None:
+    """Here while a helper of docker's is asked for a login."""
+    helper, asked = tmp_path / "docker-credential-slow", tmp_path / "asked"
+    helper.write_text(f"#!/bin/sh\n: >{asked}\nexec sleep 1000\n")
+    helper.chmod(0o755)
+    (tmp_path / "config.json").write_text('{"credHelpers": {"localhost:9": "slow"}}')
+    write(box, "asks", behaviour=f"{GOOD}\n      other: {{image: 'localhost:9/x:1'}}")
+    env = {"PATH": f"{tmp_path}:{box.host.environment()['PATH']}", "DOCKER_CONFIG": str(tmp_path)}
+    argv = [*DOM0, "up", str(box.project)]
+    with box.host.popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env, cwd=tmp_path) as up:
+        box.until(asked.exists)
+        up.send_signal(signal.SIGINT)
+        assert up.stderr is not None
+        said = up.stderr.read()
+        assert (up.wait(), b"goes on" in said) == (130, False), said
+    assert named(box) == before
 
 
 def test_after_a_failed_up_the_names_are_of_what_runs(box: Machine, before: dict[str, str], tmp_path: Path) -> None:

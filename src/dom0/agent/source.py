@@ -310,7 +310,7 @@ async def _find_image(engine: Engine, need: ImageNeed, pull: Pull, say: Say, bui
     try:
         await pull(need, local is not None)
     except (Dom0Error, OSError) as error:
-        why = error.message if isinstance(error, Dom0Error) else str(error)
+        why = (error.message if isinstance(error, Dom0Error) else str(error)).removeprefix(f"{need.ref}: ")
         if local is not None:
             say(f"{need.ref}: cannot be pulled, the one that is here is used: {why}")
             return local

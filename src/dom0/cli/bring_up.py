@@ -42,6 +42,7 @@ START_WITHIN = 30.0  # seconds for the agent in a root container that runs to an
 MARGIN = 2 << 20  # bytes of a request beside the project in it: a small layer, in base64
 _NEEDED = ("dom0.agent.handover",)  # in the end
 _NEEDED_FIRST = ("dom0.agent.foresee", "dom0.agent.source")  # where no agent runs yet, and a project is refused here
+_START = "the start of dom0"
 ASK_HERE, PAUSE_HERE = 3.0, 0.002  # seconds: to ask on this machine's socket before a process in the container asks
 
 
@@ -93,6 +94,8 @@ async def bring_up(
     returns then has no outcome, and says until when it is watched. Raises RolledBack, ProjectError, EngineError,
     UsageError.
     """
+    from asyncio import CancelledError
+
     report = Report(as_json=as_json)
     if project is None or adopts:
         image = ""
@@ -110,23 +113,24 @@ async def bring_up(
 
             places = await projects_in_place(engine, project, adopts=adopts)
             options = Options(tag=tag, taken_over=places, running=running_project())
-            async with built_unnamed(engine, project, report.say, options, reading) as built:
+            async with (
+                built_unnamed(engine, project, report.say, options, reading) as built,
+                _unmarking(engine, built.image.id, BaseException),
+            ):
                 await names.mark(engine, built.image, tag)  # a new one has no other name yet
             kept_reading.keep(built)
         else:
             built = Built(await image_as_it_is(engine, tag, report.say), changed=False)
-        try:
+        async with _unmarking(engine, built.image.id, BaseException):
             await place_of(engine, built.image, project, adopts=adopts)
             if project is not None:
                 await private.deliver(engine, built.image, project)
             await _prepare_backups(engine, built, report)
             if trial:
                 Agent().announce_trial(built.image.id, trial)
-        except BaseException:  # Ctrl-C too
-            await names.unmark(engine, built.image.id)
-            raise
         wanted = UpRequest(force=force, adopt=adopts)
-        async with _named_as_written(built, project):
+        # after a Ctrl-C that leaves something under way it is Interrupted
+        async with _named_as_written(built, project), _unmarking(engine, built.image.id, CancelledError):
             with root or RootStart() as root:
                 last, in_place = await _take_up(engine, built, project, wanted, root, report, wait=wait)
         in_place = in_place and last.outcome in (Outcome.GOOD, None) and not succession.is_guest()
@@ -136,6 +140,18 @@ async def bring_up(
             new = short_id(built.image.id)
             report.aside(f"dom0: its new image {new} takes the place of the running one when the generation is good")
         return last
+
+
+@contextlib.asynccontextmanager
+async def _unmarking(engine: Engine, image_id: str, *ends: type[BaseException]) -> AsyncIterator[None]:
+    """Where one of `ends` ends the block the image is not taken up."""
+    try:
+        yield
+    except ends:
+        from dom0.images import names
+
+        await names.unmark(engine, image_id)
+        raise
 
 
 async def _prepare_backups(engine: Engine, built: Built, report: Report) -> None:
@@ -262,11 +278,11 @@ async def _take_up(
 
     while True:
         if await has_traces(engine):
-            await succession.let_end(engine, report.say)
+            async with _unmarking(engine, built.image.id, BaseException):
+                await succession.let_end(engine, report.say)
             await forget_failure(engine)
         try:
-            with watching("the start of dom0"):
-                read, in_place = await _become(engine, built, project, root, report, adopts=wanted.adopt)
+            read, in_place = await _become(engine, built, project, root, report, adopts=wanted.adopt)
             text = msgspec.json.encode(read)
             fits = read and len(text) < LARGEST_PROJECT - MARGIN
             request = replace(wanted, project=msgspec.Raw(text) if fits else NOT_READ)
@@ -357,17 +373,19 @@ async def _become(
                 await _prepare(engine)
                 read = await _refuse_beforehand(engine, built, project, report, adopts=adopts, beside=True)
                 has_started = start.accept()
-            if has_started and await _answers_here(image.id):
-                return read, False
+            with watching(_START):
+                if has_started and await _answers_here(image.id):
+                    return read, False
         except _ToPull:
             is_beside = False
     if not is_beside:
         await _refuse_beforehand(engine, built, project, report, adopts=adopts)
-    async with names.taken_up_later(engine, image.id):
-        if root is not None and root.running:
-            await hand_over(engine, image.id, report.say)
-        else:
-            await start_root(engine, image.id, report.say, _ask_here)
+    with watching(_START):
+        async with names.taken_up_later(engine, image.id):
+            if root is not None and root.running:
+                await hand_over(engine, image.id, report.say)
+            else:
+                await start_root(engine, image.id, report.say, _ask_here)
     return read, False
 
 

@@ -113,7 +113,7 @@ async def pull(
             raise Final(f"{error.message}; {also}", hint=error.hint) from error
         meter.note = f"{error.message}; the Docker Engine's own pull is tried"
         meter.size = meter.have = 0
-        say(f"{name}: {meter.note}")
+        say(f"{name}: {meter.note.removeprefix(f'{name}: ')}")
         login = await find_login(reference.registry)
         auth = login.for_engine(reference.registry) if login else {}
         try:
