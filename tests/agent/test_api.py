@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import quote
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -231,6 +232,27 @@ def test_a_watcher_that_asks_for_it_is_told_the_same_again(rig: Rig) -> None:
         for query in ("repeat=0", "repeat=x", "repeat=1e9", "every=1"):
             async with client.ask("GET", f"/v1/watch?{query}") as answer:
                 assert answer.status == 400, query
+
+    converse(rig, talk)
+
+
+def test_a_watcher_of_differences_knows_as_much_as_one_who_is_told_all(rig: Rig) -> None:
+    rig.project = desired(slot("web"), slot("other"), rollout=Rollout(monitor=0.1))
+
+    async def talk(client: Client, machine: Machine) -> None:
+        await machine.changed.until(lambda: machine.status().last_good is not None and machine.status().converged)
+        before = machine.status().services
+        async with client.ask("GET", "/v1/watch?differences=1&repeat=1") as answer:
+            known = await read_line(answer)
+            rig.box.docker.exit("box-web-1", 1)
+            await machine.changed.until(lambda: machine.status().services != before and machine.status().converged)
+            while (known | {"now": 0}) != json.loads(msgspec.json.encode(replace(machine.status(), now=0))):
+                said = await read_line(answer)
+                assert "project" not in said
+                assert [one["service"] for one in said.get("services", [])] in ([], ["web"])
+                fresh = {one["service"]: one for one in said.get("services", [])}
+                services = [fresh.get(one["service"], one) for one in known["services"]]
+                known |= said | {"services": services}
 
     converse(rig, talk)
 

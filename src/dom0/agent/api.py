@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, TypeVar, cast, get_type_hints
 
 import msgspec
 from msgspec.structs import replace
@@ -26,6 +26,7 @@ from dom0.agent.events import Entry, EventsRequest, Kind, actor
 from dom0.agent.file_status import DiffRequest, FileDiff, FileInfo, FilesPlanRequest, FilesRequest
 from dom0.agent.machine import Machine
 from dom0.agent.progress import Changes
+from dom0.agent.report import difference
 from dom0.agent.state_files import Trial
 from dom0.agent.status import (
     LARGEST_PROJECT,
@@ -229,15 +230,19 @@ class _Api:
         return Lines(server.while_asked(request, until_removed()))
 
     async def watch(self, request: Request, asked: WatchRequest) -> Lines[Status]:
-        """The status now, and at every change."""
-        return Lines(self._statuses(request, asked.repeat))
+        """The status now, and at every change; of each later one what is another, where differences are asked for."""
+        return Lines(cast("AsyncGenerator[list[Status]]", self._statuses(request, asked)))
 
-    async def _statuses(self, request: Request, repeat: float) -> AsyncGenerator[list[Status]]:
-        clock = asyncio.get_running_loop().time
+    async def _statuses(
+        self, request: Request, asked: WatchRequest
+    ) -> AsyncGenerator[list[Status | dict[str, object]]]:
+        clock, before = asyncio.get_running_loop().time, None
         while not request.is_gone:
             seen, not_before = self._machine.changed.count, clock() + WATCH_AT_MOST_EVERY
-            yield [self._machine.status()]
-            await _await_news(request, self._machine.changed, seen, repeat)
+            status = self._machine.status()
+            yield [difference(before, status) if before is not None else status]
+            before = status if asked.differences else None
+            await _await_news(request, self._machine.changed, seen, asked.repeat)
             await asyncio.sleep(not_before - clock())
 
     async def events(self, request: Request, asked: EventsRequest) -> Lines[Entry]:

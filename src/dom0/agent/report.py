@@ -1,8 +1,8 @@
-"""One of the plan's slots as a row of the status document. Pure."""
+"""What the status document says: of one of the plan's slots, and of what has changed in it. Pure."""
 
 from __future__ import annotations
 
-from dom0.agent.status import ServiceStatus
+from dom0.agent.status import ServiceStatus, Status
 from dom0.plan.container_plan import SlotPlan
 
 
@@ -24,3 +24,17 @@ def service_status(plan: SlotPlan) -> ServiceStatus:
         restarts=container.restart_count if container else 0,
         ports=tuple(f"{f'{port.ip}:' if port.ip else ''}{port.port}/{port.protocol}" for port in plan.slot.ports),
     )
+
+
+def difference(before: Status, after: Status) -> Status | dict[str, object]:
+    """The fields that are another, and `now`; of `services` those that are. All of it where others are listed there."""
+    if before.project != after.project or list(map(_slot, before.services)) != list(map(_slot, after.services)):
+        return after
+    fields = {name: getattr(after, name) for name in Status.__struct_fields__}
+    changed: dict[str, object] = {name: said for name, said in fields.items() if said != getattr(before, name)}
+    services = tuple(new for old, new in zip(before.services, after.services, strict=True) if new != old)
+    return changed | ({"services": services} if services else {})
+
+
+def _slot(service: ServiceStatus) -> tuple[str, int]:
+    return (service.service, service.number)

@@ -185,6 +185,7 @@ class WatchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     repeat: Annotated[float, msgspec.Meta(ge=1.0, le=3600.0)] = math.inf  # seconds; the same status comes again then
 
+    differences: bool = False  # of a status only what is another than in the one before: agent/report.difference
 
 class LogsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The parameters of `GET /v1/logs`."""

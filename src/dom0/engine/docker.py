@@ -169,8 +169,7 @@ class DockerEngine:
         frames = None if terminal.config.tty else Demultiplexer()
         async with self._http.stream("GET", f"{path}/logs", where=where, query=query, patience=patience) as answer:
             async for chunk in answer.chunks():
-                for piece in frames.feed(chunk) if frames else (chunk,):
-                    yield piece
+                yield b"".join(frames.feed(chunk)) if frames else chunk  # not line by line: they may be thousands
 
     async def top(self, ref: str) -> tuple[str, ...]:
         where = _where("container", ref)

@@ -32,14 +32,42 @@ export function withoutColours(text) {
 }
 
 const KEPT = ["open", "data-copied"]; // attributes: set by what a person does
+const recipes = new WeakMap(); // element -> what it was made of, and how
+
+/** What `make()` returns, an element of that name and key, which is made again only when a value of `of` is another one. */
+export function keep(name, key, of, make) {
+  const place = h(name, { "data-key": key });
+  recipes.set(place, { of, make: () => { const made = make(); made.setAttribute("data-key", key); return made; } });
+  return place;
+}
+
+/** With all in it that is still to be made. */
+function complete(fresh) {
+  const recipe = recipes.get(fresh);
+  if (recipe) {
+    const made = complete(recipe.make());
+    recipes.set(made, recipe);
+    return made;
+  }
+  for (const one of fresh.querySelectorAll?.("[data-key]") ?? []) if (recipes.has(one)) one.replaceWith(complete(one));
+  return fresh;
+}
+
 
 /** Make `old` like `fresh` and keep what is alike: the focus, a selection, and what is scrolled stay where they are. */
 export function patch(old, fresh) {
   if (old.nodeType !== fresh.nodeType || old.nodeName !== fresh.nodeName || key(old) !== key(fresh)) {
-    old.replaceWith(fresh);
-    return fresh;
+    const whole = complete(fresh);
+    old.replaceWith(whole);
+    return whole;
   }
   if (old.nodeType === Node.TEXT_NODE) {
+  const [before, recipe] = [recipes.get(old), recipes.get(fresh)];
+  if (recipe && before?.of.every((value, index) => value === recipe.of[index])) return old;
+  if (recipe) {
+    recipes.set(old, recipe);
+    fresh = recipe.make();
+  } else recipes.delete(old);
     if (old.data !== fresh.data) old.data = fresh.data;
     return old;
   }
@@ -68,7 +96,7 @@ function patchChildren(parent, fresh) {
       patch(at, one);
       at = next;
     } else {
-      parent.insertBefore(one, at);
+      parent.insertBefore(complete(one), at);
     }
   }
   while (at) {

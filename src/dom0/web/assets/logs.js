@@ -1,12 +1,13 @@
 // What a container prints. Lines come faster than anybody reads: they are put into the page some times a second, and few stay.
 
-import { h, visible, withoutColours } from "/dom.js";
+import { h, keep, visible, withoutColours } from "/dom.js";
 import { card, cmd } from "/parts.js";
 import { follow } from "/wire.js";
 import { clock } from "/words.js";
 
 const MOST = 2000; // lines in the page
-const PAUSE = 150; // milliseconds between two times that lines are put there
+const PAUSE = 150; // milliseconds between two times that lines are put there, at least
+const SHARE = 4; // of the time that putting them takes: the rest is for all else
 const TAIL = 500; // of what was there before
 const LONGEST = 10_000; // characters of a line in the page
 
@@ -21,6 +22,7 @@ export class Log {
     this.pane = h("div.log", { tabindex: "0", role: "log", "aria-label": `Log of ${container}`, "aria-live": "off" });
     this.pane.addEventListener("scroll", () => this.scrolled());
     this.waiting = [];
+    this.pause = PAUSE;
     this.seen = ""; // time of the last line
     this.edge = ""; // and of the last one before the connection broke: the end of the log comes again
     this.stream = follow(() => `/v1/logs?${new URLSearchParams({ container, tail: String(TAIL), follow: "1" })}`, (lines) => this.take(lines), (what, error) => {
@@ -38,11 +40,12 @@ export class Log {
     this.count += fresh.length;
     this.waiting.push(...fresh);
     if (this.waiting.length > MOST) this.waiting.splice(0, this.waiting.length - MOST);
-    this.due ??= setTimeout(() => this.put(), PAUSE);
+    this.due ??= setTimeout(() => this.put(), this.pause);
   }
 
   put() {
     this.due = undefined;
+    const began = performance.now();
     const rows = document.createDocumentFragment();
     for (const line of this.waiting) {
       const over = line.text.length - LONGEST;
@@ -55,6 +58,7 @@ export class Log {
     this.waiting = [];
     this.pane.append(rows);
     if (this.follows) this.pane.scrollTop = this.pane.scrollHeight;
+    this.pause = Math.max(PAUSE, SHARE * (performance.now() - began));
     this.changed();
   }
 
@@ -80,13 +84,18 @@ export class Log {
   }
 }
 
+function choice(names, chosen) {
+  const gone = chosen && !names.includes(chosen) ? [chosen] : [];
+  return h("select", { id: "log-of" }, [...names, ...gone].map((name) => h("option", { value: name, selected: name === chosen }, name)));
+}
+
 export function logs({ status, log }) {
   const names = status.services.filter((one) => one.container).map((one) => one.container);
   const service = status.services.find((one) => one.container === log?.container);
   const rows = log ? log.pane.childElementCount : 0;
   return card("Logs", { label: "Logs", sub: !log ? "" : log.live ? "as it comes" : log.trouble || "it has ended, or does not answer", right: cmd(service ? `logs -f ${service.service}` : "logs -f") },
     h("div.tools", null,
-      h("label", null, "of ", h("select", { id: "log-of" }, names.map((name) => h("option", { value: name, selected: name === log?.container }, name)), !names.includes(log?.container) && log && h("option", { value: log.container, selected: true }, log.container))),
+      h("label", null, "of ", keep("select", "log-of", [log?.container, names.join("\n")], () => choice(names, log?.container))),
       h("label", null, h("span.hidden-text", null, "Find in these lines"), h("input", { type: "search", id: "find-line", placeholder: "Find", value: log?.find ?? "" })),
       h("button", { type: "button", "data-do": "to-end", "aria-pressed": String(log?.follows ?? false) }, "Follow"),
       h("span.mute", null, rows < (log?.count ?? 0) ? `the last ${rows} of ${log.count} lines` : `${rows} lines`)),

@@ -1,8 +1,8 @@
 // One sentence, who started whom and why, and what there is to know at once.
 
-import { h } from "/dom.js";
+import { h, keep } from "/dom.js";
 import { card, cmd, eventRow, label, outcome, phase, problems, since, time } from "/parts.js";
-import { age, shortId } from "/words.js";
+import { age, day, shortId } from "/words.js";
 
 // Those that make a container what it is; what was stopped and removed is the one before it, under the same name.
 const STEPS = /^(create|start|restart|unpause|update)-container$/;
@@ -10,10 +10,9 @@ const STEPS = /^(create|start|restart|unpause|update)-container$/;
 /** What follows from another event that is shown. */
 const ASIDE = (event) => event.kind === "rename-container" || (event.kind === "start-container" && event.reason === "created") || event.kind === "agent-ended";
 
-/** Why a container is as it is: what the agent says of it, else the last that happened to it. */
-function why(service, events) {
+/** Why a container is as it is: what the agent says of it, else the last that happened to it; `about`: all of that. */
+function why(service, about = []) {
   if (service.reason) return service.reason;
-  const about = events.filter((event) => STEPS.test(event.kind) && event.subject.replace(/^[0-9a-f]{12}_/, "") === service.container);
   let last = about.at(-1);
   if (last?.kind === "start-container" && last.reason === "created") last = about.findLast((event) => event.kind === "create-container") ?? last;
   if (!last) return service.phase === "data" ? "holds the home, never started" : "";
@@ -25,12 +24,19 @@ function why(service, events) {
 }
 
 function tree({ status, events, now }) {
-  const rows = status.services.map((service, index) =>
-    h(`tr.leaf${index === status.services.length - 1 ? ".last" : ""}`, { "data-key": `${service.service}-${service.number}` },
-      h("th", { scope: "row" }, h("span.guide", { "aria-hidden": "true" }), h("a", { href: `#/logs/${encodeURIComponent(service.container)}` }, label(service, status.services))),
+  const steps = Map.groupBy(events.filter((event) => STEPS.test(event.kind)), (event) => event.subject.replace(/^[0-9a-f]{12}_/, ""));
+  const today = day(now);
+  const siblings = Map.groupBy(status.services, (one) => one.service);
+  const leaf = (service, several, reason, isLast) =>
+    h(`tr.leaf${isLast ? ".last" : ""}`, null,
+      h("th", { scope: "row" }, h("span.guide", { "aria-hidden": "true" }), h("a", { href: `#/logs/${encodeURIComponent(service.container)}` }, label(service, several))),
       h("td", null, phase(service)),
-      h("td.why", null, why(service, events), service.restarts ? h("span.warn", null, ` restarted ${service.restarts} ${service.restarts === 1 ? "time" : "times"}`) : null),
-      h("td.n", null, time(since(service), now))));
+      h("td.why", null, reason, service.restarts ? h("span.warn", null, ` restarted ${service.restarts} ${service.restarts === 1 ? "time" : "times"}`) : null),
+      h("td.n", null, time(since(service), now)));
+  const rows = status.services.map((service, index) => {
+    const told = [siblings.get(service.service).length > 1, why(service, steps.get(service.container)), index === status.services.length - 1];
+    return keep("tr", `${service.service}-${service.number}`, [service, ...told, age(now - since(service)), today], () => leaf(service, ...told));
+  });
   return card("Who started whom", { sub: "and why each is as it is", right: cmd("tree") },
     h("table.tree", null,
       h("thead", null, h("tr", null, ["container", "state", "why"].map((title) => h("th", { scope: "col" }, title)), h("th.n", { scope: "col" }, "for"))),

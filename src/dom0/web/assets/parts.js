@@ -1,6 +1,6 @@
 // What several views are made of.
 
-import { h } from "/dom.js";
+import { h, keep } from "/dom.js";
 import { age, clock, moment, OUTCOMES, PHASES, sortOf } from "/words.js";
 import { command } from "/wire.js";
 
@@ -28,8 +28,7 @@ export function outcome(generation) {
 }
 
 /** A container's name in the page: the service, and its number where there are several. */
-export function label(service, services) {
-  const several = services.filter((one) => one.service === service.service).length > 1;
+export function label(service, several) {
   return [service.service, several && h("span.number", null, ` ${service.number}`)];
 }
 
@@ -52,13 +51,17 @@ export function problems(status, now) {
         one.hint && h("p.mute", null, one.hint)))));
 }
 
-export function eventRow(event, { withDay = false } = {}) {
+export function eventRow(event) {
+  return keep("li", event.seq, [event], () => eventItem(event));
+}
+
+function eventItem(event) {
   const sort = sortOf(event);
   const at = new Date(event.time * 1000);
   const kind = sort.trouble ? "bad" : sort.sign === "✓" ? "ok" : sort.person ? "person" : "quiet";
   const actor = event.actor && event.actor !== "dom0" ? `by ${event.actor}` : "";
-  return h("li", { "data-key": event.seq },
-    h("time", { datetime: at.toISOString(), title: at.toLocaleString() }, withDay ? at.toLocaleString([], { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hour12: false }) : clock(event.time)),
+  return h("li", null,
+    h("time", { datetime: at.toISOString(), title: at.toLocaleString() }, clock(event.time)),
     h(`i.${kind}`, { "aria-hidden": "true" }, sort.sign),
     h("div", null, h("span", null, event.text, (event.count ?? 1) > 1 && h("span.mute", null, ` ×${event.count}`)),
       (event.reason || actor) && h("small", null, [event.reason, actor].filter(Boolean).join(" · "))));

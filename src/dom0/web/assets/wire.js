@@ -134,5 +134,15 @@ export function follow(path, take, told, { silence = 0 } = {}) {
 }
 
 export function watch(take, told) {
-  return follow(() => `/v1/watch?repeat=${REPEAT}`, (all) => take(all.at(-1)), told, { silence: SILENCE });
+  let status;
+  const of = (one) => `${one.service} ${one.number}`;
+  const differ = (said) => {
+    const fresh = new Map(said.services?.map((one) => [of(one), one]));
+    return { ...status, ...said, services: status.services.map((one) => fresh.get(of(one)) ?? one) };
+  };
+  const path = () => `/v1/watch?${new URLSearchParams({ repeat: String(REPEAT), differences: "1" })}`;
+  return follow(path, (all) => {
+    for (const said of all) status = "project" in said ? said : differ(said);
+    take(status);
+  }, told, { silence: SILENCE });
 }
