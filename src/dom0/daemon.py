@@ -90,6 +90,7 @@ async def _serve(engine: Engine) -> None:
             lambda: image_server.problems,
             lambda: metrics_server.problems,
         ),
+        places=data,
         sharing_status=lambda: image_server.status,
         processes=HostProcesses() if own.sees_host else SeenFromScope() if own.is_guest else None,
     )

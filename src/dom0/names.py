@@ -34,6 +34,7 @@ CGROUPS = "/sys/fs/cgroup"
 CGROUPS_INSIDE = "/host/sys/fs/cgroup"  # those of the host, in a container that was given them
 MIRROR = "127.0.0.1:15050"  # of docker.io, for the Engine of this machine; no service is likely to want that port
 ETC = "/etc/dom0"  # where a dom0 image keeps its project
+HOME_SNAPSHOTS = "home-snapshots"  # in the state directory, of the home, for this machine alone: a restic repository
 FARM_FILE = "farm.json"  # in the state directory, of a machine that is in a farm, or waits to be
 OS_VERSION = Path("/etc/dom0-os")  # the file in which the base OS says its version
 

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from dom0 import errors
-from dom0.agent import ambassador_status, api, events, file_status, refusal, status
+from dom0.agent import ambassador_status, api, events, file_status, refusal, status, storage
 from dom0.agent.three_way import FileVersion
 from dom0.ambassador import messages
 from dom0.cli.commands import cli
@@ -272,6 +272,10 @@ DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
     (status.PullEvent, None),
     (status.Acted, None),
     (status.BackupStatus, None),
+    (storage.StorageStatus, None),
+    (storage.VolumeStatus, None),
+    (storage.VolumeUser, None),
+    (storage.DiskSpace, None),
     (status.RollbackRequest, None),
     (status.CurrentRequest, None),
     (status.TryRequest, None),

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dom0.testing import api
+from dom0.testing import api, browser
 from dom0.testing.bare_agent import BareAgent
+from dom0.testing.browser import Browser
 from dom0.testing.hosts import Host
 from dom0.testing.machines import Machine
+from dom0.testing.possible import require
+from dom0.testing.web_page import Web
 
 SERVER = """
     import socket, sys, threading
@@ -385,3 +391,37 @@ def test_who_is_no_ambassador_is_refused_with_those_that_are(agent: BareAgent) -
     assert "there are: echo" in refused.stderr
     wrong = agent.machine.dom0("ambassador", "rewire", "echo", "--to", "127.0.0.1:7000", check=False)
     assert (wrong.code, "loop" in wrong.stderr) == (2, True)
+
+
+def test_the_page_shows_who_reaches_an_ambassador_and_where_each_connection_goes(agent: BareAgent) -> None:
+    require(browser.missing(), "tests of the page")
+    machine = agent.machine
+    [one], [two] = targets(machine, "one"), targets(machine, "two")
+    with Web(machine) as web, Browser() as page:
+        page.look(1440, 900)
+        page.open(web.address)
+        page.until("document.querySelectorAll('main .card').length > 2")
+        page.run("location.hash = '#/wiring'")
+        page.until_text(f"box-one-1\n{one}", "[aria-label='Where echo leads']")
+        page.until_text("dom0 did not make it", "[aria-label='Who reaches echo']")
+        assert "by the shortcut" in page.text("[aria-label='Who reaches echo'] [data-key='box-client-1']")
+        assert "through the ambassador" in page.text("[aria-label='Who reaches echo'] [data-key='stranger']")
+        page.click("[data-key='flows'] summary")
+        page.until_text("ESTABLISHED", "[aria-label='Connections of echo']")
+        connections = page.text("[aria-label='Connections of echo']")
+        assert "stranger" in connections
+        assert "box-client-1" in connections
+        page.run("document.querySelector('[data-lead]').focus()")
+        page.press("t")  # the only one that begins so
+        page.until_text("dom0 ambassador rewire echo --to service:two --plan", "[data-key='echo']")
+        for width, dark in itertools.product((390, 1440), (False, True)):
+            page.look(width, 900, dark=dark)
+            assert page.run("document.documentElement.scrollWidth <= innerWidth"), (width, dark)
+            assert page.pale_texts() == [], (width, dark)
+            assert page.violations() == [], (width, dark)
+        rewire(agent, "service:two")
+        page.until_text(f"box-two-1\n{two}", "[aria-label='Where echo leads']")
+        page.until_text(f"{one} → {two}", "[data-key='echo'] .events")
+        if path := os.environ.get("DOM0_TEST_PICTURE"):
+            page.picture(Path(path), whole=True)
+        assert page.problems == []

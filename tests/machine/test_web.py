@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import itertools
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +20,7 @@ from dom0.testing import browser
 from dom0.testing.browser import Browser
 from dom0.testing.machines import Machine
 from dom0.testing.possible import require
+from dom0.testing.web_page import Web
 from dom0.web.page import ASSETS
 
 HOSTILE = (
@@ -30,7 +28,8 @@ HOSTILE = (
 )
 COMPOSE = """
     name: box
-    x-dom0: {{rollout: {{monitor: 1s, timeout: 60s}}}}
+    x-dom0: {{rollout: {{monitor: 1s, timeout: 60s}}, home: {{}}}}
+    volumes: {{data: {{}}}}
     services:
       web:
         image: busybox:test
@@ -45,9 +44,10 @@ COMPOSE = """
         command: ["sleep", "100000"]
         init: true
         ports: ["8080:80"]
+        volumes: ["data:/data"]
     """
 VIEWS = [route for route, about in api.ROUTES.items() if about.access is Access.VIEW]
-VIEW_NAMES = ("", "services", "generations", "events", "logs")
+VIEW_NAMES = ("", "services", "wiring", "storage", "generations", "events", "logs")
 
 
 @pytest.fixture(scope="module")
@@ -57,56 +57,6 @@ def box(machine: Machine) -> Machine:
         machine.up()
         machine.until_good()
     return machine
-
-
-class Web:
-    """`dom0 web`, beside the machine: the browser's network is ours."""
-
-    def __init__(self, box: Machine, *options: str, **variables: str) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER_", "DOM0_"))}
-        here = {"DOM0_RUN": str(box.host.path("/run/dom0")), "DOCKER_HOST": box.host.docker_host}
-        argv = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "dom0", "web", "--no-browser", *options]
-        self.process = subprocess.Popen(
-            argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=kept | (variables or here)
-        )
-        self.address = self.next_address()
-        self.port = urllib.parse.urlsplit(self.address).port or 0
-
-    def next_address(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def enter(self) -> str:
-        """Use up an address as the page does; returns the token."""
-        code = self.address.partition("#")[2]
-        status, body = self.ask("POST", "/session", {"Content-Type": "application/json"}, json.dumps({"code": code}))
-        assert status == 200, body
-        self.address = self.next_address()
-        return str(json.loads(body)["token"])
-
-    def ask(self, method: str, path: str, headers: Mapping[str, str] = {}, body: str = "") -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        connection.putrequest(method, path, skip_host=True)
-        for name, value in {"Host": f"127.0.0.1:{self.port}", **headers}.items():
-            connection.putheader(name, value)
-        if body:
-            connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body.encode() or None)
-        answer = connection.getresponse()
-        self.headers = dict(answer.getheaders())
-        found = (
-            answer.status,
-            b"" if answer.status == 200 and "ndjson" in self.headers["Content-Type"] else answer.read(),
-        )
-        connection.close()
-        return found
-
-    def __enter__(self) -> Web:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.process.send_signal(signal.SIGINT)
-        self.process.communicate(timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +167,21 @@ def test_generations_show_what_they_changed_and_what_going_back_would_do(page: B
     history = box.dom0("history", "2").stdout
     assert "HostConfig.Memory" in history
     assert "second" not in history
+
+
+def test_volumes_are_shown_with_who_mounts_them_and_what_is_in_no_backup(page: Browser, box: Machine) -> None:
+    show(page, "storage")
+    assert "△in no backup" in page.until_text("box-beside-1 /data", "[data-key='box_data']").replace("\n", "")
+    assert "home" in page.text("[data-key='home-volume']")
+    assert "no snapshot on this machine" in page.text("[data-key='Home']")
+    snapshots = box.host.path("/var/lib/dom0/home-snapshots/snapshots")
+    snapshots.mkdir(parents=True)
+    (snapshots / "one").touch()  # as restic does
+    page.until_text("1 snapshot on this machine", "[data-key='Home']")
+    box.docker("volume", "create", "--label", "dom0.home=<img src=x onerror=alert(1)>", "kept")
+    page.until_text("what was in <img src=x onerror=alert(1)> before", "[data-key='kept']")
+    box.docker("volume", "rm", "kept")
+    assert page.text("[data-key='Room'] li").startswith("/var/lib/dom0")
 
 
 def test_a_log_is_followed_and_nothing_in_it_is_markup(page: Browser) -> None:
@@ -639,11 +604,12 @@ def test_nothing_is_told_without_the_token_of_this_run(either: Web, box: Machine
 
 def test_every_question_of_the_page_is_answered_and_nothing_else(web: Web) -> None:
     token = {"Authorization": f"Bearer {web.enter()}"}
-    assert {route: web.ask(*asked(route), token)[0] for route in VIEWS} == dict.fromkeys(VIEWS, 200)
+    found = {route: web.ask(*asked(route), token)[0] for route in VIEWS}
+    assert found == {route: 400 if "{name}" in route else 200 for route in VIEWS}  # there is no ambassador here
     for path in (
         "/v1/files",
         "/v1/files/diff?path=compose.yaml",
-        "/v1/ambassadors",
+        "/v1/ambassadors/nobody/rewire",
         "/v1/../v1/status",
         "/v1/%2e%2e/up",
     ):

@@ -33,6 +33,7 @@ class AmbassadorStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     error: str = ""  # why it cannot be asked
     state: State | None = None  # the last one that it told
     shortcuts: tuple[ShortcutStatus, ...] = ()
+    addresses: dict[str, str] = {}  # of running containers on its networks: whose each is
 
 
 class PlacedFlow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

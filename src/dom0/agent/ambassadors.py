@@ -17,7 +17,7 @@ import msgspec
 from dom0.agent.ambassador_status import AmbassadorStatus, InShortcuts, PlacedFlow, Rewired
 from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.conversation import Conversation, Talk, Unanswered
-from dom0.agent.followed import Located, concerns, find, wanted
+from dom0.agent.followed import Located, concerns, find, shared, wanted
 from dom0.agent.progress import Changes
 from dom0.agent.readiness import Readiness
 from dom0.ambassador.messages import Flows, Follow, History, Planned, Receipt, Rewire, Show, State, Undo
@@ -126,6 +126,12 @@ class Ambassadors:
                 error=known.error.message if known.error else "",
                 state=known.state,
                 shortcuts=known.shortcuts.status,
+                addresses={
+                    address: member.name
+                    for member in known.members
+                    for endpoint in shared(member, known.container)
+                    for address in endpoint.addresses
+                },
             )
             for service, known in sorted(self._known.items())
         ]

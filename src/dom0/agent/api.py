@@ -43,6 +43,7 @@ from dom0.agent.status import (
     Verb,
     WatchRequest,
 )
+from dom0.agent.storage import StorageStatus
 from dom0.agent.unaccepted import EXHAUSTED, Unaccepted
 from dom0.ambassador.messages import Flows, Receipt, Rewire, Undo
 from dom0.errors import Busy, Dom0Error, EngineError, ProjectError, UsageError
@@ -217,6 +218,10 @@ class _Api:
         """What a rollback to a generation would do."""
         return await self._machine.plan_rollback(_number(request))
 
+    async def storage(self, _request: Request) -> StorageStatus:
+        """Where the data is: volumes and who mounts them, snapshots of the home, disks."""
+        return await self._machine.storage()
+
     async def logs(self, request: Request, asked: LogsRequest) -> Lines[LogLine]:
         """What a container of a service has printed, and prints."""
         lines = self._machine.follow_logs(asked)
@@ -379,6 +384,7 @@ ROUTES: Mapping[str, Route] = {
     "GET /v1/history": Route(Access.VIEW, _Api.history),
     "GET /v1/generations/{number}/differences": Route(Access.VIEW, _Api.differences),
     "GET /v1/generations/{number}/plan": Route(Access.VIEW, _Api.plan_rollback),
+    "GET /v1/storage": Route(Access.VIEW, _Api.storage),
     "GET /v1/logs": Route(Access.VIEW, _Api.logs),
     "GET /v1/openapi.json": Route(Access.VIEW, _Api.openapi),
     "POST /v1/up": Route(Access.ALL, _Api.up, "dom0 up", LARGEST_PROJECT),
@@ -394,9 +400,9 @@ ROUTES: Mapping[str, Route] = {
     "POST /v1/files/take": Route(Access.ALL, _Api.take, "dom0 files take"),
     "POST /v1/files/keep": Route(Access.ALL, _Api.keep, "dom0 files keep"),
     "POST /v1/files/plan": Route(Access.ALL, _Api.plan_files, limit=LARGEST_PROJECT),
-    "GET /v1/ambassadors": Route(Access.ALL, _Api.ambassadors),
-    "GET /v1/ambassadors/{name}/history": Route(Access.ALL, _Api.receipts),
-    "GET /v1/ambassadors/{name}/flows": Route(Access.ALL, _Api.flows),
+    "GET /v1/ambassadors": Route(Access.VIEW, _Api.ambassadors),
+    "GET /v1/ambassadors/{name}/history": Route(Access.VIEW, _Api.receipts),
+    "GET /v1/ambassadors/{name}/flows": Route(Access.VIEW, _Api.flows),
     "POST /v1/ambassadors/{name}/rewire": Route(Access.ALL, _Api.rewire),
     "POST /v1/ambassadors/{name}/undo": Route(Access.ALL, _Api.undo),
 }

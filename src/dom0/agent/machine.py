@@ -54,6 +54,7 @@ from dom0.agent.status import (
     UpRequest,
     Verb,
 )
+from dom0.agent.storage import StorageStatus, storage
 from dom0.compose.model import Project
 from dom0.durable import Unwritable
 from dom0.engine.log_lines import read_lines
@@ -109,6 +110,7 @@ class Machine:
         boot_notes: BootNotes,
         journal: Journal,
         problem_sources: Sequence[Callable[[], tuple[Problem, ...]]] = (),
+        places: Sequence[Path] = (),
         sharing_status: Callable[[], SharingStatus | None] = lambda: None,
         handing_over: bool = False,
         clock: Clock | None = None,
@@ -117,6 +119,8 @@ class Machine:
         self.changed = changed
         self.journal = journal
         self._engine = engine
+        self._state = state
+        self._places = places  # where there are data
         self._own = own
         self._hand_over = hand_over
         self._readiness = readiness
@@ -279,6 +283,13 @@ class Machine:
         if self._own.is_guest or target.dom0_image in ("", self._own.image):
             return changes
         return [*changes, Change(action="replace", kind="container", name=ROOT, reason="its image changes")]
+
+    async def storage(self) -> StorageStatus:
+        """Raises Busy while it is not known what there is."""
+        generation, actual = self._current.generation, self._loop.actual
+        if generation is None or actual is None:
+            raise Busy("dom0: has not seen yet what there is", hint="ask again in a moment: dom0 status")
+        return await asyncio.to_thread(storage, generation.desired, actual, state=self._state, places=self._places)
 
     def differences(self, number: int) -> list[Difference]:
         """What generation `number` asks for and the one made before it does not. Raises UsageError, Damaged."""

@@ -5,6 +5,7 @@
     GET  /v1/history              -> [GenerationInfo], newest first
     GET  /v1/generations/N/differences -> [Difference], as in plan/differences.py
     GET  /v1/generations/N/plan   -> [Change], as in plan/preview.py: what a rollback to it would do
+    GET  /v1/storage              -> StorageStatus, as in agent/storage.py
     GET  /v1/logs                 -> LogLine, one JSON a line
     GET  /v1/events               -> Entry, one JSON a line, as in agent/events.py
     POST /v1/up        UpRequest  -> Progress, one JSON a line; the last one has an outcome
@@ -184,8 +185,8 @@ class WatchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The parameters of `GET /v1/watch`."""
 
     repeat: Annotated[float, msgspec.Meta(ge=1.0, le=3600.0)] = math.inf  # seconds; the same status comes again then
-
     differences: bool = False  # of a status only what is another than in the one before: agent/report.difference
+
 
 class LogsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The parameters of `GET /v1/logs`."""

@@ -15,7 +15,7 @@ from dom0.cli.backup import bring_back, say_restored
 from dom0.cli.engine_client import on_engine
 from dom0.cli.places import go_where_files_are
 from dom0.errors import Dom0Error, UsageError
-from dom0.names import state_directory
+from dom0.names import HOME_SNAPSHOTS, state_directory
 
 if TYPE_CHECKING:
     from dom0.backup.restic import Backup, Repository, Restored
@@ -181,7 +181,7 @@ def local_repository() -> Repository:
     """Not encrypted: who can read it can read the home beside it."""
     from dom0.backup.restic import Repository
 
-    return Repository(str(state_directory() / "home-snapshots"), password=None)
+    return Repository(str(state_directory() / HOME_SNAPSHOTS), password=None)
 
 
 def repository_at(path: Path, password: str | None) -> Repository:

@@ -7,15 +7,19 @@ import { generations, under } from "/generations.js";
 import { Log, logs } from "/logs.js";
 import { overview } from "/overview.js";
 import { services } from "/services.js";
+import { askForStorage, storage } from "/storage.js";
 import { code, command, enter, follow, get, mayOperate, watch } from "/wire.js";
+import { askForWiring, wiring } from "/wiring.js";
 import { clock, headline, shortId } from "/words.js";
 
 const MOST_EVENTS = 500;
 const MOST_ACTS = 5; // that are told of
 const PATIENCE = 1500; // milliseconds: a hand-over from one agent to the next is no loss worth a word
-const VIEWS = { "": ["Overview", overview], services: ["Services", services], generations: ["Generations", generations], events: ["What happened", events], logs: ["Logs", logs] };
+const VIEWS = { "": ["Overview", overview], services: ["Services", services], wiring: ["Wiring", wiring], storage: ["Storage", storage], generations: ["Generations", generations], events: ["What happened", events], logs: ["Logs", logs] };
 
-const state = { status: null, at: 0, heard: 0, lost: 0, broke: 0, refused: null, history: [], events: [], live: false, shown: "all", find: "", findLine: "", details: new Map(), chosen: 0, log: null, asking: null, acts: [], most: MOST_EVENTS };
+const ASKS = { wiring: askForWiring, storage: askForStorage }; // views of what tells of no change
+
+const state = { status: null, at: 0, heard: 0, lost: 0, broke: 0, refused: null, history: [], events: [], live: false, shown: "all", find: "", findLine: "", details: new Map(), chosen: 0, log: null, asking: null, asked: null, leads: new Map(), acts: [], most: MOST_EVENTS };
 let streams = []; // of statuses and of events
 let again = 0; // timer: the history is asked for once more
 let due = false;
@@ -244,6 +248,10 @@ document.addEventListener("input", (event) => {
 });
 
 document.addEventListener("change", (event) => {
+  if (event.target.dataset.lead) {
+    state.leads.set(event.target.dataset.lead, event.target.value);
+    changed();
+  }
   if (event.target.id === "log-of") location.hash = `#/logs/${encodeURIComponent(event.target.value)}`;
 });
 
@@ -265,7 +273,10 @@ function move() {
   const [name] = route();
   for (const link of document.querySelectorAll("nav a")) {
     const here = link.getAttribute("href") === `#/${name}`;
-    if (here) link.setAttribute("aria-current", "page");
+    if (here) {
+      link.setAttribute("aria-current", "page");
+      link.scrollIntoView({ block: "nearest", inline: "nearest" });
+    }
     else link.removeAttribute("aria-current");
   }
   if (name !== "logs") {
@@ -274,6 +285,11 @@ function move() {
     state.findLine = "";
   }
   if (name === "generations" && state.status) readHistory();
+  if (view !== name || !streams.length) {
+    state.asked?.stop();
+    state.asked = null;
+  }
+  if (streams.length && ASKS[name]) state.asked ??= ASKS[name](changed);
   if (view !== name) {
     scrollTo(0, 0);
     scrolled = 0;

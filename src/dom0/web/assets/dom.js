@@ -1,11 +1,12 @@
 // Elements from text, and one tree of them made into another. Nothing from outside is ever markup: no innerHTML here.
 
 const SVG = "http://www.w3.org/2000/svg";
+const SVG_NAMES = ["svg", "g", "path", "rect", "text"];
 
 /** An element: h("td.name", {title: "…"}, "text", other). Attributes that are null or false are left out. */
 export function h(what, attributes, ...children) {
   const [name, ...classes] = what.split(".");
-  const svg = ["svg", "path"].includes(name);
+  const svg = SVG_NAMES.includes(name);
   const element = svg ? document.createElementNS(SVG, name) : document.createElement(name);
   if (classes.length) element.setAttribute("class", classes.join(" "));
   for (const [key, value] of Object.entries(attributes ?? {})) {
@@ -31,7 +32,6 @@ export function withoutColours(text) {
   return text.replace(/\u001b\[[0-9;:?]*[ -/]*[@-~]/g, "").replace(/\r$/, "");
 }
 
-const KEPT = ["open", "data-copied"]; // attributes: set by what a person does
 const recipes = new WeakMap(); // element -> what it was made of, and how
 
 /** What `make()` returns, an element of that name and key, which is made again only when a value of `of` is another one. */
@@ -53,6 +53,7 @@ function complete(fresh) {
   return fresh;
 }
 
+const KEPT = ["open", "data-copied"]; // attributes: set by what a person does
 
 /** Make `old` like `fresh` and keep what is alike: the focus, a selection, and what is scrolled stay where they are. */
 export function patch(old, fresh) {
@@ -61,13 +62,13 @@ export function patch(old, fresh) {
     old.replaceWith(whole);
     return whole;
   }
-  if (old.nodeType === Node.TEXT_NODE) {
   const [before, recipe] = [recipes.get(old), recipes.get(fresh)];
   if (recipe && before?.of.every((value, index) => value === recipe.of[index])) return old;
   if (recipe) {
     recipes.set(old, recipe);
     fresh = recipe.make();
   } else recipes.delete(old);
+  if (old.nodeType === Node.TEXT_NODE) {
     if (old.data !== fresh.data) old.data = fresh.data;
     return old;
   }

@@ -41,6 +41,11 @@ export function time(seconds, now) {
   return seconds ? h("time", { datetime: new Date(seconds * 1000).toISOString(), title: moment(seconds, now) }, age(now - seconds)) : "";
 }
 
+/** That what was asked for (wire.js: Asked) is not as it is now, where that is so. */
+export function isOld(asked) {
+  return asked?.trouble ? h("p.more.bad", { role: "status" }, asked.at ? `This is as it was ${age((Date.now() - asked.at) / 1000)} ago: ${asked.trouble}` : asked.trouble) : null;
+}
+
 export function problems(status, now) {
   if (!status.problems.length) return null;
   return card(status.problems.some((one) => one.severity === "error") ? "What is wrong" : "Worth knowing", { key: "problems", right: cmd("status") },

@@ -133,6 +133,31 @@ export function follow(path, take, told, { silence = 0 } = {}) {
   };
 }
 
+/** What `read()` finds, asked for again and again until `stop()`. `at`: when it was found, in milliseconds; `trouble`: why it is not found again. */
+export class Asked {
+  constructor(read, every, changed) {
+    Object.assign(this, { found: null, at: 0, trouble: "", stopped: false });
+    this.ask(read, every, changed);
+  }
+
+  async ask(read, every, changed) {
+    while (!this.stopped) {
+      try {
+        Object.assign(this, { found: await read(), at: Date.now(), trouble: "" });
+      } catch (error) {
+        this.trouble = error.message;
+      }
+      changed();
+      await new Promise((resume) => setTimeout(resume, every));
+    }
+  }
+
+  stop() {
+    this.stopped = true;
+  }
+}
+
+/** Follow the status. Of the same services, each that is not different is the same object as before. */
 export function watch(take, told) {
   let status;
   const of = (one) => `${one.service} ${one.number}`;

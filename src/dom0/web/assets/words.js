@@ -32,6 +32,12 @@ export function moment(seconds, now) {
   return same ? clock(seconds) : new Date(seconds * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "medium", hour12: false });
 }
 
+/** Bytes: 4.6 kB, 1.3 GB. */
+export function size(bytes) {
+  const step = bytes < 1000 ? 0 : Math.min(4, Math.floor(Math.log10(bytes) / 3));
+  return `${(bytes / 1000 ** step).toFixed(step ? 1 : 0)} ${["B", "kB", "MB", "GB", "TB"][step]}`;
+}
+
 export function shortId(id) {
   return id.replace(/^sha256:/, "").slice(0, 12);
 }
