@@ -402,7 +402,7 @@ def test_the_page_shows_who_reaches_an_ambassador_and_where_each_connection_goes
         page.open(web.address)
         page.until("document.querySelectorAll('main .card').length > 2")
         page.run("location.hash = '#/wiring'")
-        page.until_text(f"box-one-1\n{one}", "[aria-label='Where echo leads']")
+        page.until_text(f"box-one-1 {one}", "[aria-label='Where echo leads']")
         page.until_text("dom0 did not make it", "[aria-label='Who reaches echo']")
         assert "by the shortcut" in page.text("[aria-label='Who reaches echo'] [data-key='box-client-1']")
         assert "through the ambassador" in page.text("[aria-label='Who reaches echo'] [data-key='stranger']")
@@ -411,7 +411,7 @@ def test_the_page_shows_who_reaches_an_ambassador_and_where_each_connection_goes
         connections = page.text("[aria-label='Connections of echo']")
         assert "stranger" in connections
         assert "box-client-1" in connections
-        page.run("document.querySelector('[data-lead]').focus()")
+        page.run("document.querySelector('[data-pick]').focus()")
         page.press("t")  # the only one that begins so
         page.until_text("dom0 ambassador rewire echo --to service:two --plan", "[data-key='echo']")
         for width, dark in itertools.product((390, 1440), (False, True)):
@@ -420,7 +420,7 @@ def test_the_page_shows_who_reaches_an_ambassador_and_where_each_connection_goes
             assert page.pale_texts() == [], (width, dark)
             assert page.violations() == [], (width, dark)
         rewire(agent, "service:two")
-        page.until_text(f"box-two-1\n{two}", "[aria-label='Where echo leads']")
+        page.until_text(f"box-two-1 {two}", "[aria-label='Where echo leads']")
         page.until_text(f"{one} → {two}", "[data-key='echo'] .events")
         if path := os.environ.get("DOM0_TEST_PICTURE"):
             page.picture(Path(path), whole=True)

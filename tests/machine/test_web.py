@@ -47,7 +47,7 @@ COMPOSE = """
         volumes: ["data:/data"]
     """
 VIEWS = [route for route, about in api.ROUTES.items() if about.access is Access.VIEW]
-VIEW_NAMES = ("", "services", "wiring", "storage", "generations", "events", "logs")
+VIEW_NAMES = ("", "services", "wiring", "storage", "boots", "generations", "events", "logs")
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +182,24 @@ def test_volumes_are_shown_with_who_mounts_them_and_what_is_in_no_backup(page: B
     page.until_text("what was in <img src=x onerror=alert(1)> before", "[data-key='kept']")
     box.docker("volume", "rm", "kept")
     assert page.text("[data-key='Room'] li").startswith("/var/lib/dom0")
+
+
+def test_boots_are_compared_stage_by_stage(page: Browser, box: Machine) -> None:
+    show(page, "boots")
+    page.until_text("There is no record of a boot", "[data-key='Boots']")
+    show(page, "")
+    kept = box.host.path("/var/lib/dom0/boot")
+    kept.mkdir(exist_ok=True)
+    (kept / "0006.record").write_text("2.00\tkernel\t\n9.00\tengine\t\n9.50\tdom0\t\n10.00\tready\t\n")
+    (kept / "0007.record").write_text("2.00\tkernel\t<b>6.18</b>\n7.50\tengine\t\n8.00\tdom0\t\n9.00\tready\t\n")
+    show(page, "boots")
+    assert page.until_text("than in boot 6", "[data-key='boot']").startswith("Boot 7")
+    rows = [row.split("\t") for row in page.text(".stages tbody").splitlines() if "s\t" in row]
+    assert [row[-1] for row in rows] == ["the same", "\N{MINUS SIGN}1.50 s", "the same"]
+    assert "<b>6.18</b>" in page.text(".stages")
+    assert page.violations() == []
+    page.click("[href='#/boots/6']")
+    assert "than in boot 7" in page.until_text("+1.50 s", "[data-key='boot']")
 
 
 def test_a_log_is_followed_and_nothing_in_it_is_markup(page: Browser) -> None:

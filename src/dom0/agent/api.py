@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from dom0.agent import asked_by
 from dom0.agent.ambassador_status import AmbassadorStatus, PlacedFlow, Rewired
 from dom0.agent.ambassadors import Ambassadors
+from dom0.agent.boot import last_boots
 from dom0.agent.events import Entry, EventsRequest, Kind, actor
 from dom0.agent.file_status import DiffRequest, FileDiff, FileInfo, FilesPlanRequest, FilesRequest
 from dom0.agent.machine import Machine
@@ -47,6 +48,7 @@ from dom0.agent.storage import StorageStatus
 from dom0.agent.unaccepted import EXHAUSTED, Unaccepted
 from dom0.ambassador.messages import Flows, Receipt, Rewire, Undo
 from dom0.errors import Busy, Dom0Error, EngineError, ProjectError, UsageError
+from dom0.host.boot import Boot
 from dom0.http import server
 from dom0.http.server import Handler, HttpError, Request, Response
 from dom0.http.web_pages import ON_UNIX_SOCKET, check_request
@@ -222,6 +224,10 @@ class _Api:
         """Where the data is: volumes and who mounts them, snapshots of the home, disks."""
         return await self._machine.storage()
 
+    async def boots(self, _request: Request) -> list[Boot]:
+        """What the last boots went through, the oldest first."""
+        return await asyncio.to_thread(last_boots)
+
     async def logs(self, request: Request, asked: LogsRequest) -> Lines[LogLine]:
         """What a container of a service has printed, and prints."""
         lines = self._machine.follow_logs(asked)
@@ -385,6 +391,7 @@ ROUTES: Mapping[str, Route] = {
     "GET /v1/generations/{number}/differences": Route(Access.VIEW, _Api.differences),
     "GET /v1/generations/{number}/plan": Route(Access.VIEW, _Api.plan_rollback),
     "GET /v1/storage": Route(Access.VIEW, _Api.storage),
+    "GET /v1/boots": Route(Access.VIEW, _Api.boots),
     "GET /v1/logs": Route(Access.VIEW, _Api.logs),
     "GET /v1/openapi.json": Route(Access.VIEW, _Api.openapi),
     "POST /v1/up": Route(Access.ALL, _Api.up, "dom0 up", LARGEST_PROJECT),

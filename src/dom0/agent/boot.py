@@ -13,10 +13,14 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
-from dom0.host.boot import READY, SERVICE
-from dom0.host.boot_record import Mark, append, read
+from dom0.errors import Dom0Error
+from dom0.host.boot import READY, SERVICE, Boot, analyze
+from dom0.host.boot_record import Mark, append, read, read_all
+from dom0.names import run_directory, state_directory
 from dom0.plan.phase import Phase
 from dom0.plan.planner import Plan
+
+MOST_BOOTS = 20
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +28,15 @@ log = logging.getLogger(__name__)
 def boot_clock() -> float:
     """Seconds since the kernel's start, also those asleep; the first number of /proc/uptime."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def last_boots() -> list[Boot]:
+    """Of which there is a record, oldest first, the one that the machine is in last. Raises Dom0Error."""
+    try:
+        records = read_all(run_directory(), state_directory())
+    except OSError as error:
+        raise Dom0Error(f"{error.filename}: cannot be read: {error.strerror}", hint="mend the disk: dmesg") from error
+    return [analyze(record) for record in records[-MOST_BOOTS:]]
 
 
 class BootNotes:

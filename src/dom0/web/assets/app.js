@@ -1,6 +1,7 @@
 // The page: what it knows, which view is shown, and how it is kept true. Each view is a function of the state.
 
 import { Act, action, acts, question } from "/act.js";
+import { askForBoots, boots } from "/boots.js";
 import { h, patch } from "/dom.js";
 import { events } from "/events.js";
 import { generations, under } from "/generations.js";
@@ -15,11 +16,11 @@ import { clock, headline, shortId } from "/words.js";
 const MOST_EVENTS = 500;
 const MOST_ACTS = 5; // that are told of
 const PATIENCE = 1500; // milliseconds: a hand-over from one agent to the next is no loss worth a word
-const VIEWS = { "": ["Overview", overview], services: ["Services", services], wiring: ["Wiring", wiring], storage: ["Storage", storage], generations: ["Generations", generations], events: ["What happened", events], logs: ["Logs", logs] };
+const VIEWS = { "": ["Overview", overview], services: ["Services", services], wiring: ["Wiring", wiring], storage: ["Storage", storage], boots: ["Boots", boots], generations: ["Generations", generations], events: ["What happened", events], logs: ["Logs", logs] };
 
-const ASKS = { wiring: askForWiring, storage: askForStorage }; // views of what tells of no change
+const ASKS = { wiring: askForWiring, storage: askForStorage, boots: askForBoots }; // views of what tells of no change
 
-const state = { status: null, at: 0, heard: 0, lost: 0, broke: 0, refused: null, history: [], events: [], live: false, shown: "all", find: "", findLine: "", details: new Map(), chosen: 0, log: null, asking: null, asked: null, leads: new Map(), acts: [], most: MOST_EVENTS };
+const state = { status: null, at: 0, heard: 0, lost: 0, broke: 0, refused: null, history: [], events: [], live: false, shown: "all", find: "", findLine: "", details: new Map(), chosen: 0, log: null, asking: null, asked: null, picked: new Map(), acts: [], most: MOST_EVENTS };
 let streams = []; // of statuses and of events
 let again = 0; // timer: the history is asked for once more
 let due = false;
@@ -248,8 +249,8 @@ document.addEventListener("input", (event) => {
 });
 
 document.addEventListener("change", (event) => {
-  if (event.target.dataset.lead) {
-    state.leads.set(event.target.dataset.lead, event.target.value);
+  if (event.target.dataset.pick) {
+    state.picked.set(event.target.dataset.pick, event.target.value);
     changed();
   }
   if (event.target.id === "log-of") location.hash = `#/logs/${encodeURIComponent(event.target.value)}`;

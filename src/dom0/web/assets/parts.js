@@ -41,6 +41,11 @@ export function time(seconds, now) {
   return seconds ? h("time", { datetime: new Date(seconds * 1000).toISOString(), title: moment(seconds, now) }, age(now - seconds)) : "";
 }
 
+/** One of several names; what a person picks is in `picked`, by `what`. */
+export function picker(what, names, chosen) {
+  return keep("select", `pick ${what}`, [chosen, names.join("\n")], () => h("select", { "data-pick": what }, names.map((name) => h("option", { value: name, selected: name === chosen }, name))));
+}
+
 /** That what was asked for (wire.js: Asked) is not as it is now, where that is so. */
 export function isOld(asked) {
   return asked?.trouble ? h("p.more.bad", { role: "status" }, asked.at ? `This is as it was ${age((Date.now() - asked.at) / 1000)} ago: ${asked.trouble}` : asked.trouble) : null;

@@ -36,7 +36,7 @@ export function services({ status, now }) {
   const siblings = Map.groupBy(status.services, (one) => one.service);
   return h("div.column", null, problems(status, now),
     card("Services", { sub: `${status.services.length} containers`, right: cmd("status") },
-      h("table.wide", null,
+      h("table.wide.fixed", null,
         h("thead", null, h("tr", null, titles.map((title) => h("th", { scope: "col" }, title)))),
         h("tbody", null, status.services.map((service) => row(service, siblings.get(service.service), now, today))))));
 }

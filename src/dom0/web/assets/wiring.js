@@ -1,7 +1,7 @@
 // Who connects to whom: ambassadors, where each leads, and which of its consumers take the shortcut. It only looks.
 
 import { h, keep } from "/dom.js";
-import { card, cmd, isOld, state } from "/parts.js";
+import { card, cmd, isOld, picker, state } from "/parts.js";
 import { Asked, get } from "/wire.js";
 import { clock, moment } from "/words.js";
 
@@ -58,7 +58,7 @@ function consumers(one) {
 
 function leadsTo(one, target) {
   const name = one.addresses?.[host(target)];
-  return name ? [name, h("small", null, h("code", null, target))] : h("code", null, target);
+  return name ? [name, " ", h("small", null, h("code", null, target))] : h("code", null, target);
 }
 
 function listeners(one) {
@@ -137,14 +137,15 @@ function drawing(one) {
     targets.map((target, index) => box(510, at(index, targets.length), 208, "target", short(one.addresses?.[host(target)] ?? target, 28), target)));
 }
 
-function rewiring(one, all, leads) {
+function rewiring(one, all, picked) {
   const others = [...new Set(all.map((service) => service.service))].filter((name) => name !== one.service && !name.startsWith("dom0-") && name !== "home-volume");
   const sources = (one.state?.listeners ?? []).flatMap((it) => it.sources);
-  const chosen = others.includes(leads.get(one.service)) ? leads.get(one.service) : others.find((name) => !sources.some((source) => `${source}:`.startsWith(`service:${name}:`))) ?? others[0];
+  const wanted = picked.get(`lead ${one.service}`);
+  const chosen = others.includes(wanted) ? wanted : others.find((name) => !sources.some((source) => `${source}:`.startsWith(`service:${name}:`))) ?? others[0];
   if (!chosen) return null;
   const words = `ambassador rewire ${one.service} --to service:${chosen}`;
   return h("div.tools", null,
-    h("label", null, "To lead it to ", keep("select", `lead-${one.service}`, [chosen, others.join("\n")], () => h("select", { "data-lead": one.service }, others.map((name) => h("option", { value: name, selected: name === chosen }, name))))),
+    h("label", null, "To lead it to ", picker(`lead ${one.service}`, others, chosen)),
     h("span.mute", null, "what that would do: ", cmd(`${words} --plan`)), h("span.mute", null, "and do it: ", cmd(words)));
 }
 
@@ -162,14 +163,14 @@ function receipts(one, now) {
     h("ul.events", null, last.map((it) => receipt(it, now)))];
 }
 
-function ambassador(one, { status, now, leads }) {
+function ambassador(one, { status, now, picked }) {
   const planes = { kernel: "the kernel forwards", relay: "a relay forwards" };
   return card(one.service, { sub: one.state ? planes[one.state.plane] ?? one.state.plane : "", right: cmd(`ambassador show ${one.service}`) },
     !one.running && h("p.more.bad", null, "It does not run."),
     one.error && h("p.more.bad", null, `It cannot be asked: ${one.error}. It forwards as before; below is what it said last.`),
     drawing(one), listeners(one), clients(one),
     h("div.tools", null, flows(one)),
-    rewiring(one, status.services, leads), receipts(one, now));
+    rewiring(one, status.services, picked), receipts(one, now));
 }
 
 export function wiring(seen) {
