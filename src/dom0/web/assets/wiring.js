@@ -40,6 +40,8 @@ const host = (target) => target.replace(/:\d+$/, "").replace(/^\[(.*)\]$/, "$1")
 const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 const many = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
 
+const heading = (title) => h(`th${["connections", "sent", "received"].includes(title) ? ".n" : ""}`, { scope: "col" }, title);
+
 /** How many connections; "?" where that was not told. */
 const open = (one, flows) => (one.unknown ? "?" : String(flows.length));
 
@@ -63,7 +65,7 @@ function leadsTo(one, target) {
 
 function listeners(one) {
   return h("table.wide", { "aria-label": `Where ${one.service} leads` },
-    h("thead", null, h("tr", null, ["listens on", "leads to", "as it was asked for", "state", "connections"].map((title) => h("th", { scope: "col" }, title)))),
+    h("thead", null, h("tr", null, ["listens on", "leads to", "as it was asked for", "state", "connections"].map(heading))),
     h("tbody", null, (one.state?.listeners ?? []).map((it) => h("tr", { "data-key": it.listener },
       h("th", { scope: "row" }, h("code", null, it.listener)),
       h("td", { "data-title": "leads to" }, it.targets.length ? it.targets.map((target) => h("div", null, leadsTo(one, target))) : "nowhere"),
@@ -81,7 +83,7 @@ function clients(one) {
   const all = consumers(one);
   if (!all.length) return h("p.empty", null, "Nothing else is on its networks.");
   return h("table.wide", { "aria-label": `Who reaches ${one.service}` },
-    h("thead", null, h("tr", null, ["who reaches it", "which way", "for", "connections"].map((title) => h("th", { scope: "col" }, title)))),
+    h("thead", null, h("tr", null, ["who reaches it", "which way", "for", "connections"].map(heading))),
     h("tbody", null, all.map((it) => keep("tr", it.name, [it.listeners.join(), it.reason, open(one, it.open)], () => h("tr", null,
       h("th", { scope: "row" }, it.name),
       h("td", { "data-title": "way" }, way(it)),
@@ -98,7 +100,7 @@ function flows(one) {
   const shown = one.flows.slice(0, MOST_FLOWS);
   if (one.unknown) return h("p.bad", null, `Its connections are not known: ${one.unknown}`);
   return h("details", { "data-key": "flows" }, h("summary", null, many(one.flows.length, "connection")),
-    h("table.wide", { "aria-label": `Connections of ${one.service}` }, h("thead", null, h("tr", null, titles.map((title) => h("th", { scope: "col" }, title)))),
+    h("table.wide", { "aria-label": `Connections of ${one.service}` }, h("thead", null, h("tr", null, titles.map(heading))),
       h("tbody", null, shown.map(({ flow, consumer }) => h("tr", null,
         h("th", { scope: "row" }, consumer || one.addresses?.[flow.client.address] || "", " ", h("code", null, end(flow.client))),
         h("td", { "data-title": "to" }, h("code", null, `${flow.listener.port}/${flow.protocol}`)),
