@@ -188,7 +188,13 @@ function leave() {
   state.log?.stream.stop();
   state.log = null;
   state.live = false;
+  stopAsking();
   if (state.heard && !state.lost) state.lost = state.broke = state.heard; // what is shown next is as old as that
+}
+
+function stopAsking() {
+  state.asked?.stop();
+  state.asked = null;
 }
 
 function chooseLog(wanted) {
@@ -286,10 +292,7 @@ function move() {
     state.findLine = "";
   }
   if (name === "generations" && state.status) readHistory();
-  if (view !== name || !streams.length) {
-    state.asked?.stop();
-    state.asked = null;
-  }
+  if (view !== name) stopAsking();
   if (streams.length && ASKS[name]) state.asked ??= ASKS[name](changed);
   if (view !== name) {
     scrollTo(0, 0);
