@@ -288,15 +288,19 @@ async def test_an_allow_list_for_a_build_says_nothing_of_what_services_bind(dire
     write(
         directory,
         **{
-            "compose.yaml": binding("./www:/www:ro", "./conf:/conf", "./src/data:/data", "../shared:/shared"),
+            "compose.yaml": binding(
+                "./www:/www:ro", "./conf:/conf", "./src/data:/data", "../shared:/shared", "./now:/now"
+            ),
             **dict.fromkeys(("www/a/index", "www/x.log", "conf/app.ini", "src/data/rows", "src/main", "other"), "x"),
             "../shared/all": "x",
             "../shared/x.log": "x",
             "../.git/HEAD": "x",
+            "versions/2/page": "x",
             ".dockerignore": "*\n!src/main\n**/*.log\nsrc/data\n",
         },
     )
-    files = {"www/a/index", "conf/app.ini", "src/main", ".dom0-parent/shared/all"}
+    (directory / "now").symlink_to("versions/2")
+    files = {"www/a/index", "conf/app.ini", "src/main", ".dom0-parent/shared/all", "now", "versions/2/page"}
     assert await layout(directory, tmp_path) == {"compose.d/50-box.yaml", *files}
     assert list((tmp_path / "staged/src/data").iterdir()) == []
     stays = left_out.read(tmp_path / "staged")

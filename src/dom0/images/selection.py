@@ -39,7 +39,9 @@ def kept(project: Project, directory: Path, ignore: Ignore, *, in_place: bool = 
     found = {part for name in needed if not above.is_above(name) for part in _on_the_way(directory, name)}
     names = {*filter(ignore, found), *filter(above.is_above, needed)}
     if not in_place and ignore.lines != ignore.named.lines:
-        names.update(f"{name}/" for name in _directories(project, directory, _binds(project)))
+        for name in _directories(project, directory, _binds(project)):
+            *_, real = _on_the_way(directory, name)  # where a link leads
+            names.add(f"{real}/")
     return tuple(sorted(names))
 
 
