@@ -9,7 +9,10 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from dom0.cli.commands import cli
+from dom0.cli.farms.status import FarmStatus, FloatStatus
 from dom0.engine.swarm import Member, Place
 from dom0.engine.swarm_bodies import ContainerSpec, Mode, ServiceBody, TaskSpec
 from dom0.farms import nodes, serve
@@ -175,3 +178,20 @@ async def test_nodes_hear_with_what_they_are_to_run_in_which_revision_something_
     assert asker.farm.float_state().began
     asker.farm.revise(lambda _known: Revision(number=2, made=1.0, roles={}))
     await told(2)  # there is a Swarm, in which things have to be removed
+
+
+async def test_while_managers_hear_no_majority_nobody_says_what_has_to_be_done(asker: Asker) -> None:
+    def look() -> FloatStatus:
+        said = CliRunner().invoke(cli, ["farm", "status", "--json", "--dir", str(asker.farm.path)]).stdout
+        return msgspec.json.decode(said, type=FarmStatus).floating
+
+    publish(asker.farm)
+    await asker.say("one", OUT)
+    assert [step.change for step in look().steps] == ["create", "create"]
+    await asker.say("one", leading("one"))
+    assert [step.change for step in look().steps] == ["create", "create"]
+    alone = Place(state="active", node="id one", is_manager=True, error="too few managers are online")
+    await asker.say("one", FloatReport(place=alone, images=(NAME,)))
+    found = look()
+    assert (found.writer, found.steps) == ("", ())
+    assert found.waits["one"] == "too few managers are online"

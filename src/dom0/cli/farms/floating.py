@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,8 +144,13 @@ def decide_now(farm: FarmDirectory, floating: Floating, now: float) -> Decision:
 
 def steps_now(farm: FarmDirectory, projects: dict[str, FloatProject], now: float) -> tuple[FloatStep, ...]:
     """What there is to do in the Swarm for these projects, by what was there last."""
-    found = decide_now(farm, NOTHING_FLOATS, now)
-    return steps(farm.settings().name, projects, found.objects, found.state.tried)
+    return due(decide_now(farm, NOTHING_FLOATS, now), farm.settings().name, projects)
+
+
+def due(found: Decision, farm: str, projects: Mapping[str, FloatProject]) -> tuple[FloatStep, ...]:
+    """What there is to do in the Swarm; nothing where no manager says what is there."""
+    is_known = found.writer or not found.state.cluster
+    return steps(farm, projects, found.objects, found.state.tried) if is_known else ()
 
 
 def as_changes(found: Iterable[FloatStep]) -> tuple[FloatChange, ...]:

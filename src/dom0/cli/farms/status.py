@@ -12,11 +12,11 @@ from msgspec.structs import replace
 
 from dom0 import terminal
 from dom0.cli.farms.farm_option import farm_option
-from dom0.cli.farms.floating import FloatChange, as_changes, decide_now
+from dom0.cli.farms.floating import FloatChange, as_changes, decide_now, due
 from dom0.errors import EXIT_CHANGES
 from dom0.farms import rollout
 from dom0.farms.directory import FarmDirectory
-from dom0.farms.float_steps import FloatObject, steps
+from dom0.farms.float_steps import FloatObject
 from dom0.farms.nodes import SEEN_EACH, NodeState
 from dom0.farms.revisions import NOTHING_FLOATS, Revision, RoleState
 from dom0.farms.rollout import NodeView, Target
@@ -224,7 +224,7 @@ def _float_status(farm: FarmDirectory, name: str, current: Revision | None, now:
             )
             for one in ours
         ),
-        steps=as_changes(steps(name, floating.projects, found.objects, found.state.tried)) if current else (),
+        steps=as_changes(due(found, name, floating.projects)) if current else (),
     )
 
 
