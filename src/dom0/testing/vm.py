@@ -9,6 +9,7 @@ machine has been told to keep is kept in disk files that outlive it and that the
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import itertools
 import json
 import os
@@ -18,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -153,7 +155,10 @@ class VirtualMachine:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(f"{self.directory}/socket")
             connection.sendall(line.encode() + b"\n")
-            time.sleep(PAUSE)  # QEMU drops what it has not passed on when the connection ends
+            deadline = time.monotonic() + PATIENCE
+            while _not_taken(connection):  # which QEMU drops when the connection ends
+                assert time.monotonic() < deadline, f"the machine does not read its console:\n{self._report()}"
+                time.sleep(PAUSE)
 
     def ssh(
         self,
@@ -221,6 +226,11 @@ _SSH_OPTIONS = (
     *("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"),
     *("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-F", "none"),
 )
+
+
+def _not_taken(connection: socket.socket) -> bool:
+    """Whether something lies in a Unix socket that its other end has not read (SIOCOUTQ, as tcp(7) has it)."""
+    return any(fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
 
 
 @contextmanager
