@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
+from dom0.osimage import qemu
 from dom0.testing import data_disk, vm
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(2400)]
@@ -18,47 +22,53 @@ docker commit waits dom0:latest && docker rm waits && sync
 """
 
 
-def test_a_machine_without_an_image_lets_a_person_in(virtual_machines: None) -> None:
+@pytest.fixture
+def place(virtual_machines: None) -> Iterator[Path]:
     with vm.scratch() as directory:
-        key = vm.Key(directory)
-        with vm.VirtualMachine(vm.direct(key.setting), key=key) as machine:
-            told = machine.ssh("cat /run/dom0/os/launcher", user="root").stdout
-            assert told.splitlines()[0] == "runs=rescue"
-            assert "why=there is no dom0 image" in told
-            assert "dom0-rescue" in machine.ssh("docker ps --format '{{.Names}}'", user="root").stdout
+        yield directory
 
 
-def test_a_broken_dom0_latest_is_left_for_the_last_good_one(virtual_machines: None) -> None:
-    with vm.scratch() as directory:
-        key = vm.Key(directory)
-        disk = vm.overlay(directory / "data", data_disk.provide(started=False))
-        with vm.VirtualMachine(vm.direct(key.setting), drives=[disk], key=key) as machine:
-            machine.wait_for_services()
-            machine.wait_for(r"dom0 of image \w+ is good")
-            machine.ssh(BREAK)
-            machine.cut_power()
-        with vm.VirtualMachine(vm.direct(key.setting), drives=[disk], key=key) as machine:
-            machine.wait_for(r"dom0 of image \w+ ended")
-            machine.wait_for(r"dom0 of image \w+ is good")
-            machine.wait_for_services()
-            assert "last-good" in machine.ssh("dom0 status").stdout
-            assert machine.ssh("docker inspect --format '{{.State.Status}}' dom0-failed").stdout == "exited\n"
+@pytest.fixture
+def key(place: Path) -> vm.Key:
+    return vm.Key(place)
 
 
-def test_without_a_network_an_image_that_waits_for_one_is_left_for_the_last_good_one(virtual_machines: None) -> None:
-    with vm.scratch() as directory:
-        key = vm.Key(directory)
-        disk = vm.overlay(directory / "data", data_disk.provide(started=False))
-        with vm.VirtualMachine(vm.direct(key.setting), drives=[disk], key=key) as machine:
-            machine.wait_for_services()
-            machine.wait_for(r"dom0 of image \w+ is good")
-            machine.ssh(WAIT_FOR_NETWORK)
-            machine.cut_power()
-        hasty = vm.direct("DOM0_HEALTHY_WITHIN=20")  # the kernel hands it on to the first process
-        with vm.VirtualMachine(hasty, drives=[disk], network_card="") as machine:
-            machine.wait_for(r"dom0 of image \w+ was not healthy within 20 s", patience=2 * vm.PATIENCE)
-            machine.wait_for(r"dom0 of image \w+ is good")
-            machine.type("")  # wakes the shell of the console
-            machine.type("until dom0 exec redis redis-cli ping; do sleep 1; done; dom0 status")
-            machine.wait_for("PONG")
-            machine.wait_for("last-good")
+def test_a_machine_without_an_image_lets_a_person_in(key: vm.Key) -> None:
+    with vm.VirtualMachine(vm.direct(key.setting), key=key) as machine:
+        told = machine.ssh("cat /run/dom0/os/launcher", user="root").stdout
+        assert told.splitlines()[0] == "runs=rescue"
+        assert "why=there is no dom0 image" in told
+        assert "dom0-rescue" in machine.ssh("docker ps --format '{{.Names}}'", user="root").stdout
+
+
+def spoiled(by: str, key: vm.Key, place: Path) -> qemu.Drive:
+    """The data disk of a machine that was good, whose dom0:latest then became another image, before a power cut."""
+    disk = vm.overlay(place / "data", data_disk.provide(started=False))
+    with vm.VirtualMachine(vm.direct(key.setting), drives=[disk], key=key) as machine:
+        machine.wait_for_services()
+        machine.wait_for(r"dom0 of image \w+ is good")
+        machine.ssh(by)
+        machine.cut_power()
+    return disk
+
+
+def test_a_broken_dom0_latest_is_left_for_the_last_good_one(key: vm.Key, place: Path) -> None:
+    disk = spoiled(BREAK, key, place)
+    with vm.VirtualMachine(vm.direct(key.setting), drives=[disk], key=key) as machine:
+        machine.wait_for(r"dom0 of image \w+ ended")
+        machine.wait_for(r"dom0 of image \w+ is good")
+        machine.wait_for_services()
+        assert "last-good" in machine.ssh("dom0 status").stdout
+        assert machine.ssh("docker inspect --format '{{.State.Status}}' dom0-failed").stdout == "exited\n"
+
+
+def test_without_a_network_an_image_that_waits_for_one_is_left_for_the_last_good_one(key: vm.Key, place: Path) -> None:
+    disk = spoiled(WAIT_FOR_NETWORK, key, place)
+    hasty = vm.direct("DOM0_HEALTHY_WITHIN=20")  # the kernel hands it on to the first process
+    with vm.VirtualMachine(hasty, drives=[disk], network_card="") as machine:
+        machine.wait_for(r"dom0 of image \w+ was not healthy within 20 s", patience=2 * vm.PATIENCE)
+        machine.wait_for(r"dom0 of image \w+ is good")
+        machine.type("")  # wakes the shell of the console
+        machine.type("until dom0 exec redis redis-cli ping; do sleep 1; done; dom0 status")
+        machine.wait_for("PONG")
+        machine.wait_for("last-good")
