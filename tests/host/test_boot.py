@@ -94,6 +94,12 @@ def test_a_problem_is_no_stage() -> None:
     assert [(trouble.at, trouble.text) for trouble in broken.troubles] == [(19.0, "dom0 of image 1: ends")]
 
 
+def test_a_problem_of_what_is_looked_at_when_all_is_well_is_one_of_the_boot() -> None:
+    late = boot(WHOLE + b"95.00\tproblem:slot\tslot a does not read\n99.00\tproblem\tdom0 ended\n")
+    assert [(trouble.at, trouble.text) for trouble in late.troubles] == [(95.0, "slot a does not read")]
+    assert late.stages == boot(WHOLE).stages
+
+
 def test_an_unknown_stage_has_its_place_in_the_order_of_time() -> None:
     assert took(b"2.00\tkernel\t\n5.00\tbootlocal\t\n6.00\tengine\t\n") == {
         "kernel": (0.0, 2.0),

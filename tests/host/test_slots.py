@@ -118,7 +118,7 @@ def test_a_good_slot_that_is_damaged_is_a_problem_of_the_boot(machine: SlotsMach
     machine.flip_bit("a", "initrd")
     assert machine.slots("bless").code == 1
     assert machine.environment() == FRESH
-    assert "\tproblem\tslot a does not read" in machine.inside("/run/dom0/boot.record").read_text()
+    assert "\tproblem:slot\tslot a does not read" in machine.inside("/run/dom0/boot.record").read_text()
 
 
 def test_blessing_the_good_slot_leaves_an_update_armed(machine: SlotsMachine, packed: Callable[[str], Path]) -> None:

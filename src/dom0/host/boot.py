@@ -13,7 +13,7 @@ import msgspec
 from dom0.host.boot_record import FIRMWARE, Mark, Record
 
 READY = "ready"  # all is well: the end of a boot, not a stage
-PROBLEM = "problem"  # an error that the text describes, not a stage
+PROBLEM = "problem"  # an error that the text describes, not a stage; `problem:WHAT` of what is looked at once in a boot
 SERVICE = "service:"
 _BEGINS_WITH_THE_END_OF = {"network": "init", "healthy": "dom0"}  # and services like `healthy`
 
@@ -75,7 +75,7 @@ def analyze(record: Record) -> Boot:
         if READY not in seen or mark.stage not in seen | {PROBLEM}:
             marks.append(mark)
         seen.add(mark.stage)
-    stages = tuple(_stages(mark for mark in marks if mark.stage not in (READY, PROBLEM)))
+    stages = tuple(_stages(mark for mark in marks if mark.stage != READY and not _is_problem(mark)))
     switched_on = next((mark.at for mark in marks if mark.stage == FIRMWARE and mark.at < 0), None)
     return Boot(
         number=record.number,
@@ -85,9 +85,13 @@ def analyze(record: Record) -> Boot:
         slowest=max(stages, key=lambda stage: stage.seconds).name if stages else "",
         firmware=None if switched_on is None else -switched_on,
         ready=next((mark.at for mark in marks if mark.stage == READY), None),
-        troubles=tuple(BootProblem(at=mark.at, text=mark.text) for mark in marks if mark.stage == PROBLEM),
+        troubles=tuple(BootProblem(at=mark.at, text=mark.text) for mark in marks if _is_problem(mark)),
         unreadable=record.unreadable,
     )
+
+
+def _is_problem(mark: Mark) -> bool:
+    return mark.stage.partition(":")[0] == PROBLEM
 
 
 def _stages(marks: Iterable[Mark]) -> Iterator[Stage]:
