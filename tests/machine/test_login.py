@@ -145,7 +145,7 @@ def test_who_has_come_in_is_an_event(client: Client) -> None:
         return [line for line in said if f"login of dom0 with the key test-key (ED25519 {fingerprint})" in line]
 
     before = len(client.machine.until(logins))
-    assert "  by ssh from 172." in logins()[-1]
+    assert re.search(r"  by ssh from [0-9.]+$", logins()[-1])
     assert client.run("true", key="stranger").code == 255
     assert client.run("true", user="root").code == 255
     assert "stranger" not in client.machine.dom0("events").stdout
