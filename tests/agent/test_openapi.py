@@ -13,7 +13,9 @@ import pytest
 
 from dom0.agent.api import ROUTES
 from dom0.agent.openapi import describe
+from dom0.agent.report import difference
 from dom0.agent.status import ImageId
+from dom0.testing.fake_agent import make_status
 
 SCHEMA = json.loads(Path(__file__).with_name("openapi-3.1.json").read_bytes())  # as the OpenAPI Initiative gives it out
 
@@ -56,6 +58,14 @@ def test_what_a_request_says_by_its_path_is_no_field_of_its_body(described: Any)
     rewire = described["components"]["schemas"]["Rewire"]
     assert "do" not in rewire["properties"]
     assert rewire["required"] == ["to"]
+
+
+def test_a_status_may_be_told_by_its_differences(described: Any) -> None:
+    status = make_status()
+    content = described["paths"]["/v1/watch"]["get"]["responses"]["200"]["content"]
+    schema = content["application/x-ndjson"]["schema"] | {"components": described["components"]}
+    for line in (status, difference(status, make_status(converged=False))):
+        jsonschema.Draft202012Validator(schema).validate(json.loads(msgspec.json.encode(line)))
 
 
 def test_nothing_in_it_is_no_json() -> None:

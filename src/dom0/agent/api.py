@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast, get_type_hints
+from typing import Any, Generic, TypeVar, get_type_hints
 
 import msgspec
 from msgspec.structs import replace
@@ -240,9 +240,9 @@ class _Api:
 
         return Lines(server.while_asked(request, until_removed()))
 
-    async def watch(self, request: Request, asked: WatchRequest) -> Lines[Status]:
+    async def watch(self, request: Request, asked: WatchRequest) -> Lines[Status | dict[str, Any]]:
         """The status now, and at every change; of each later one what is another, where differences are asked for."""
-        return Lines(cast("AsyncGenerator[list[Status]]", self._statuses(request, asked)))
+        return Lines(self._statuses(request, asked))
 
     async def _statuses(
         self, request: Request, asked: WatchRequest

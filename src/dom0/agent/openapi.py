@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from types import NoneType
+from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -62,24 +62,24 @@ def _operation(method: str, path: str, route: Route) -> dict[str, Any]:
 
 
 def _answer(route: Route) -> dict[str, Any]:
-    document, is_stream = _document(route)
-    if document is NoneType:
+    documents, is_stream = _documents(route)
+    if documents == (NoneType,):
         return {str(HTTPStatus.NO_CONTENT): {"description": "It was done."}}
     description = "Documents, one JSON a line; this is one of them." if is_stream else "The answer."
-    content = _content(LINES if is_stream else JSON, document)
+    content = _content(LINES if is_stream else JSON, *documents)
     return {str(HTTPStatus.OK): {"description": description, "content": content}}
 
 
-def _document(route: Route) -> tuple[Any, bool]:
-    """What it answers, and whether that are many, one a line."""
-    if get_origin(route.answers) is Lines:
-        return get_args(route.answers)[0], True
-    return route.answers, False
+def _documents(route: Route) -> tuple[tuple[Any, ...], bool]:
+    """What it answers, one of them, and whether that are many, one a line."""
+    is_stream = get_origin(route.answers) is Lines
+    document = get_args(route.answers)[0] if is_stream else route.answers
+    return (get_args(document) if isinstance(document, UnionType) else (document,)), is_stream
 
 
-def _content(media_type: str, document: Any) -> dict[str, Any]:
-    (schema,), _ = msgspec.json.schema_components((document,), ref_template=f"{REFERENCE}{{name}}")
-    return {media_type: {"schema": schema}}
+def _content(media_type: str, *documents: Any) -> dict[str, Any]:
+    schemas, _ = msgspec.json.schema_components(documents, ref_template=f"{REFERENCE}{{name}}")
+    return {media_type: {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}}}
 
 
 def _parameters(asks: Any) -> list[dict[str, Any]]:
@@ -94,7 +94,7 @@ def _parameters(asks: Any) -> list[dict[str, Any]]:
 
 def _components(routes: Mapping[str, Route]) -> dict[str, Any]:
     asked = [route.asks for key, route in routes.items() if route.asks is not None and key.startswith("POST")]
-    documents = [*asked, *(_document(route)[0] for route in routes.values()), Refusal]
+    documents = [*asked, *(one for route in routes.values() for one in _documents(route)[0]), Refusal]
     _, components = msgspec.json.schema_components(documents, ref_template=f"{REFERENCE}{{name}}")
     return components | {of.__name__: _without_tag(of, components[of.__name__]) for of in asked}
 
