@@ -10,9 +10,9 @@ import pytest
 from dom0.agent import journal
 from dom0.agent.events import BURST, ENGINE, LONGEST_WINDOW, MOST_KEYS, WINDOW, Bursts, Entry, Kind, clip
 from dom0.agent.state_files import Trial
-from dom0.agent.status import Outcome
+from dom0.agent.status import Outcome, UpRequest
 from dom0.errors import ProjectError
-from dom0.plan.steps import AnyStep
+from dom0.plan.steps import AnyStep, CreateNetwork
 from dom0.plan.text import kind_of
 from dom0.testing.builders import desired, slot
 from dom0.testing.rig import NEW, Rig, broken
@@ -41,6 +41,14 @@ async def test_a_first_start_is_told_step_by_step_with_its_reasons(rig: Rig) -> 
         ("generation 1: good", "", 1),
         ("the agent has ended", "", 1),
     ]
+
+
+async def test_what_a_command_has_created_before_is_told_too(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        async for _ in machine.up(UpRequest(networks=("box_other",))):
+            pass
+    assert told(rig, kind_of(CreateNetwork))[1:] == [("create-network", "box_other", "it does not exist")]
 
 
 async def test_a_generation_that_fails_is_told_with_why_and_where_the_machine_goes(rig: Rig) -> None:

@@ -35,6 +35,7 @@ def test_it_stays_when_it_was_accepted(host: Host) -> None:
         root.begin()
         assert root.is_pending
         root.accept()
+        assert root.await_start()
     assert names(host) == [ROOT]
     started = host.docker("inspect", "--format", '{{.State.StartedAt}} {{index .Config.Labels "dom0.awaits"}}', ROOT)
     assert not started.stdout.startswith("0001")

@@ -58,7 +58,9 @@ def test_what_the_command_has_read_is_what_the_agent_reads_itself(machine: Machi
 
 
 def test_what_a_build_has_read_is_what_the_agent_reads_itself(machine: Machine) -> None:
-    """At a cold start after it: nobody takes the files out of the image again."""
+    """At a cold start after it: nobody takes the files out of the image again. The agent, which was here before, finds
+    its networks created.
+    """
     machine.write(PROJECT.replace("64m", "67m"), FILES)
     machine.up()
     machine.dom0("down")
@@ -69,22 +71,20 @@ def test_what_a_build_has_read_is_what_the_agent_reads_itself(machine: Machine) 
     until = time.time()
     log = machine.docker("events", "--since", f"{since}", "--until", f"{until}", "--filter", "event=archive-path")
     assert log.stdout == ""
+    said = machine.docker("logs", "dom0")
+    assert "create box-web-1" in said.stdout + said.stderr
+    assert "create network" not in said.stdout + said.stderr
+    assert "box_default" in networks(machine)
     read = generation(machine, 2)
     forget(machine)
+    assert "box_default" not in networks(machine)
     machine.run_by_hand()
     assert generation(machine, machine.until_good()["generation"]["number"]) == read
     forget(machine)
 
 
-def test_what_the_command_has_built_and_read_is_what_the_agent_reads_itself(machine: Machine) -> None:
-    """At a cold start whose image the same command makes."""
-    machine.write(PROJECT.replace("64m", "66m"), FILES)
-    machine.up()
-    cold = generation(machine, 1)
-    forget(machine)
-    machine.run_by_hand()
-    assert generation(machine, machine.until_good()["generation"]["number"]) == cold
-    forget(machine)
+def networks(machine: Machine) -> list[str]:
+    return machine.docker("network", "ls", "--format", "{{.Name}}").stdout.split()
 
 
 def forget(machine: Machine) -> None:
@@ -94,7 +94,7 @@ def forget(machine: Machine) -> None:
         machine.host.run(["rm", "-rf", f"/var/lib/dom0/{entry}"])
 
 
-def test_a_cold_start_that_is_refused_leaves_no_root_container(machine: Machine) -> None:
+def test_a_cold_start_that_is_refused_leaves_neither_root_container_nor_network(machine: Machine) -> None:
     machine.write(PROJECT, FILES)
     machine.build()
     machine.docker(
@@ -114,6 +114,7 @@ def test_a_cold_start_that_is_refused_leaves_no_root_container(machine: Machine)
     assert refused.code == 3
     assert "8642" in refused.stderr
     assert set(machine.containers()) == {"other"}
+    assert "box_default" not in networks(machine)
     assert machine.lives("other") == before
     assert "does not run here" in machine.dom0("status", check=False).stderr
     machine.docker("rm", "--force", "other")

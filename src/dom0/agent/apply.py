@@ -12,6 +12,7 @@ import tarfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar, assert_never
 
 from msgspec.structs import replace
@@ -21,10 +22,12 @@ from dom0.engine.bodies import ContainerBody, Mount, NetworkBody, NetworkingConf
 from dom0.engine.protocol import Engine
 from dom0.errors import Conflict, EngineError, NotFound
 from dom0.plan import labels
-from dom0.plan.desired import NetworkSpec, Slot
+from dom0.plan.desired import Desired, NetworkSpec, Slot
 from dom0.plan.hooks import PreStop
+from dom0.plan.ownership import Seal, new_mark
 from dom0.plan.parents import with_parents
 from dom0.plan.steps import (
+    MISSING,
     VANISHED,
     AnyStep,
     ConnectNetwork,
@@ -192,6 +195,27 @@ class Applier:
     async def _stop(self, container_id: str, pre_stop: PreStop | None) -> None:
         left = await run_pre_stop(self._engine, container_id, pre_stop) if pre_stop else None
         await self._engine.stop_container(container_id, timeout=left)
+
+
+async def create_networks(engine: Engine, desired: Desired, seal: Seal, told: Callable[[str], None]) -> None:
+    """Those of `desired` that are missing, for an agent that is not loaded yet: all starts of containers wait for them.
+
+    `told` gets the name of each. Before the agent has a key for its marks it would not know them for its own. What the
+    Engine refuses it asks for again, and says why.
+    """
+    if seal.older is None:
+        return
+    applier = Applier(engine, mint=partial(new_mark, seal), generation=0, all_endpoints=True)
+
+    async def create(spec: NetworkSpec) -> None:
+        with contextlib.suppress(EngineError):
+            await applier.apply(CreateNetwork(lock=spec.name, reason=MISSING, spec=spec))
+            told(spec.name)
+
+    with contextlib.suppress(EngineError):
+        here = {network.name for network in await engine.networks()}
+        missing = [spec for spec in desired.networks if not spec.external and spec.name not in here]
+        await asyncio.gather(*map(create, missing))
 
 
 def create_body(step: CreateContainer, image: str, *, generation: int, all_endpoints: bool) -> ContainerBody:

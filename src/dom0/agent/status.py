@@ -34,6 +34,7 @@ from dom0.plan.phase import Phase as Phase
 LARGEST_PROJECT = 16 * 1024 * 1024  # bytes of a project, or of what one says of its files
 MOST_LINES = 10_000  # of a log, before what comes
 MOST_PULLS = 1000  # that a command tells of
+MOST_NETWORKS = 1000
 LONGEST_TRIAL = 7 * 86400.0  # seconds
 
 ImageId = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$(?!\n)")]
@@ -180,6 +181,7 @@ class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     layer: bytes = b""  # and the layer of that image with its files, a tar, where they are few: images/unpack
     images: dict[str, str] = {}  # by reference: the ID of the image that is meant, which is on this machine
     pulls: Annotated[tuple[PullEvent, ...], msgspec.Meta(max_length=MOST_PULLS)] = ()  # of the command, before
+    networks: Annotated[tuple[str, ...], msgspec.Meta(max_length=MOST_NETWORKS)] = ()  # that it has created, before
 
 
 class WatchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

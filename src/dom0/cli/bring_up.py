@@ -16,7 +16,16 @@ import msgspec
 from msgspec.structs import replace
 
 from dom0 import terminal, times
-from dom0.agent.status import LARGEST_PROJECT, MOST_PULLS, NO_LOGINS, NOT_READ, Outcome, Progress, UpRequest
+from dom0.agent.status import (
+    LARGEST_PROJECT,
+    MOST_NETWORKS,
+    MOST_PULLS,
+    NO_LOGINS,
+    NOT_READ,
+    Outcome,
+    Progress,
+    UpRequest,
+)
 from dom0.cli import succession, unchanged
 from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.follow import follow
@@ -36,7 +45,9 @@ if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Container, Image
     from dom0.images.reading import Reading
+    from dom0.plan.desired import Desired
     from dom0.plan.facts import ImageNeed
+    from dom0.plan.ownership import Seal
 
 START_WITHIN = 30.0  # seconds for the agent in a root container that runs to answer
 MARGIN = 2 << 20  # bytes of a request beside the project in it: a small layer, in base64
@@ -288,6 +299,7 @@ async def _take_up(
             request = replace(wanted, project=msgspec.Raw(text) if fits else NOT_READ)
             request = replace(request, logins=await logins_for(engine, built.image.id, read, report.say))
             request = replace(request, pulls=tuple(report.pulled[-MOST_PULLS:]))
+            request = replace(request, networks=tuple(report.networks[-MOST_NETWORKS:]))
             if in_place:
                 request = replace(request, dom0_image=built.image.id, layer=built.layer)
             return follow(Agent(patient=False).up(request), report, wait=wait), in_place
@@ -355,7 +367,7 @@ async def _become(
     from dom0.engine.values import State
     from dom0.images import names
 
-    image, read = built.image, None
+    image = built.image
     root = None if start.is_pending else await find_container(engine, ROOT)
     if root is not None and root.state is State.PAUSED:
         report.say(f"unpause {ROOT}")
@@ -366,20 +378,9 @@ async def _become(
         if root.labels.get(labels.BASE) == image.labels.get(labels.BASE):
             return built.project, True
     is_beside = root is None and names.has_its_names(image.tags) and labels.AWAITS in image.labels
-    if is_beside:
-        try:
-            with start:
-                start.begin()
-                await _prepare(engine)
-                read = await _refuse_beforehand(engine, built, project, report, adopts=adopts, beside=True)
-                has_started = start.accept()
-            with watching(_START):
-                if has_started and await _answers_here(image.id):
-                    return read, False
-        except _ToPull:
-            is_beside = False
-    if not is_beside:
-        await _refuse_beforehand(engine, built, project, report, adopts=adopts)
+    read, answers = await _refuse_or_start(engine, built, project, start if is_beside else None, report, adopts=adopts)
+    if answers:
+        return read, False
     with watching(_START):
         async with names.taken_up_later(engine, image.id):
             if root is not None and root.running:
@@ -387,6 +388,44 @@ async def _become(
             else:
                 await start_root(engine, image.id, report.say, _ask_here)
     return read, False
+
+
+async def _refuse_or_start(
+    engine: Engine, built: Built, project: Path | None, start: RootStart | None, report: Report, *, adopts: bool
+) -> tuple[Project | None, bool]:
+    """`start`: of a root container that begins beside. It is removed where the project is refused.
+
+    Returns the project, if its agent reads it in the same way, and whether that answers. It finds its networks created:
+    until it is loaded, a processor has nothing else to do.
+    """
+    import asyncio
+
+    if start is not None:
+        with contextlib.suppress(_ToPull):
+            with start:
+                start.begin()
+                await _prepare(engine)
+                from dom0.agent.apply import create_networks
+
+                accepted = await _refuse_beforehand(engine, built, project, report, adopts=adopts, beside=True)
+                start.accept()
+            with watching(_START):
+                answering = _has_come_up(start, built.image.id)
+                if accepted is None:
+                    return None, await answering
+                creating = create_networks(engine, accepted.desired, accepted.seal, report.created)
+                answers, _ = await asyncio.gather(answering, creating)
+                return accepted.project, answers
+    await _refuse_beforehand(engine, built, project, report, adopts=adopts)
+    return None, False
+
+
+class _Accepted(msgspec.Struct, frozen=True):
+    """A project that the new agent reads in the same way, and what it makes of that. `seal` is of its marks."""
+
+    project: Project
+    desired: Desired
+    seal: Seal
 
 
 class _ToPull(Exception):
@@ -399,7 +438,7 @@ async def _never_beside(_need: ImageNeed, _has_copy: bool) -> None:
 
 async def _refuse_beforehand(
     engine: Engine, built: Built, project: Path | None, report: Report, *, adopts: bool, beside: bool = False
-) -> Project | None:
+) -> _Accepted | None:
     """Raises what the new agent would refuse, before its container runs: Dom0Error; _ToPull if it starts beside.
 
     Returns the project if that agent reads it in the same way.
@@ -434,7 +473,8 @@ async def _refuse_beforehand(
                     desired = await resolve_beforehand(engine, image, found, pull, report.say)
         if adopts:
             desired = adopt(desired, await find_adoptable(engine, desired))
-        await refuse(engine, desired, what_runs(asks=not beside))
+        running = what_runs(asks=not beside)
+        desired = await refuse(engine, desired, running)
     except _ToPull:
         raise
     except BaseException:  # Ctrl-C too
@@ -442,7 +482,7 @@ async def _refuse_beforehand(
         raise
     base = await names.find(engine, image.labels.get(labels.BASE, image.id))
     alike = base is not None and not other_compose(base, found.compose_version)
-    return found if alike and place == PLACED else None
+    return _Accepted(found, desired, running.seal) if alike and place == PLACED else None
 
 
 def private_roots(project: Path | None, image: Image) -> list[Path]:
@@ -482,6 +522,12 @@ async def _ask_here(engine: Engine, root: Container) -> bool:
     from dom0.agent.handover import ask_inside
 
     return await _answers_here(root.image_id) or await ask_inside(engine, root)
+
+
+async def _has_come_up(root: RootStart, image_id: str) -> bool:
+    import asyncio
+
+    return await asyncio.to_thread(root.await_start) and await _answers_here(image_id)
 
 
 async def _answers_here(image_id: str) -> bool:

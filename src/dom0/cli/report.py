@@ -27,6 +27,7 @@ class Report:
         self._line = Line(self._say_timed)
         self.pulls: tuple[PullStatus, ...] = ()  # that are under way
         self.pulled: list[PullEvent] = []
+        self.networks: list[str] = []
 
     def say(self, text: str) -> None:
         self.tell(Progress(text=text))
@@ -39,6 +40,10 @@ class Report:
         """A command has no journal: the agent that it asks notes them."""
         if kind != Kind.PULL_BEGUN:
             self.pulled.append(PullEvent(image=subject, text=text, reason=reason))
+
+    def created(self, network: str) -> None:
+        self.networks.append(network)
+        self.say(f"create network {network}")
 
     def aside(self, text: str) -> None:
         """For people only: for programs the line with the outcome is the last one."""

@@ -18,15 +18,15 @@ from urllib.parse import quote
 from dom0.agent.contract import root_document
 from dom0.cli import quick_engine
 from dom0.cli.places import agent_socket, forget_agent_sockets, is_here
-from dom0.cli.unchanged import Images, is_current, tagged_images
+from dom0.cli.unchanged import ask_for_images, is_current, tagged_images
 from dom0.errors import Dom0Error, EngineError
 from dom0.http import blocking
-from dom0.images.names import has_its_names
 from dom0.names import IMAGE, ROOT
 from dom0.plan import labels
 
 STOP_GRACE = 20  # seconds for the agent to end
 _CREATE = f"/containers/create?name={ROOT}"
+_ROOTS = f"/containers/json?all=1&filters={quote(json.dumps({'label': [labels.ROLE]}))}"
 
 
 class RootStart:
@@ -49,8 +49,12 @@ class RootStart:
         try:
             if not is_here() or _agent_listens():
                 return None
-            images = tagged_images()
-            if may_begin := _may_begin(images):
+            asked, others = ask_for_images(), quick_engine.send(_ROOTS, "GET")
+            from dom0.images.names import has_its_names  # with what compares a project, while the Engine answers
+
+            images = tagged_images(asked)
+            image, has_none = images.get(IMAGE), quick_engine.read(others, _ROOTS) in (b"[]", b"[]\n")
+            if may_begin := has_none and image and labels.AWAITS in image.labels and has_its_names(image.tags):
                 self._create()  # while the project and all of dom0 are read
             if not is_current(project, IMAGE, images):
                 self._remove()
@@ -71,11 +75,19 @@ class RootStart:
             with contextlib.suppress(EngineError):
                 self._answer = quick_engine.send(f"{self._path}/start", "POST")
 
-    def accept(self) -> bool:
-        """It stays. Returns whether the Engine has started it."""
-        has_started = self._await_start()
+    def accept(self) -> None:
+        """It stays."""
         self._id = ""
-        return has_started
+
+    def await_start(self) -> bool:
+        """Whether the Engine has started it, once that is known."""
+        connection, self._answer = self._answer, None
+        if connection is None:
+            return False
+        try:
+            return quick_engine.read(connection, f"/containers/{ROOT}/start") is not None
+        except EngineError:
+            return False
 
     def __enter__(self) -> RootStart:
         return self
@@ -98,22 +110,13 @@ class RootStart:
     def _remove(self) -> None:
         if not self._is_created():
             return
-        self._await_start()
+        self.await_start()
         with contextlib.suppress(EngineError):
             quick_engine.ask(f"{self._path}/stop?t={STOP_GRACE}", "POST")
             quick_engine.ask(f"{self._path}?force=1", "DELETE")
         self._id = ""
         with contextlib.suppress(Dom0Error):
             forget_agent_sockets()
-
-    def _await_start(self) -> bool:
-        connection, self._answer = self._answer, None
-        if connection is None:
-            return False
-        try:
-            return quick_engine.read(connection, f"{self._path}/start") is not None
-        except EngineError:
-            return False
 
     @property
     def _path(self) -> str:
@@ -136,11 +139,3 @@ def _agent_listens() -> bool:
     except OSError:
         return False
     return True
-
-
-def _may_begin(images: Images) -> bool:
-    image = images.get(IMAGE)
-    if image is None or labels.AWAITS not in image.labels or not has_its_names(image.tags):
-        return False
-    filters = quote(json.dumps({"label": [labels.ROLE]}))
-    return quick_engine.ask(f"/containers/json?all=1&filters={filters}") in (b"[]", b"[]\n")

@@ -24,7 +24,7 @@ PROJECT_FILES = (
     *("Dockerfile.dom0", "Dockerfile"),
 )
 IN_PLACE = "in-place.json"  # agent/in_place.py, which loads msgspec
-IMAGES = "/images/json"
+_IMAGES = "/images/json"
 ANSWER_WITHIN = 30.0  # seconds; a small machine that has just been switched on has much to do
 
 
@@ -77,7 +77,7 @@ def look(project: Path, tag: str) -> tuple[Unchanged | None, str | None]:
             return unknown
         connection = blocking.connect(str(agent_socket()))
         blocking.send(connection, "GET", "/v1/status", timeout=ANSWER_WITHIN)
-        asked = quick_engine.send(IMAGES, "GET")
+        asked = ask_for_images()
         from dom0.images import fingerprint, recipe  # noqa: F401 -- also what `is_current` loads: both answer meanwhile
 
         recipe.base_inputs()  # looks at all of the package
@@ -129,11 +129,16 @@ def taken_over_from(directory: Path) -> Collection[str]:
     return {name for name, place in places.items() if os.path.realpath(place) == str(directory)}
 
 
+def ask_for_images() -> socket.socket:
+    """To be read by `tagged_images`. Raises EngineError."""
+    return quick_engine.send(_IMAGES, "GET")
+
+
 def tagged_images(asked: socket.socket | None = None) -> Images:
-    """`asked`: where the Engine has been asked for them. Raises EngineError."""
+    """Raises EngineError."""
     found = {}
     try:
-        for row in json.loads(quick_engine.read(asked or quick_engine.send(IMAGES, "GET"), IMAGES) or b""):
+        for row in json.loads(quick_engine.read(asked or ask_for_images(), _IMAGES) or b""):
             image = ListedImage(row["Id"], row.get("Labels") or {}, tuple(row.get("RepoTags") or ()))
             for tag in image.tags:
                 found[tag] = found[tag.removesuffix(":latest")] = image
