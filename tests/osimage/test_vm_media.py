@@ -194,6 +194,16 @@ def serve_update(file: Path, served: tuple[Path, str]) -> str:
     return f"{url}/{file.name}"
 
 
+def damaged(place: Path) -> Path:
+    """The base OS with one bit of its root another one, before anybody took its digest."""
+    file = place / "damaged.efi"
+    content = bytearray((vm.base_os() / build.UKI).read_bytes())
+    initrd = base_os().initrd
+    content[initrd.start + initrd.size // 2] ^= 1
+    file.write_bytes(content)
+    return file
+
+
 def test_an_update_that_works_is_blessed_and_one_that_does_not_is_left_again(
     contract: BootContract, data: qemu.Drive, key: vm.Key, served: tuple[Path, str], place: Path
 ) -> None:
@@ -201,6 +211,10 @@ def test_an_update_that_works_is_blessed_and_one_that_does_not_is_left_again(
     with vm.VirtualMachine(qemu.Bios(), drives=drives, key=key) as machine:
         machine.wait_for_services()
         assert (state(machine)["running"], state(machine)["good"]) == ("a", "a")
+        refused = machine.ssh(f"dom0 os update {serve_update(damaged(place), served)} --yes", check=False)
+        assert refused.code != 0
+        assert "is damaged: its section .initrd is not what was built" in refused.stderr
+        assert (state(machine)["next"], state(machine)["slots"][1]["version"]) == ("", "")
         machine.ssh(f"dom0 os update {serve_update(vm.base_os() / build.UKI, served)} --yes")
     with vm.VirtualMachine(qemu.Bios(), drives=drives, key=key) as machine:
         machine.wait_for("starting slot b trial")
@@ -253,20 +267,20 @@ def as_if_the_power_was_cut(machine: vm.VirtualMachine, disk: Path, snapshot: Pa
 
 def state_of_disk(disk: Path, place: Path) -> str:
     """`old`, `new`, or `begun`: old, with a part of the new one beside it. An assertion fails for any other."""
-    file_system = f"{disk}@@2M"
-    environment = decisions(file_system)
-    assert is_whole(file_system, "a", place)
+    environment = decisions(disk)
+    assert is_whole(disk, "a", place)
     if environment == grub_environment.FRESH:
-        beside = subprocess.run(["mdir", "-b", "-i", file_system, "::dom0/b"], check=False, capture_output=True)
+        argv = ["mdir", "-b", "-i", file_system(disk), "::dom0/b"]
+        beside = subprocess.run(argv, check=False, capture_output=True)
         return "begun" if beside.stdout else "old"
     assert environment == {"good": "a", "next": "b", "left": "3", "failed": ""}
-    assert is_whole(file_system, "b", place)
+    assert is_whole(disk, "b", place)
     return "new"
 
 
-def is_whole(file_system: str, slot: str, place: Path) -> bool:
+def is_whole(disk: Path, slot: str, place: Path) -> bool:
     with tempfile.TemporaryDirectory(dir=place) as directory:
-        subprocess.run(["mcopy", "-n", "-s", "-i", file_system, f"::dom0/{slot}", directory], check=True)
+        subprocess.run(["mcopy", "-n", "-s", "-i", file_system(disk), f"::dom0/{slot}", directory], check=True)
         argv = ["sha256sum", "--check", "--strict", "--quiet", "sums"]
         return subprocess.run(argv, cwd=Path(directory) / slot, check=False).returncode == 0
 
@@ -274,27 +288,65 @@ def is_whole(file_system: str, slot: str, place: Path) -> bool:
 def test_one_that_never_brings_up_a_healthy_dom0_restarts_and_after_its_last_try_the_good_one_starts(
     contract: BootContract, place: Path
 ) -> None:
-    disk = write_disk(contract, place / "boot.img").file
-    file_system = f"{disk}@@2M"
-    config = subprocess.run(["mtype", "-i", file_system, "::dom0/grub.cfg"], check=True, capture_output=True).stdout
-    hasty = config.replace(b"set seconds=900", b"set seconds=45")
-    trial = grub_environment.encode({"good": "b", "next": "a", "left": "1", "failed": ""})
-    for name, content in (("grub.cfg", hasty), ("grubenv", trial)):
-        subprocess.run(["mcopy", "-o", "-i", file_system, "-", f"::dom0/{name}"], check=True, input=content)
-    good = [BootFile(f"b/{file.name}", file.content) for file in uki.slot_files(tiny_os.make(place, "good"))]
-    medium.write_files(good, place)
-    subprocess.run(["mcopy", "-s", "-o", "-i", file_system, str(place / "b"), "::dom0/"], check=True)
-    with vm.VirtualMachine(qemu.Bios(), drives=[qemu.Drive(disk)]) as machine:
+    drive = write_disk(contract, place / "boot.img")
+    put_on_trial(drive.file, place, seconds=45)
+    with vm.VirtualMachine(qemu.Bios(), drives=[drive]) as machine:
         machine.wait_for("slot a did not prove itself in 45 s")
         machine.wait()
-    assert decisions(file_system) == {"good": "b", "next": "a", "left": "0", "failed": ""}
-    with vm.VirtualMachine(qemu.Bios(), drives=[qemu.Drive(disk)]) as machine:
+    assert decisions(drive.file) == {"good": "b", "next": "a", "left": "0", "failed": ""}
+    starts_the_good_one(drive)
+
+
+def test_one_that_runs_well_and_does_not_read_as_it_was_written_is_never_blessed(
+    contract: BootContract, data: qemu.Drive, key: vm.Key, place: Path
+) -> None:
+    drive = write_disk(contract, place / "boot.img")
+    put_on_trial(drive.file, place, seconds=3600)
+    initrd = bytearray(read_file(drive.file, "a/initrd"))
+    assert initrd.startswith(b"070701")
+    initrd[53] ^= 1  # of the time of its first file, which nobody looks at
+    write_file(drive.file, "a/initrd", initrd)
+    with vm.VirtualMachine(qemu.Bios(), drives=[drive, data], key=key) as machine:
+        machine.wait_for("slot a does not read from the boot medium as it was written", patience=2 * vm.PATIENCE)
+        assert "problem:slot\tslot a does not read" in machine.ssh("cat /run/dom0/boot.record").stdout
+        now = state(machine)
+        assert (now["running"], now["good"], now["next"], now["failed"]) == ("a", "b", "", "a")
+    starts_the_good_one(drive)
+
+
+def put_on_trial(disk: Path, place: Path, *, seconds: int) -> None:
+    """What is in slot a, for the last time; slot b is good."""
+    config = read_file(disk, "grub.cfg").replace(b"set seconds=900", f"set seconds={seconds}".encode())
+    write_file(disk, "grub.cfg", config)
+    trial = {"good": "b", "next": "a", "left": "1", "failed": ""}
+    write_file(disk, "grubenv", grub_environment.encode(trial))
+    good = [BootFile(f"b/{file.name}", file.content) for file in uki.slot_files(tiny_os.make(place, "good"))]
+    medium.write_files(good, place)
+    subprocess.run(["mcopy", "-s", "-o", "-i", file_system(disk), str(place / "b"), "::dom0/"], check=True)
+
+
+def starts_the_good_one(drive: qemu.Drive) -> None:
+    with vm.VirtualMachine(qemu.Bios(), drives=[drive]) as machine:
         machine.wait_for("tiny good: ")
         machine.wait()
-    assert decisions(file_system) == {"good": "b", "next": "", "left": "", "failed": "a"}
+    assert decisions(drive.file) == {"good": "b", "next": "", "left": "", "failed": "a"}
 
 
-def decisions(file_system: str) -> dict[str, str]:
+def file_system(disk: Path) -> str:
+    """As mtools names that of a boot disk."""
+    return f"{disk}@@2M"
+
+
+def read_file(disk: Path, name: str) -> bytes:
+    argv = ["mtype", "-i", file_system(disk), f"::dom0/{name}"]
+    return subprocess.run(argv, check=True, capture_output=True).stdout
+
+
+def write_file(disk: Path, name: str, content: bytes) -> None:
+    argv = ["mcopy", "-o", "-i", file_system(disk), "-", f"::dom0/{name}"]
+    subprocess.run(argv, check=True, input=content)
+
+
+def decisions(disk: Path) -> dict[str, str]:
     """What GRUB finds at its next start."""
-    block = subprocess.run(["mtype", "-i", file_system, "::dom0/grubenv"], check=True, capture_output=True).stdout
-    return grub_environment.decode(block)
+    return grub_environment.decode(read_file(disk, "grubenv"))
