@@ -305,7 +305,7 @@ def test_one_that_runs_well_and_does_not_read_as_it_was_written_is_never_blessed
     initrd = bytearray(read_file(drive.file, "a/initrd"))
     assert initrd.startswith(b"070701")
     initrd[53] ^= 1  # of the time of its first file, which nobody looks at
-    write_file(drive.file, "a/initrd", initrd)
+    write_file(drive.file, "a/initrd", bytes(initrd))
     with vm.VirtualMachine(qemu.Bios(), drives=[drive, data], key=key) as machine:
         machine.wait_for("slot a does not read from the boot medium as it was written", patience=2 * vm.PATIENCE)
         assert "problem:slot\tslot a does not read" in machine.ssh("cat /run/dom0/boot.record").stdout
