@@ -132,7 +132,7 @@ async def measure(count: int, directory: Path) -> tuple[str, ...]:
     """One row."""
     asyncio.get_running_loop().set_default_executor(Inline(1))
     farm, order, counted = FarmDirectory(directory / "attic"), random.Random(count), Counted()  # noqa: S311
-    farm.make("attic", b"", "role0", b"name: role0\n")
+    farm.make("attic", b"", {"roles/role0/compose.yaml": b"name: role0\n"})
     at_once = max(1, int(count / ROLES * AT_ONCE))
     roles = ", ".join(f"role{role}: {{at_once: {at_once}}}" for role in range(ROLES))
     (farm.path / "farm.yaml").write_text(f"name: attic\nroles: {{{roles}}}\n")

@@ -112,6 +112,17 @@ def test_a_farm_is_made_where_nothing_is(dom0: RunCommand, tmp_path: Path) -> No
     assert list((tmp_path / "Attic!").iterdir()) == []
 
 
+def test_an_example_of_a_farm_is_one_of_the_name_that_it_gets(dom0: RunCommand, tmp_path: Path) -> None:
+    made = dom0("farm", "init", "--example", "house", str(tmp_path / "attic"))
+    assert made.stdout.splitlines()[0] == f"{tmp_path / 'attic'}: the farm attic, with the roles store, web"
+    assert dom0("farm", "status", "--json", "--dir", str(tmp_path / "attic")).code == 0
+    assert "name: attic\n" in (tmp_path / "attic" / "farm.yaml").read_text()
+    assert (tmp_path / "attic" / "roles" / "web" / "page" / "visit.sh").exists()
+    unknown = dom0("farm", "init", "--example", "home", str(tmp_path / "other"))
+    assert (unknown.code, "there are: hello, house" in unknown.stderr) == (2, True)
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_node_that_cannot_be_reached_is_refused_with_what_to_do(
     dom0: RunCommand, environment: dict[str, str], farm: Path, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ def pem() -> bytes:
 @pytest.fixture
 def farm(tmp_path: Path, pem: bytes) -> FarmDirectory:
     made = FarmDirectory(tmp_path / "attic")
-    made.make("attic", pem, "web", b"name: web\n")
+    made.make("attic", pem, {"roles/web/compose.yaml": b"name: web\n"})
     return made
 
 

@@ -60,7 +60,7 @@ from dom0.durable import Unwritable
 from dom0.farms import nodes, revisions, rollout
 from dom0.farms.directory import FarmDirectory
 farm = FarmDirectory(Path(sys.argv[1]) / "attic")
-farm.make("attic", b"a key", "web", b"name: web")
+farm.make("attic", b"a key", {"roles/web/compose.yaml": b"name: web"})
 raw = bytes(20_000)
 blob = revisions.Blob(digest=f"sha256:{1:064}", size=len(raw))
 image = revisions.FarmImage(reference="dom0:latest", manifest=blob, config=blob, layers=())
@@ -111,7 +111,7 @@ from pathlib import Path
 from dom0.farms.directory import FarmDirectory
 farm = FarmDirectory(Path(sys.argv[1]))
 farm.check_new()
-farm.make("attic", Path(sys.argv[2]).read_bytes(), "web", b"name: web")
+farm.make("attic", Path(sys.argv[2]).read_bytes(), {"roles/web/compose.yaml": b"name: web"})
 os.write(1, b"done")
 """
 
@@ -140,7 +140,7 @@ def run_killed(call: str, at: int, script: str, *arguments: str) -> bool:
 def test_an_approval_that_is_killed_at_any_write_is_there_or_not_at_all(tmp_path: Path, pem: bytes, call: str) -> None:
     for at in OFTEN:
         farm = FarmDirectory(tmp_path / str(at))
-        farm.make("attic", pem, "web", b"name: web\n")
+        farm.make("attic", pem, {"roles/web/compose.yaml": b"name: web\n"})
         hear(farm, "other")
         code = hear(farm, "a").code
         is_done = run_killed(call, at, APPROVE, str(farm.path), code)
@@ -165,7 +165,7 @@ def test_a_reboot_lock_whose_taking_is_killed_at_any_write_is_had_or_not_and_all
     before = Rollout(drawn=7, turns={"nas": turn}, pauses={"web": Pause(why="pi1 failed", since=1e9)}, drained=("pi3",))
     for at in OFTEN:
         farm = FarmDirectory(tmp_path / str(at))
-        farm.make("attic", pem, "web", b"name: web\n")
+        farm.make("attic", pem, {"roles/web/compose.yaml": b"name: web\n"})
         farm.change_rollout(lambda _: (before, None))
         is_done = run_killed(call, at, LOCK, str(farm.path))
         after = farm.rollout()
@@ -228,7 +228,7 @@ def test_the_current_revision_stays_however_old_it_is(farm: FarmDirectory) -> No
 def test_a_prune_that_is_killed_leaves_every_revision_all_of_its_blobs(tmp_path: Path, pem: bytes, call: str) -> None:
     for at in OFTEN:
         farm = FarmDirectory(tmp_path / str(at))
-        farm.make("attic", pem, "web", b"name: web\n")
+        farm.make("attic", pem, {"roles/web/compose.yaml": b"name: web\n"})
         made = revise_often(farm, KEPT + 3)
         is_done = run_killed(call, at, PRUNE, str(farm.path))
         left = farm.revisions()
@@ -274,7 +274,7 @@ def test_a_farm_whose_making_is_killed_at_any_write_is_made_by_the_next_one(
         assert is_farm or not is_done
         if not is_farm:
             made.check_new()
-            made.make("attic", second.read_bytes(), "web", b"name: web")
+            made.make("attic", second.read_bytes(), {"roles/web/compose.yaml": b"name: web"})
         assert made.settings().name == "attic"
         assert made.roles() == ["web"]
         assert made.server_pem.read_bytes() == (pem if was_there else pem + b"\n")

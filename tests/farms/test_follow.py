@@ -294,7 +294,7 @@ async def test_what_was_not_done_when_another_server_answered_is_done_for_the_ri
     farm: FarmDirectory, node: Node, port: int, tmp_path: Path
 ) -> None:
     other = FarmDirectory(tmp_path / "other")
-    other.make("other", await pin.make_certificate("other"), "web", b"name: web\n")
+    other.make("other", await pin.make_certificate("other"), {"roles/web/compose.yaml": b"name: web\n"})
     content = make_content(farm, "first")
     async with serving(farm, port):
         revise(farm, 1, content)

@@ -141,7 +141,7 @@ async def test_a_certificate_without_its_key_is_of_no_use(farm: FarmDirectory, s
 
 async def test_a_secret_is_for_one_server_alone(farm: FarmDirectory, state: Path, tmp_path: Path) -> None:
     other = FarmDirectory(tmp_path / "other")
-    other.make("other", await pin.make_certificate("other"), "web", b"name: web\n")
+    other.make("other", await pin.make_certificate("other"), {"roles/web/compose.yaml": b"name: web\n"})
     async with serving(farm) as ours, serving(other) as theirs:
         told: list[str] = []
         first = join.prepare(state, ours, leave=False)

@@ -241,6 +241,21 @@ def test_a_card_and_a_board_are_a_nodes_only_when_it_is_enrolled() -> None:
         assert registry.of_firmware(nodes, CARD) is None
 
 
+def test_boards_that_say_one_uuid_and_cards_that_say_two_are_machines_of_their_own() -> None:
+    nodes, _ = registry.enroll(loading(), key_of("ticket"), key_of("a"), NOW)
+    same_uuid = Firmware(mac="52:54:00:00:00:99", uuid=CARD.uuid)
+    same_mac = Firmware(mac=CARD.mac, uuid="22222222-2222-4222-8222-222222222222")
+    draw = codes()
+    for own, firmware in (("b", same_uuid), ("c", same_mac)):
+        assert registry.of_firmware(nodes, firmware) is None
+        nodes, node = registry.hear(nodes, key_of(own), PC, "10.0.0.1", NOW, draw, firmware)
+        assert node.state is NodeState.WAITING
+    assert [node.name for node in nodes.nodes] == ["nas", "", ""]
+    found = registry.of_firmware(nodes, CARD)
+    assert found is not None
+    assert found.name == "nas"
+
+
 def test_a_machine_that_is_switched_off_and_on_while_it_waits_is_one() -> None:
     draw, nodes = codes(), Nodes()
     for number in range(100):

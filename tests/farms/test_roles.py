@@ -25,6 +25,7 @@ from dom0.testing import chain
 from dom0.testing.hosts import CONTAINERD_STORE, OWN_STORE, Host, Switch
 from dom0.testing.machines import DOM0, Machine
 from dom0.testing.namespaces import Child
+from dom0.testing.pages import plain_lines
 
 pytestmark = [pytest.mark.engine, pytest.mark.chain]
 SERVER, OTHER = "10.9.0.1", "10.9.0.2"
@@ -52,12 +53,6 @@ services:
     command: ["sleep", "1000"]
     stop_grace_period: 1s
 """
-
-
-def plain(text: str) -> set[str]:
-    """Its lines, without what differs from one farm to the next: numbers, IDs, widths of columns, which is current."""
-    without_ids = re.sub(r"\b[0-9a-f]{12}\b", "ID", text.replace("*", " "))
-    return {" ".join(line.split()) for line in re.sub(r"[0-9]+", "0", without_ids).splitlines()}
 
 
 class Farm:
@@ -161,14 +156,14 @@ def farm(hosts: dict[str, Host], tmp_path_factory: pytest.TempPathFactory) -> It
 def test_each_node_runs_its_role(farm: Farm) -> None:
     planned = farm.command("plan", check=False)
     assert planned.code == 10
-    assert plain(planned.stdout) <= plain(PAGE)
+    assert plain_lines(planned.stdout) <= plain_lines(PAGE)
     revised = farm.command("up").stdout
     assert "revision 1" in revised
-    assert plain(revised) <= plain(PAGE)
+    assert plain_lines(revised) <= plain_lines(PAGE)
     farm.until_said("one", 1, "good")
     farm.until_said("two", 1, "good")
     assert farm.machine.until(lambda: farm.command("status", check=False).code == 0)  # when they have soaked
-    assert plain(farm.command("status").stdout) <= plain(PAGE)
+    assert plain_lines(farm.command("status").stdout) <= plain_lines(PAGE)
     assert farm.nodes["one"].output("box-web-1") == "first secret\n"
     assert farm.nodes["two"].containers()["box-store-1"] == "running"
 
@@ -279,9 +274,9 @@ def test_a_bad_revision_touches_one_node_which_goes_back_by_itself(farm: Farm) -
     assert (two["revision"], two["state"], two["fetched"], two["target"]) == (good, "good", True, 0)
     assert one["waits"] == two["waits"] == f"role web is paused: {farm.status()['paused']['web']}"
     said = farm.command("status", check=False).stdout
-    assert {line for line in plain(said) if line.startswith(("one ", "web: ", "next: "))} <= plain(PAGE)
+    assert {line for line in plain_lines(said) if line.startswith(("one ", "web: ", "next: "))} <= plain_lines(PAGE)
     shown = PAGE.partition("$ dom0 farm history\n")[2].partition("```")[0]
-    assert plain(shown) <= plain(farm.command("history").stdout)
+    assert plain_lines(shown) <= plain_lines(farm.command("history").stdout)
     farm.command("rollback")
     for name in farm.nodes:
         farm.until_said(name, good, "good")

@@ -43,7 +43,8 @@ def command(directory: Path, example: str, as_json: bool) -> None:
     """
     from dom0.images import recipe
 
-    examples = {path.name: path for path in recipe.examples().iterdir() if path.is_dir()}
+    there = (path for path in recipe.examples().iterdir() if path.is_dir())
+    examples = {path.name: path for path in there if not (path / "farm.yaml").exists()}  # those: dom0 farm init
     if example not in examples:
         raise UsageError(f"--example {example}: there is none", hint=f"there are: {', '.join(sorted(examples))}")
     source = examples[example]

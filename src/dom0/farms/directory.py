@@ -21,7 +21,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,7 +41,7 @@ from dom0.wording import did_you_mean, excerpt
 T = TypeVar("T")
 PATIENCE = 10.0  # seconds for another process to let go of the lock, which it has for one write
 _LOCK_AGAIN = 0.01  # seconds between attempts
-_OF_MAKE = {"roles", "state", f".{settings.FILE}.new"}  # what a killed one leaves
+_OF_MAKE = {"roles", "state", "README.md", f".{settings.FILE}.new"}  # what a killed one leaves
 _SETTINGS = """\
 name: {name}
 listen: {listen} # where its server answers, ADDRESS:PORT; 0.0.0.0 is every address of this machine
@@ -367,18 +367,20 @@ class FarmDirectory:
                 f"{self.path}: is not empty", hint="nothing is overwritten; name another one: dom0 farm init DIR"
             )
 
-    def make(self, name: str, pem: bytes, role: str, project: bytes) -> None:
-        """The files of a new farm; the one that makes it a farm comes last. Raises Unwritable."""
+    def make(self, name: str, pem: bytes, given: Mapping[str, bytes]) -> None:
+        """The files of a new farm, and those that are `given`, by their paths in it; the one that makes it a farm comes
+        last. Raises Unwritable.
+        """
         with writing(self.state):
             self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.state.chmod(0o700)
         listen = f"0.0.0.0:{settings.PORT}"
-        compose = self.path / "roles" / role / "compose.yaml"
+        said = given.get(settings.FILE, _SETTINGS.format(name=name, listen=listen).encode())
         files = {
             self.server_pem: (pem, 0o600),
             self.state / ".gitignore": (b"*\n", 0o644),
-            compose: (project, 0o644),
-            self.path / settings.FILE: (_SETTINGS.format(name=name, listen=listen).encode(), 0o644),
+            **{self.path / file: (content, 0o644) for file, content in given.items() if file != settings.FILE},
+            self.path / settings.FILE: (said, 0o644),
         }
         for path, (content, mode) in files.items():
             if not path.exists():

@@ -210,6 +210,12 @@ class Host:
         """As a crash; containers run on until `start_engine` finds them again (and stops them: no live-restore)."""
         self._end_engine(signal.SIGKILL)
 
+    def lose_power(self) -> None:
+        """Everything that runs there ends at once; `start_engine` switches it on again."""
+        assert self._engine is not None
+        self.run(["kill", "-KILL", "-1"], check=False)
+        self.kill_engine()
+
     def kill_unnoticed(self, pid: int) -> None:
         """End process 1 of a container while no containerd looks: the Engine goes on calling it running."""
         containerd = self.run(["pidof", "containerd"], check=False).stdout.split()

@@ -79,6 +79,13 @@ def section(of: Page, title: str) -> str:
     return match[1]
 
 
+def plain_lines(text: str) -> set[str]:
+    """Its lines, without what differs from one run to the next: numbers, IDs, widths of columns, which is current."""
+    without_ids = re.sub(r"\b[0-9a-f]{12}\b", "ID", text.replace("*", " "))
+    without_numbers = re.sub(r"\b0[mhd]\b", "0s", re.sub(r"[0-9]+", "0", without_ids))
+    return {" ".join(line.split()) for line in without_numbers.splitlines()}
+
+
 def _anchor(title: str) -> str:
     plain = re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", title)
     return re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")

@@ -1,0 +1,118 @@
+"""The example house as its README says, on two hosts, and after a power cut of both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dom0.run import Output
+from dom0.testing import chain
+from dom0.testing.hosts import Host, Switch
+from dom0.testing.machines import DOM0, Machine
+from dom0.testing.namespaces import Child
+from dom0.testing.pages import plain_lines
+
+pytestmark = [pytest.mark.engine, pytest.mark.chain, pytest.mark.timeout(900)]
+README = (Path(__file__).parents[2] / "examples/house/README.md").read_text()
+ADDRESSES = {"nas": "10.9.1.1", "pi": "10.9.1.2"}
+VISIT = ["curl", "-sS", "--fail", "--max-time", "60", f"http://{ADDRESSES['pi']}:8080/cgi-bin/visit"]
+
+
+class House:
+    """`serve` it."""
+
+    def __init__(self, hosts: dict[str, Host], directory: Path) -> None:
+        self.nodes = {}
+        for name, host in hosts.items():
+            (directory / name).mkdir()
+            self.nodes[name] = Machine(host, directory / name)
+            self.nodes[name].dom0("init", "house")
+            self.nodes[name].dom0("up", "house")
+        self.nas = self.nodes["nas"]
+        self.path = self.nas.project / "attic"
+        self.shown(self.nas.dom0("farm", "init", "--example", "house", "attic"))
+        (self.path / "roles/web/.env").write_text(f"STORE={ADDRESSES['nas']}\n")
+        self.server: Child | None = None
+
+    def shown(self, said: Output) -> None:
+        assert plain_lines(said.stdout) <= plain_lines(README)
+
+    def serve(self) -> str:
+        """Returns what machines join with: the address of nas there, where another one leads outside."""
+        printed = self.path / "served"
+        with printed.open("wb") as log:
+            self.server = self.nas.begin("farm", "serve", "--dir", str(self.path), "--json", stdout=log)
+        _, _, port_and_fingerprint = json.loads(self.nas.until(printed.read_text))["join"].partition(":")
+        return f"{ADDRESSES['nas']}:{port_and_fingerprint}"
+
+    def command(self, *arguments: str, check: bool = True) -> Output:
+        return self.nas.host.run([*DOM0, *arguments], cwd=self.path, check=check, timeout=600)
+
+    def status(self) -> Any:
+        return json.loads(self.command("farm", "status", "--json", check=False).stdout)
+
+    def until_all_run(self) -> None:
+        assert self.nas.until(lambda: self.command("farm", "status", check=False).code == 0)
+
+    def enroll(self, name: str, role: str, join: str) -> None:
+        joining = self.nodes[name].begin("farm", "join", join)
+
+        def code() -> str:
+            waiting = json.loads(self.command("farm", "nodes", "--json").stdout)
+            return next((str(one["code"]) for one in waiting if one["code"]), "")
+
+        self.shown(self.command("farm", "approve", self.nas.until(code), "--as", name, "--role", role))
+        assert joining.wait(60) == 0
+
+
+@pytest.fixture(scope="module")
+def house(engines_possible: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    switch, hosts = Switch(), dict[str, Host]()
+    try:
+        for name, address in ADDRESSES.items():
+            hosts[name] = Host(name=name, switch=switch, address=f"{address}/24", outside=True)
+            chain.provide(hosts[name])
+        made = House(hosts, tmp_path_factory.mktemp("house"))
+        chain.provide_ambassador(hosts["nas"])
+        join = made.serve()
+        made.enroll("nas", "store", join)
+        made.enroll("pi", "web", join)
+        yield made
+    finally:
+        for host in hosts.values():
+            host.stop()
+        switch.stop()
+
+
+def test_the_readme_from_the_first_revision_to_a_bad_one_and_back(house: House) -> None:
+    up = house.command("farm", "up")
+    house.shown(Output(0, "".join(up.stdout.partition("revision")[1:]), ""))
+    house.until_all_run()
+    house.shown(house.command("farm", "status"))
+    assert house.nas.host.run(VISIT).stdout == "visit 1\n"
+    file = house.path / "roles/web/page/Dockerfile"
+    file.write_text(file.read_text().replace('"-p", "80"', '"-p", "81"'))
+    house.command("farm", "up")
+    house.nas.until(lambda: house.status()["paused"])
+    assert house.status()["nodes"][1]["state"] == "failed"
+    house.shown(house.command("farm", "status", check=False))
+    assert house.nas.host.run(VISIT).stdout == "visit 2\n"
+    house.shown(house.command("farm", "rollback"))
+    house.until_all_run()
+    assert house.command("-H", "nas", "exec", "redis", "redis-cli", "get", "visits").stdout == "2\n"
+
+
+def test_after_a_power_cut_of_the_whole_house_all_run_what_they_ran_without_the_server(house: House) -> None:
+    before = int(house.nas.host.run(VISIT).stdout.split()[1])
+    assert house.server is not None
+    house.server.kill()
+    house.server.wait(60)
+    for machine in house.nodes.values():
+        machine.host.lose_power()
+    for machine in house.nodes.values():
+        machine.host.start_engine()
+    house.nodes["pi"].until(lambda: house.nas.host.run(VISIT, check=False).stdout == f"visit {before + 1}\n")
