@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import secrets
 import socket
@@ -186,6 +187,25 @@ async def test_calls_count_for_no_limit_of_connections(
         assert await say_and_hear(await call(farm), b"one more") == b"one more"
         heard = await asyncio.gather(*(say_and_hear(streams, b"ended") for streams in opened))
         assert set(heard) == {b"begun, ended"}
+
+
+async def test_a_server_without_a_descriptor_for_a_caller_lets_it_in_later(
+    farm: FarmDirectory, node: NodeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, refused = asyncio.get_running_loop(), asyncio.Event()
+    accept = loop.sock_accept
+
+    async def refuse(_listening: socket.socket) -> tuple[socket.socket, object]:
+        refused.set()
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(calls, "ACCEPT_AGAIN", 0.05)
+    async with engine(echo, tmp_path, monkeypatch):
+        monkeypatch.setattr(loop, "sock_accept", refuse)
+        opened = await call(farm)
+        await refused.wait()
+        monkeypatch.setattr(loop, "sock_accept", accept)
+        assert await say_and_hear(opened, b"later") == b"later"
 
 
 async def test_a_call_whose_caller_is_gone_ends_at_the_engine_too(

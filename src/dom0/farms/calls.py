@@ -47,6 +47,7 @@ ANSWER_WITHIN = 10.0  # seconds for a node to answer a call
 TELL_AGAIN = 2.0  # seconds until a node is told of it again: what was said on a connection that broke is lost
 MOST = 256  # calls of a node at once: `dom0 logs --follow` makes one for each container
 GONE_WITHIN = 5.0  # seconds until it is noticed that whoever has called is gone
+ACCEPT_AGAIN = 1.0  # seconds until callers are let in again, where there was no descriptor for one
 CONTENT = "application/octet-stream"
 
 log = logging.getLogger(__name__)
@@ -148,7 +149,12 @@ class Calls:
         listening.setblocking(False)
         with listening:
             while True:
-                caller, _ = await asyncio.get_running_loop().sock_accept(listening)
+                try:
+                    caller, _ = await asyncio.get_running_loop().sock_accept(listening)
+                except OSError as error:
+                    log.warning("calls wait: %s", error)
+                    await asyncio.sleep(ACCEPT_AGAIN)
+                    continue
                 if self._open[key] >= MOST:
                     caller.close()
                     continue

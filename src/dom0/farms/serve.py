@@ -90,9 +90,11 @@ async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[
         "POST /v1/calls/{call}": asked.answer,
     }
     tls = pin.of_server(farm.server_pem)
-    most = MOST + MOST_OF_NODE * len(farm.nodes().nodes)
+    count = len(farm.nodes().nodes)
+    most = MOST + MOST_OF_NODE * count
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(2 * most, hard)), hard))
+    descriptors = 2 * (most + calls.MOST * count)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(descriptors, hard)), hard))
     async with asyncio.TaskGroup() as tasks:
         keeping = tasks.create_task(orders.keep())
         try:
