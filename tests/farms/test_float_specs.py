@@ -280,11 +280,10 @@ def test_services_that_wait_for_each_other_and_bridges_are_refused(tmp_path: Pat
     assert {".".join(flaw.path) for flaw in flaws} == {"services.web.depends_on", "networks.default.driver"}
 
 
-def test_a_local_volume_that_binds_a_directory_is_no_way_round(tmp_path: Path) -> None:
-    compose = (
-        f"{WEB}    volumes: ['data:/data']\n" + "volumes: {data: {driver_opts: {type: none, o: bind, device: /x}}}\n"
-    )
-    (flaw,) = find_flaws(read(tmp_path, compose))
+@pytest.mark.parametrize("options", ["type: none, o: bind", 'type: nfs, o: "rw,bind"'])
+def test_a_local_volume_that_binds_a_directory_is_no_way_round(tmp_path: Path, options: str) -> None:
+    volumes = f"volumes: {{data: {{driver_opts: {{{options}, device: /x}}}}}}\n"
+    (flaw,) = find_flaws(read(tmp_path, f"{WEB}    volumes: ['data:/data']\n{volumes}"))
     assert "would find an empty one" in flaw.what
 
 
@@ -295,6 +294,7 @@ def test_a_volume_to_which_two_containers_may_write_at_once_is_refused_unless_it
         return [flaw.what for flaw in find_flaws(read(tmp_path, compose))]
 
     assert refused("", "") == ["two containers may write to it at once, as when a node is cut off"]
+    assert refused("", "dom0.float.shared: 'no'") == refused("", "")
     assert refused(":ro", "") == refused("", "dom0.float.shared: 'yes'") == []
 
 

@@ -101,6 +101,7 @@ _WAYS_OUT = {
     "x_dom0": "what it says is for one machine's dom0: leave it out",
 }
 _OVER_THE_NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs"})  # file systems
+_BINDS = frozenset({"bind", "rbind"})  # options of mount, beside which no type counts
 _ACTIONS = ("pause", "continue", "rollback")
 _NETWORK_KEPT = frozenset({"aliases", "priority", "driver_opts"})
 _NOTHING_SAID, _USUAL = Service(), ServiceNetwork()
@@ -243,10 +244,12 @@ def _flaws_of_volumes(project: Project, service: Service) -> Iterator[Flaw]:
             yield at, "a directory of one machine does not move with the service", hint
             continue
         known = project.volumes.get(volume.source) or Volume()
-        if known.driver in ("", "local") and known.driver_opts.get("type") not in _OVER_THE_NETWORK:
+        options = known.driver_opts.get("o", "").split(",")
+        is_shared = known.driver_opts.get("type") in _OVER_THE_NETWORK and not _BINDS.intersection(options)
+        if known.driver in ("", "local") and not is_shared:
             hint = f"driver: or driver_opts: of what all nodes reach, as type: nfs; or {_ROLE}"
             yield at, "a volume of one machine does not move with the service, which would find an empty one", hint
-        elif not volume.read_only and SHARED not in known.labels:
+        elif not volume.read_only and known.labels.get(SHARED) != "yes":
             hint = (
                 "read_only: true; or, where what runs there bears that, of the volume"
                 f' labels: {{{SHARED}: "yes"}}; or {_ROLE}'
