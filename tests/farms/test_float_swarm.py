@@ -210,6 +210,25 @@ def test_tokens_are_made_anew_after_who_managed_does_not_any_more() -> None:
     assert (write.forget, write.rotate) == (("id b",), True)
 
 
+def test_tokens_are_made_anew_once_also_where_no_declared_one_is_in_the_swarm_yet() -> None:
+    world = formed("a", "b", "c", declared=("a", "b", "c"))
+    for name in "bc":
+        world.change(name, role="manager", manager=f"{name}:2377", is_reachable=True)
+    world.lead("a")
+    world.decide()
+    world.declared = ("new",)
+    del world.nodes["b"], world.members["id b"]
+    write = world.decide().orders["key a"].write
+    assert write is not None
+    assert write.rotate
+    world.token = "another"
+    world.lead("a")
+    write = world.decide().orders["key a"].write
+    assert write is not None
+    assert not write.rotate
+    assert world.state.managers == ("key a", "key c")
+
+
 def test_no_declared_manager_makes_no_swarm() -> None:
     found = World("a", "b").decide()
     assert set(found.why.values()) == {"no node of float.managers has made the Swarm"}

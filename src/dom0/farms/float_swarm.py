@@ -155,7 +155,7 @@ def decide(
     write, keep = None, None
     if writer is not None and writer.report is not None:
         state = _with_members(state, nodes, members)
-        chosen = _choose_managers(declared, nodes, members, state) or state.managers
+        chosen = _choose_managers(declared, nodes, members, state) or tuple(filter(by_key.__contains__, state.managers))
         now_managers = (key for key, id_ in state.members.items() if id_ in members and members[id_].role == MANAGER)
         state = replace(state, managers=tuple(sorted({*chosen, *now_managers})))
         state = replace(state, tried=_tried(state.tried, projects, writer.report))
