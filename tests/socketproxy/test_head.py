@@ -5,6 +5,7 @@ import pytest
 
 from dom0.socketproxy import head
 from dom0.socketproxy.refusal import Refused
+from dom0.testing.escape import still
 
 NEWEST = (1, 45)
 
@@ -80,3 +81,9 @@ def test_other_methods_are_refused(method: str) -> None:
     with pytest.raises(Refused) as refused:
         read("/_ping", method)
     assert refused.value.status == 405
+
+
+def test_what_aiodocker_says_of_events_and_of_a_context_that_is_as_it_is_is_taken() -> None:
+    (asked,) = still.outcome(b"GET /events?stream=1&since=1 HTTP/1.1\r\nHost: docker\r\n\r\n").sent
+    assert asked.query == {"since": "1", "filters": "{}"}
+    assert still.outcome(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nContent-Encoding: identity\r\n\r\n").answer

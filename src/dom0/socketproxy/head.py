@@ -43,7 +43,7 @@ def read(request: h11.Request, newest: tuple[int, int]) -> Head:
     content_type = headers.get("Content-Type").split(";")[0].strip().lower()
     if len(headers.all("Content-Type")) > 1 or content_type in FORMS:
         raise Refused(BAD_REQUEST, "Content-Type: a form is not taken; send JSON")
-    if headers.all("Content-Encoding"):
+    if headers.all("Content-Encoding") not in ([], ["identity"]):
         raise Refused(BAD_REQUEST, "Content-Encoding: the body must be sent as it is")
     method = request.method.decode("ascii", "replace")
     if method not in METHODS:

@@ -102,7 +102,7 @@ TABLE = (
     Endpoint("GET", "/_ping", system.ping),
     Endpoint("GET", "/version", system.version),
     Endpoint("GET", "/info", system.info),
-    Endpoint("GET", "/events", system.events, {"since": plain, "until": plain, "filters": document}),
+    Endpoint("GET", "/events", system.events, {"since": plain, "until": plain, "filters": document, "stream": flag}),
     Endpoint("GET", "/plugins", system.none, {"filters": document}),
     Endpoint("GET", "/plugins/{plugin}/json", system.no_plugin),
     *(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 _CHANGING = (
     (r"sha256:[0-9a-f]{64}|\b[0-9a-f]{64}\b|\b[0-9a-f]{12}\b", "ID"),
     (r"localhost:[0-9]+", "localhost:PORT"),
-    (r"http\+docker://\S+", "URL"),
+    (r"http\+docker://\S+[^(]*", "URL "),
     (r"\s+", " "),
 )
 

@@ -199,7 +199,7 @@ STEPS: dict[str, Work] = {
     "images": tags,
     "tag, save and load": loaded,
     "build": built,
-    "an image that is not there": lambda client: client.images.inspect("nothing:1"),
+    "! an image that is not there": lambda client: client.images.inspect("nothing:1"),
     "remove all": removed,
     "! privileged": ran("true", Privileged=True),
     "! a path of the host": ran("true", Binds=["/etc:/e"]),

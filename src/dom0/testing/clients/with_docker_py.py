@@ -39,7 +39,7 @@ def containers(client: docker.DockerClient) -> None:
         mem_limit="64m",
         tmpfs={"/t": "size=1m"},
     )
-    step("run the same again", lambda: client.containers.run(IMAGE, name="web", detach=True))
+    step("run the same again", lambda: client.containers.run(IMAGE, ["true"], name="web", detach=True))
     step("wait until it has begun", lambda: web.exec_run(["sh", "-c", "until [ -e /started ]; do sleep 0.1; done"]))
     step("attributes", lambda: (web.name, web.labels, web.image.tags, web.attrs["HostConfig"]["Memory"]))
     step("list", lambda: [one.name for one in client.containers.list(filters={"label": "a=b"})])
@@ -49,8 +49,8 @@ def containers(client: docker.DockerClient) -> None:
     step("execute by a socket", lambda: typed(web))
     step("copy in", lambda: web.put_archive("/root", packed("file", b"copied")))
     step("copy out", lambda: unpacked(b"".join(web.get_archive("/root/file")[0])))
-    step("diff", lambda: [one["Path"] for one in web.diff()])
-    step("top", lambda: web.top(ps_args="-o args")["Titles"])
+    step("diff", lambda: sorted(one["Path"] for one in web.diff()))
+    step("top", lambda: web.top(ps_args="-o pid,args")["Titles"])
     step("stats", lambda: web.stats(stream=False)["name"])
     step("logs", lambda: web.logs(tail=1))
     step("follow", lambda: next(iter(web.logs(stream=True, follow=True))))
@@ -81,7 +81,7 @@ def limit(container: docker.models.containers.Container) -> int:
 def seen(client: docker.DockerClient) -> list[str]:
     """What is told of a container while it is made."""
     told = client.events(decode=True, filters={"type": "container", "event": ["create", "destroy"]})
-    client.containers.create(IMAGE, name="seen").remove()
+    client.containers.create(IMAGE, ["true"], name="seen").remove()
     return [f"{one['Action']} {one['Actor']['Attributes']['name']}" for one, _ in zip(told, range(2), strict=False)]
 
 
@@ -116,25 +116,31 @@ def networks_and_volumes(client: docker.DockerClient) -> None:
     step("remove by force", lambda: idle.remove(force=True))
     step("prune containers", lambda: len(client.containers.prune()["ContainersDeleted"]))
     step("remove them", lambda: (front.remove(), client.volumes.get("data").remove()))
-    step("prune networks", client.networks.prune)
+    step("! prune networks", client.networks.prune)
     step("prune volumes", lambda: client.volumes.prune(filters={"all": True}))
 
 
 def images(client: docker.DockerClient) -> None:
     step("images", lambda: sorted(name for one in client.images.list() for name in one.tags))
-    step("get nothing", lambda: client.images.get("nothing:1"))
+    step("! get nothing", lambda: client.images.get("nothing:1"))
     step("tag", lambda: client.images.get(IMAGE).tag("mine", tag="1"))
     step(
         "save and load",
-        lambda: [one.tags for one in client.images.load(b"".join(client.images.get("mine:1").save(named=True)))],
+        lambda: [
+            sorted(one.tags) for one in client.images.load(b"".join(client.images.get("mine:1").save(named=True)))
+        ],
     )
     step("history", lambda: len(client.images.get("mine:1").history()) > 0)
     dockerfile = f"FROM {IMAGE}\nRUN echo built >/built\nCMD cat /built\n".encode()
     context = {"fileobj": io.BytesIO(packed("Dockerfile", dockerfile)), "custom_context": True}
     step("build", lambda: client.images.build(**context, tag="built:1", rm=True)[0].tags)
     step("run what was built", lambda: client.containers.run("built:1", remove=True))
-    step("pull nothing", lambda: client.images.pull("no.such.host.invalid/nothing", tag="1") and None)
+    step("! pull nothing", lambda: client.images.pull("no.such.host.invalid/nothing", tag="1") and None)
     step("remove all", lambda: [client.images.remove(name, force=True) for name in ("mine:1", "built:1", "made:1")])
+
+
+def loaded(client: docker.DockerClient, archive: bytes) -> list[list[str]]:
+    return [sorted(one.tags) for one in client.images.load(archive)]
 
 
 def refused(client: docker.DockerClient) -> None:
