@@ -64,13 +64,14 @@ async def events(context: Context, asked: Asked) -> Call:
     filters = wanted.without("label")
     for key in ("container", "network", "volume"):
         filters = filters.renamed(key, context.scope.long)
-    query = {key: asked.query[key] for key in ("since", "until") if key in asked.query}  # aiodocker says stream=1, too
+    query = {key: value for key, value in asked.query.items() if key != "stream"}  # as aiodocker has it
+    query["filters"] = filters.written()
 
     def seen(line: dict[str, Any]) -> dict[str, Any] | None:
         found = shown.event(context.scope, line)
         return found if found and wanted.fit(found["Actor"].get("Attributes")) else None
 
-    return Call(method="GET", path=("events",), query={**query, "filters": filters.written()}, line=seen)
+    return Call(method="GET", path=("events",), query=query, line=seen)
 
 
 async def no_swarm(_context: Context, _asked: Asked) -> Document:
