@@ -394,6 +394,20 @@ def test_roles_are_directories_with_a_project(farm: FarmDirectory) -> None:
             farm.check_role(wrong)
 
 
+@pytest.mark.parametrize("file", ["Blog/compose.yaml", "blog/compose.yml", "blog/docker-compose.yaml"])
+def test_a_floating_project_that_would_not_be_read_is_not_taken_for_gone(farm: FarmDirectory, file: str) -> None:
+    wiki = farm.path / "float" / "wiki"
+    wiki.mkdir(parents=True)
+    (wiki / "compose.yaml").touch()
+    (wiki / "docker-compose.yml").touch()  # beside the one that is read
+    assert farm.floats() == ["wiki"]
+    path = farm.path / "float" / file
+    path.parent.mkdir()
+    path.touch()
+    with pytest.raises(ProjectError, match=f"float/{file}: nobody reads a file there"):
+        farm.floats()
+
+
 def test_nothing_is_made_over_what_somebody_has(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ProjectError, match="is not empty"):

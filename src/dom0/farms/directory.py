@@ -84,8 +84,13 @@ class FarmDirectory:
         return self._projects("roles")
 
     def floats(self) -> list[str]:
-        """Projects that run on Swarm mode."""
-        return self._projects("float")
+        """Projects that run on Swarm mode. Raises ProjectError for one that is not read: what it runs would go."""
+        found = self._projects("float")
+        for file in sorted((self.path / "float").glob("*/*compose.y*ml")):
+            if file.parent.name not in found:
+                hint = "float/NAME/compose.yaml, with a NAME of small letters, digits and dashes, at most 63"
+                raise ProjectError(f"{file}: nobody reads a file there", hint=hint)
+        return found
 
     def _projects(self, kind: str) -> list[str]:
         found = (self.path / kind).glob("*/compose.yaml")

@@ -14,6 +14,7 @@ import msgspec
 
 from dom0.cli.report import Report
 from dom0.errors import Dom0Error, ProjectError
+from dom0.farms import pin
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.float_content import FloatProject
 from dom0.farms.float_steps import FloatStep, steps
@@ -51,7 +52,10 @@ async def pinned_floats(engine: Engine, farm: FarmDirectory, report: Report) -> 
     if names and not farm.settings().floating.managers:
         what = f"{farm.path / FILE}: float.managers: names no node, so nobody can make a Swarm for float/{names[0]}"
         raise ProjectError(what, hint="float: {managers: [NODE]}; and start dom0 farm serve again")
-    key = hashlib.sha256(b"names of configs and secrets\n" + farm.server_pem.read_bytes()).digest() if names else b""
+    key = b""
+    if names:
+        pin.fingerprint(farm.server_pem)  # it is there, and one
+        key = hashlib.sha256(b"names of configs and secrets\n" + farm.server_pem.read_bytes()).digest()
     for name in names:
         try:
             project, images, contents = await _pinned(engine, (farm.path / "float" / name).resolve(), key, report)
