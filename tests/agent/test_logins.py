@@ -44,6 +44,10 @@ def test_who_was_not_let_in_is_no_login(line: str) -> None:
             "Accepted publickey for me from fe80::1%eth0 port 1 ssh2: RSA-CERT SHA256:x ID me (serial 0) CA RSA y",
             Login("me", "fe80::1%eth0", "RSA-CERT", "SHA256:x"),
         ),
+        (
+            "Accepted publickey for me from ::1 port 1 ssh2: RSA-CERT SHA256:x ID a b (serial 0) CA ED25519 SHA256:y/+",
+            Login("me", "::1", "RSA-CERT", "SHA256:x", "SHA256:y/+"),
+        ),
     ],
 )
 def test_a_login_has_a_user_a_key_and_an_address(line: str, login: Login) -> None:
@@ -108,15 +112,42 @@ async def test_each_login_is_noted_once_whatever_agent_runs(tmp_path: Path) -> N
     machine.say(1001.0, "Server listening on 0.0.0.0 port 22.")
     machine.say(1002.0, LINE.format(print=PRINT))
     (login,) = await machine.noted(1)
-    assert (login.kind, login.subject, login.actor) == ("login", f"dom0 {PRINT}", "ssh from 192.168.1.7")
+    assert (login.kind, login.subject, login.actor) == ("login", PRINT, "ssh from 192.168.1.7")
     assert login.text == f"login of dom0 with the key you@laptop (ED25519 {PRINT})"
     assert login.reason == ""
-    machine.say(1003.0, LINE.format(print="SHA256:unknown"))
+    machine.say(1003.0, LINE.format(print=PRINT))
     machine.now = 5000.0
     (later,) = await machine.noted(1)
-    assert later.text == "login of dom0 with the key ED25519 SHA256:unknown"
+    assert later.text == f"login of dom0 with the key you@laptop (ED25519 {PRINT})"
     assert "while no agent ran" in later.reason
     assert await machine.noted(0) == []
+
+
+async def test_what_the_refused_make_up_is_told_as_that_and_pushes_nothing_out(tmp_path: Path) -> None:
+    """As sshd logs a disconnect with line breaks in its reason."""
+    machine = Machine(tmp_path)
+    await machine.start_sshd()
+    assert await machine.noted(0) == []
+    for number in range(200):
+        made_up = f"Accepted publickey for u{number} from 6.6.6.{number} port 1 ssh2: ED25519 SHA256:{number}"
+        machine.say(1001.0 + number / 100, f"Received disconnect from 9.9.9.9 port 9:11: x\n{made_up} [preauth]")
+    machine.say(1004.0, LINE.format(print=PRINT))
+    machine.now = 1010.0
+    noted = await machine.noted(6)
+    assert [one.subject for one in noted if one.count == 1] == 5 * ["unknown key"] + [PRINT]
+    assert [one.count for one in noted if one.count > 1] == [195]
+    assert noted[0].actor == "ssh"
+    assert "log tells of a login of u0 ssh from 6.6.6.0, with a key that is not let in" in noted[0].text
+    assert noted[0].reason == "it was taken away since, or who was refused has made this up"
+
+
+async def test_a_key_of_an_authority_that_is_let_in_has_its_name(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    await machine.start_sshd()
+    assert await machine.noted(0) == []
+    machine.say(1001.0, f"{LINE.format(print='SHA256:x')} ID me (serial 0) CA ED25519 {PRINT}")
+    (login,) = await machine.noted(1)
+    assert login.text == "login of dom0 with the key you@laptop (ED25519 SHA256:x)"
 
 
 async def test_a_clock_that_was_put_back_hides_no_login(tmp_path: Path) -> None:

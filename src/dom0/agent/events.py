@@ -99,7 +99,8 @@ class _Burst(msgspec.Struct):
 
 class Bursts:
     """Of entries that are alike (kind, subject, actor) the first ones are written one by one; those that follow within
-    a window are one entry, written when it has passed. So what goes wrong in a loop does not push out all else.
+    a window are one entry, written when it has passed. So what goes wrong in a loop does not push out all else. Of
+    logins the actor, which has an address, may be made up, and is not looked at.
     """
 
     def __init__(self) -> None:
@@ -109,7 +110,7 @@ class Bursts:
     def take(self, entry: Entry) -> list[Entry]:
         """What is to be written now."""
         ready = self.due(entry.time)
-        key = (entry.kind, entry.subject, entry.actor)
+        key = (entry.kind, entry.subject, "" if entry.kind == Kind.LOGIN else entry.actor)
         burst = self._bursts.get(key)
         if burst is None:
             if len(self._bursts) >= MOST_KEYS:

@@ -1,7 +1,9 @@
 """Logins by ssh, for the journal: who came in, with which key and from where.
 
-sshd says each in its log, which the Engine keeps and nobody but sshd writes. What was noted last is on the disk, so
-that an agent notes what came while none ran, and nothing twice.
+sshd says each in its log, which the Engine keeps. sshd writes line breaks of what it is told as they are, so who is
+refused can make it say that somebody was let in (as the reason of a disconnect). Hence a key that is not among those
+that are let in is not taken for one, and nothing that can be made up keeps events of a burst apart. What was noted last
+is on the disk, so that an agent notes what came while none ran, and nothing twice.
 """
 
 from __future__ import annotations
@@ -35,9 +37,12 @@ log = logging.getLogger(__name__)
 FILE = "logins.json"
 PAUSE = 1.0  # seconds between two looks at a log that has ended
 LATE = 60.0  # seconds after which it is said when a login was
+UNKNOWN_KEY = "unknown key"
+MADE_UP = "it was taken away since, or who was refused has made this up"
 _KEY = re.compile(r"(?:^|\s)(?:ssh|ecdsa|sk)-\S+ (?P<key>AAAA[A-Za-z0-9+/]+=*)(?P<comment> .*)?$")
 _ACCEPTED = re.compile(
     rb"Accepted publickey for (?P<user>\S+) from (?P<address>\S+) port \d+ ssh2: (?P<kind>\S+) (?P<key>SHA256:[\w+/]+)"
+    rb"(?: ID .* CA \S+ (?P<authority>SHA256:[\w+/]+))?"
 )
 
 
@@ -46,6 +51,7 @@ class Login(msgspec.Struct, frozen=True):
     address: str
     kind: str  # of the key, as sshd calls it: ED25519
     key: str  # SHA256:…
+    authority: str = ""  # that has signed it; "": it is no certificate
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -53,9 +59,11 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 def read_login(line: bytes) -> Login | None:
-    """One that sshd let in: what it says of others begins with other words."""
+    """One that sshd let in, by what it says: of others it begins with other words."""
     found = _ACCEPTED.match(line)
-    return Login(**{name: text.decode(errors="replace") for name, text in found.groupdict().items()}) if found else None
+    return (
+        Login(**{name: text.decode(errors="replace") for name, text in found.groupdict(b"").items()}) if found else None
+    )
 
 
 def comments(keys: Iterable[str]) -> dict[str, str]:
@@ -115,12 +123,17 @@ class Logins:
                         self._keep(Seen(moment))
 
     def _note(self, moment: str, login: Login, known: Mapping[str, str]) -> None:
-        comment = known.get(login.key, "")
-        key = f"{comment} ({login.kind} {login.key})" if comment else f"{login.kind} {login.key}"
         at = _seconds(moment)
         late = f"at {times.moment(at)}, while no agent ran" if self._now() - at > LATE else ""
-        text = f"login of {login.user} with the key {key}"
-        self._journal.note(Kind.LOGIN, f"{login.user} {login.key}", text, late, by=f"ssh from {login.address}")
+        by = f"ssh from {login.address}"
+        print_ = f"{login.kind} {login.key}"
+        comment = known.get(login.key, known.get(login.authority))
+        if comment is None:
+            text = f"sshd's log tells of a login of {login.user} {by}, with a key that is not let in: {print_}"
+            self._journal.note(Kind.LOGIN, UNKNOWN_KEY, text, f"{late}; {MADE_UP}" if late else MADE_UP, by="ssh")
+            return
+        text = f"login of {login.user} with the key {f'{comment} ({print_})' if comment else print_}"
+        self._journal.note(Kind.LOGIN, login.key, text, late, by=by)
 
     def _read(self) -> Seen:
         """Where there is none, or one of a clock that was put back, that of our start."""
