@@ -20,6 +20,7 @@ from dom0.osimage.boot_contract import BootContract
 from dom0.osimage.qemu import PROGRAM
 from dom0.run import Output
 from dom0.testing import loop
+from dom0.testing.fake_agent import serving
 from dom0.testing.fake_uki import make_uki
 
 RunCommand = Callable[..., Output]
@@ -205,7 +206,8 @@ memory=500000
 """
 DOCKER = """\
 #!/bin/sh
-# Plays `docker exec … nsenter … -- /usr/lib/dom0/slots COMMAND`.
+# Plays `docker exec … nsenter … -- /usr/lib/dom0/slots COMMAND`, and the root container.
+case $* in *" dom0 dom0 os restart") echo there >"$HOME/restarted"; exit ;; esac
 while [ "$1" != -- ]; do shift; done
 case $2:$3 in
 */slots:status) cat "$HOME/status" ;;
@@ -272,6 +274,18 @@ def test_programs_get_the_state_after_an_update_and_what_a_medium_is(dom0: RunCo
 def test_an_update_may_restart_the_machine(dom0: RunCommand, machine: Path) -> None:
     assert dom0("os", "update", "dom0-os/dom0-os.efi", "--reboot").code == 0
     assert (machine / "restarted").exists()
+
+
+def test_a_machine_elsewhere_restarts_by_what_its_own_root_container_knows(
+    dom0: RunCommand, machine: Path, tmp_path: Path
+) -> None:
+    """A node of a farm, whose server is asked first, with what is on the node's disk."""
+    root = {"Id": "1", "Name": "/dom0", "Config": {}, "State": {"Running": True}}
+    with serving(tmp_path / "no-engine.sock") as engine:
+        engine.answers["GET /containers/dom0/json"] = root
+        restarted = dom0("os", "rollback", "--reboot", env={"DOM0_RUN": ""})
+    assert (restarted.code, restarted.stderr) == (0, "")
+    assert (machine / "restarted").read_text() == "there\n"
 
 
 def test_an_update_that_nobody_confirms_changes_nothing(dom0: RunCommand, machine: Path) -> None:

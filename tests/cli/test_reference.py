@@ -28,7 +28,7 @@ def commands(group: click.Group, *above: str) -> Iterator[tuple[tuple[str, ...],
         assert command is not None, name
         if isinstance(command, click.Group):
             yield from commands(command, *above, name)
-        else:
+        elif not command.hidden:
             yield (*above, name), command
 
 

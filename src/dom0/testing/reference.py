@@ -60,7 +60,8 @@ def _sections() -> Iterator[str]:
             assert command is not None, name
             yield from _section(name, command, "###")
             for inner, child in command.commands.items() if isinstance(command, click.Group) else ():
-                yield from _section(f"{name} {inner}", child, "####")
+                if not child.hidden:
+                    yield from _section(f"{name} {inner}", child, "####")
 
 
 def _section(name: str, command: click.Command, level: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from dom0.cli.os.iso import iso
 from dom0.cli.os.netboot import netboot
 from dom0.cli.os.run import run
 from dom0.cli.os.status import status
-from dom0.cli.os.update import rollback, update
+from dom0.cli.os.update import restart, rollback, update
 from dom0.cli.os.write import write
 
 
@@ -23,5 +23,5 @@ def command() -> None:
     """
 
 
-for one in (build, write, iso, netboot, run, update, rollback, status):
+for one in (build, write, iso, netboot, run, update, rollback, restart, status):
     command.add_command(one)

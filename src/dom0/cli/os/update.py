@@ -9,6 +9,7 @@ from functools import partial
 import click
 
 from dom0 import terminal
+from dom0.cli.places import go_where_files_are
 from dom0.cli.report import Report
 from dom0.names import state_directory
 
@@ -92,7 +93,14 @@ def _say_outcome(outcome: str, *, reboot: bool, as_json: bool) -> None:
     elif outcome:
         terminal.say(outcome)
     if reboot:
+        go_where_files_are("os", "restart", as_json=False)
         asyncio.run(_restart())
+
+
+@click.command("restart", hidden=True)
+def restart() -> None:
+    """What `--reboot` does where the machine has what makes it a node of its farm: in its root container."""
+    asyncio.run(_restart())
 
 
 async def _restart() -> None:
