@@ -171,6 +171,16 @@ def test_a_machine_that_says_it_is_what_another_one_is_known_as_is_not_believed(
     assert world.decide().state.members == {"key b": "id b", "key c": "id c"}
 
 
+def test_whose_engine_finds_no_majority_or_is_locked_is_not_told_to_leave_the_farms_own_swarm() -> None:
+    world = formed("a", "b", "c", declared=("a", "b"))
+    for state in ("pending", "locked", "error"):
+        for name in ("a", "b"):
+            world.say(name, FloatReport(place=Place(state=state), images=(NAME,)))
+        found = world.decide()
+        assert (found.why["a"], found.why["b"]) == (f"its Engine is {state} in the Swarm",) * 2
+        assert found.state.cluster == "c"
+
+
 def test_tokens_are_made_anew_when_one_that_was_told_is_no_node_any_more() -> None:
     world = formed("a", "b", declared=("a",))
     world.nodes["c"] = replace(world.nodes["b"], key="key c", name="c", report=OUT)

@@ -329,6 +329,8 @@ def _order(
         again = MANAGERS_LATER if place.is_manager else LATER
         said = node.report.failed or place.error[:MOST_REASON]
         return replace(order, write=write if is_writer else None, again=again), said
+    if place.state not in (_ACTIVE, _INACTIVE) and node.key in {*state.members, *state.told}:
+        return order, place.error[:MOST_REASON] or f"its Engine is {place.state} in the Swarm"
     if place.state != _INACTIVE:
         what = place.error[:MOST_REASON] or f"its Engine is {place.state} in a Swarm that this farm did not make"
         return replace(order, images=()), f"{what}; there: docker swarm leave"
