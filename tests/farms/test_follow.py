@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -26,7 +27,7 @@ from dom0.farms.peers import is_in_memory
 from dom0.farms.pin import Pin
 from dom0.farms.revisions import Blob, FarmImage, Report, Revision, RoleContent, RoleState
 from dom0.http.client import Client
-from dom0.registry.manifest import OCI_MANIFEST, Descriptor
+from dom0.registry.manifest import OCI_MANIFEST, Descriptor, digest_of
 from dom0.testing.fake_docker import FakeDocker
 from dom0.testing.fake_engine import FakeEngine
 
@@ -362,6 +363,30 @@ async def test_a_server_that_sends_without_end_is_heard_as_long_as_the_blob_is(f
             await fetch()
         await origin.close()
     assert len(heard) <= 10
+
+
+async def test_what_is_in_a_secret_that_floats_goes_past_the_disk(
+    farm: FarmDirectory, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 206 X\r\nContent-Length: 6\r\nContent-Range: bytes 0-5/6\r\n\r\nsesame")
+        await writer.drain()
+        writer.close()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it would be on the disk")
+
+    monkeypatch.setattr(follow, "Depot", refuse)
+    server, tls = Pin("127.0.0.1", port, pin.fingerprint(farm.server_pem)), pin.of_server(farm.server_pem)
+    origin = follow._Origin(Client(lambda: pin.connect(server), "farm"), SECRET)
+    source = follow._FloatSource(cast("Any", None), origin)
+    listening = await asyncio.start_server(answer, "127.0.0.1", port, reuse_port=True, ssl=tls)
+    async with asyncio.timeout(60), listening:
+        assert await source.read(Blob(digest=digest_of(b"sesame"), size=6)) == b"sesame"
+        with pytest.raises(ConnectionError):
+            await source.read(Blob(digest=digest_of(b"SESAME"), size=6))
+        await origin.close()
 
 
 async def test_bytes_that_are_not_what_their_digest_says_reach_no_engine(

@@ -63,6 +63,7 @@ ANSWER_WITHIN = 90.0  # seconds; an answer waits for less than one minute
 MOST_ANSWER = 1 << 20  # bytes
 WELL_FOR = 30.0  # seconds, before who has rebooted gives its lock back: what keeps exiting is well at times
 CHUNKS_WITHIN = 4.0  # seconds that the server has to say what chunks of a blob are; before the fetcher loses patience
+FILE_WITHIN = 60.0  # seconds for a config or secret, of at most 1 MB
 CHUNKS_AGAIN = 10.0  # seconds until it is asked again
 FILE = "farm-role.json"
 NAME = "dom0-farm"  # what images are called that no project names, each with a tag of its ID
@@ -455,11 +456,13 @@ class _FloatSource:
         await self._follower.bring(self._origin, image, reference.parse(image.reference), Meter())
 
     async def read(self, blob: Blob) -> bytes:
-        depot = await asyncio.to_thread(Depot, pull_directory(), KEPT)
-        try:
-            return await self._origin.read(depot, blob)
-        finally:
-            await asyncio.to_thread(depot.evict, blob.digest)  # it may be a secret, and is in the Swarm then
+        """Past the depot: it may be a secret, and is in the Swarm then."""
+        descriptor = Descriptor(media_type="", digest=blob.digest, size=blob.size)
+        async with asyncio.timeout(FILE_WITHIN), self._origin.blob("", descriptor, 0, blob.size) as pieces:
+            raw = b"".join([piece async for piece in pieces])
+        if digest_of(raw) != blob.digest:
+            raise ConnectionError(f"{blob.digest}: has not come as it is")
+        return raw
 
 
 async def _at_most(chunks: AsyncIterator[bytes], length: int) -> AsyncIterator[bytes]:
