@@ -317,3 +317,15 @@ def test_a_port_that_is_taken_is_a_problem_until_it_is_free() -> None:
                 await served.changed.until(lambda: not served.server.problems)
 
     in_real_time(talk)
+
+
+def test_a_port_that_is_taken_is_no_problem_where_nobody_asks_for_it_any_more() -> None:
+    async def talk() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            served = Served(Metrics(listen=f"127.0.0.1:{taken.getsockname()[1]}"))
+            async with served.running(), asyncio.timeout(60):
+                await served.changed.until(lambda: bool(served.server.problems))
+                served.change(None)
+                await served.changed.until(lambda: not served.server.problems)
+
+    in_real_time(talk)

@@ -48,7 +48,7 @@ class MetricsServer:
             finally:
                 serving.cancel()
                 await asyncio.wait([serving])
-                self.problems = ()
+                self._tell(())
 
     async def _keep_serving(self, metrics: Metrics) -> None:
         """Until it is cancelled: an address may come later, and the agent before us may have it for a moment yet."""

@@ -160,8 +160,8 @@ class Browser:
         self.ask("Page.navigate", url=address)
 
     def press(self, key: str, *, shift: bool = False) -> None:
-        """`Tab`, `Enter`, or a letter."""
-        codes = {"Tab": 9, "Enter": 13, "Escape": 27}
+        """`Tab`, `Enter`, `ArrowDown`, or a letter."""
+        codes = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowDown": 40}
         text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
         said = {"key": key, "code": key, "windowsVirtualKeyCode": codes.get(key, 0), "modifiers": 8 if shift else 0}
         self.ask("Input.dispatchKeyEvent", type="keyDown", text=text, **said)

@@ -66,7 +66,7 @@ function render() {
   state.chosen = Number(rest) || 0;
   if (name === "logs") chooseLog(rest);
   patchInto(document.getElementById("ask"), question({ ...state, now: now() }, isOld()));
-  const shown = VIEWS[name][1]({ ...state, now: now() });
+  const shown = VIEWS[name][1]({ ...state, asked: name === view ? state.asked : null, now: now() }); // not what another view has asked
   patchInto(content, name === "" ? [hero(), shown] : [h("h1.hidden-text", { "data-key": "title" }, VIEWS[name][0]), shown]);
   content.dataset.view = name || "overview";
   const place = document.getElementById("log-place");

@@ -78,6 +78,7 @@ export function patch(old, fresh) {
   for (const { name, value } of fresh.attributes) {
     if (old.getAttribute(name) !== value && !KEPT.includes(name)) old.setAttribute(name, value);
   }
+  if (old.nodeName === "OPTION") old.selected = fresh.hasAttribute("selected"); // a person's choice outlasts the attribute
   if (!old.hasAttribute("data-own")) patchChildren(old, [...fresh.childNodes]);
   return old;
 }

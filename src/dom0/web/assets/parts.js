@@ -51,6 +51,12 @@ export function isOld(asked) {
   return asked?.trouble ? h("p.more.bad", { role: "status" }, asked.at ? `This is as it was ${age((Date.now() - asked.at) / 1000)} ago: ${asked.trouble}` : asked.trouble) : null;
 }
 
+/** That what is told of containers and volumes is what was seen last, where that is so. */
+export function isUnseen(status) {
+  const blind = status.problems.find((problem) => problem.subject === "engine");
+  return blind ? h("p.more.bad", { role: "status" }, `This is as it was seen last: ${blind.title}`) : null;
+}
+
 export function problems(status, now) {
   if (!status.problems.length) return null;
   return card(status.problems.some((one) => one.severity === "error") ? "What is wrong" : "Worth knowing", { key: "problems", right: cmd("status") },

@@ -1,7 +1,7 @@
 // Where the data is: volumes, who mounts them, what is in no backup, snapshots of the home, and the room on disks.
 
 import { h } from "/dom.js";
-import { card, cmd, isOld, state, time } from "/parts.js";
+import { card, cmd, isOld, isUnseen, state, time } from "/parts.js";
 import { moment, size } from "/words.js";
 import { Asked, get } from "/wire.js";
 
@@ -64,5 +64,5 @@ export function storage({ asked, status, now }) {
   const found = asked?.found;
   const old = isOld(asked);
   if (!found) return card("Volumes", { right: cmd("backup ls") }, old || h("p.empty", null, "asking…"));
-  return h("div.columns", null, h("div.column", null, old, volumes(found, status, now)), h("div.column", null, home(found, now), disks(found)));
+  return h("div.columns", null, h("div.column", null, old, isUnseen(status), volumes(found, status, now)), h("div.column", null, home(found, now), disks(found)));
 }

@@ -1,7 +1,7 @@
 // Who connects to whom: ambassadors, where each leads, and which of its consumers take the shortcut. It only looks.
 
 import { h, keep } from "/dom.js";
-import { card, cmd, isOld, picker, state } from "/parts.js";
+import { card, cmd, isOld, isUnseen, picker, state } from "/parts.js";
 import { Asked, get } from "/wire.js";
 import { clock, moment } from "/words.js";
 
@@ -177,9 +177,9 @@ function ambassador(one, { status, now, picked }) {
 
 export function wiring(seen) {
   const list = seen.asked?.found;
-  const old = isOld(seen.asked);
+  const old = [isOld(seen.asked), isUnseen(seen.status)].filter(Boolean);
   return h("div.column", null,
-    (!list?.length || old) && card("Ambassadors", { right: cmd("ambassador ls") }, old, !list && !old && h("p.empty", null, "asking…"),
+    (!list?.length || old.length > 0) && card("Ambassadors", { right: cmd("ambassador ls") }, old, !list && !old.length && h("p.empty", null, "asking…"),
       list && !list.length && h("p.empty", null, "No service of this project is an ambassador: connections go where their names lead, and nothing of dom0 is in between.")),
     (list ?? []).map((one) => ambassador(one, seen)));
 }
