@@ -12,9 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from dom0.cli.commands import cli
+from dom0.cli.farms.floating import PinnedFloats, check_names
 from dom0.cli.farms.status import FarmStatus, FloatStatus
 from dom0.engine.swarm import Member, Place
 from dom0.engine.swarm_bodies import ContainerSpec, Mode, ServiceBody, TaskSpec
+from dom0.errors import ProjectError
 from dom0.farms import nodes, serve
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.float_content import FARM, FloatFile, FloatProject, image_name
@@ -178,6 +180,13 @@ async def test_nodes_hear_with_what_they_are_to_run_in_which_revision_something_
     assert asker.farm.float_state().began
     asker.farm.revise(lambda _known: Revision(number=2, made=1.0, roles={}))
     await told(2)  # there is a Swarm, in which things have to be removed
+
+
+def test_what_floats_is_not_called_as_what_a_role_runs() -> None:
+    floats = PinnedFloats(projects={"blog": FloatProject(name="box")}, images={}, contents={})
+    check_names(floats, {"web": "house"})
+    with pytest.raises(ProjectError, match="float/blog: name: box is that of roles/web too"):
+        check_names(floats, {"store": "house", "web": "box"})
 
 
 async def test_while_managers_hear_no_majority_nobody_says_what_has_to_be_done(asker: Asker) -> None:

@@ -227,8 +227,22 @@ def test_networks_are_overlays_and_volumes_of_all_nodes(tmp_path: Path) -> None:
         {"Target": "theirs", "Aliases": ["web"]},
     ]
     (mount,) = task["ContainerSpec"]["Mounts"]
-    assert mount["Source"] == "blog_data"
+    assert mount["Source"].startswith("blog_data-")
     assert mount["VolumeOptions"]["DriverConfig"]["Options"]["type"] == "nfs"
+
+
+def test_a_volume_of_that_name_that_an_engine_has_already_is_another_one(tmp_path: Path) -> None:
+    """As of a role that floats now, or at another address: the Engine would take it whatever its options are."""
+
+    def name(keys: str) -> str:
+        compose = f"{WEB}    volumes: ['data:/data:ro']\nvolumes: {{data: {{{keys}}}}}\n"
+        (mount,) = made(tmp_path, compose).services[0].task_template.container_spec.mounts
+        return mount.source
+
+    first = "driver_opts: {type: nfs, device: ':/data', o: addr=10.0.0.1}"
+    assert name(first) == name(f"driver: local, {first}") != "blog_data"
+    assert name(first) != name(first.replace("10.0.0.1", "10.0.0.2"))
+    assert name("driver: of-a-cluster") == "blog_data"  # where the name says what is in it
 
 
 REFUSED = {

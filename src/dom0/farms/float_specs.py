@@ -419,7 +419,7 @@ def _mount(project: Project, volume: ServiceVolume) -> swarm.SwarmMount:
     return swarm.SwarmMount(
         type="volume",
         target=volume.target,
-        source=known.name,
+        source=_volume_name(known),
         read_only=volume.read_only,
         volume_options=swarm.SwarmVolumeOptions(
             no_copy=own.nocopy if own else False,
@@ -428,6 +428,15 @@ def _mount(project: Project, volume: ServiceVolume) -> swarm.SwarmMount:
             driver_config=swarm.Driver(name=known.driver or "local", options=known.driver_opts),
         ),
     )
+
+
+def _volume_name(volume: Volume) -> str:
+    """With a mark of its options, where they say what is in it: an Engine that has a volume of the name, as a role's or
+    with other options, takes that one without a word.
+    """
+    if volume.driver not in ("", "local"):
+        return volume.name
+    return f"{volume.name}-{digest_of(msgspec.json.encode(volume.driver_opts, order='sorted'))[-_MARK:]}"
 
 
 def _resources(service: Service) -> swarm.TaskRequirements:

@@ -122,6 +122,14 @@ def _read_contents(project: Project) -> dict[tuple[str, str], bytes]:
     return found
 
 
+def check_names(floats: PinnedFloats, roles: Mapping[str, str]) -> None:
+    """`roles`: names of their projects. Raises ProjectError."""
+    for key, project in floats.projects.items():
+        if role := next((role for role, name in roles.items() if name == project.name), ""):
+            what = f"float/{key}: name: {project.name} is that of roles/{role} too"
+            raise ProjectError(what, hint="give it another one: networks are called by it, on the same machines")
+
+
 async def publish_floats(engine: Engine, farm: FarmDirectory, floats: PinnedFloats, known: list[Revision]) -> Floating:
     """What they are in a revision, with all of it in the farm's directory. Raises Dom0Error."""
     from msgspec.structs import replace

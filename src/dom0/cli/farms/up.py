@@ -144,13 +144,14 @@ def history(farm: FarmDirectory, as_json: bool) -> None:
 
 
 async def _plan(engine: Engine, farm: FarmDirectory) -> list[RoleChange]:
-    from dom0.cli.farms.floating import pinned_floats
+    from dom0.cli.farms.floating import check_names, pinned_floats
     from dom0.cli.farms.roles import built_roles
 
     current = farm.current()
     before = current.roles if current else {}
     floats = await pinned_floats(engine, farm, Report(beside=True))
     async with built_roles(engine, farm, Report(beside=True)) as roles:
+        check_names(floats, {role: built.project for role, built in roles.items()})
         same = {role for role, content in before.items() if role in roles and roles[role].find_same([content])}
     changed_ = {role: "changed" if role in before else "new" for role in roles if role not in same}
     roles_changes = _changes(farm, {**changed_, **{role: "removed" for role in before if role not in roles}})
@@ -158,13 +159,14 @@ async def _plan(engine: Engine, farm: FarmDirectory) -> list[RoleChange]:
 
 
 async def _up(engine: Engine, farm: FarmDirectory, report: Report) -> Revised:
-    from dom0.cli.farms.floating import pinned_floats, publish_floats
+    from dom0.cli.farms.floating import check_names, pinned_floats, publish_floats
     from dom0.cli.farms.roles import built_roles, publish_roles
     from dom0.images import names
 
     before = farm.current()
     floats = await pinned_floats(engine, farm, report)
     async with built_roles(engine, farm, report) as roles:
+        check_names(floats, {role: built.project for role, built in roles.items()})
         with farm.publishing():
             gone, freed = farm.prune()  # first: the disk may be full
             if gone:
