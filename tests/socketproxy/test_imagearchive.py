@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dom0.socketproxy import imagearchive, pipe, tarstream
+from dom0.socketproxy import imagearchive, pipe, strict, tarstream
 from dom0.socketproxy.imagearchive import MANIFEST, Loaded
 from dom0.socketproxy.refusal import Refused
 from dom0.socketproxy.scope import Scope
@@ -69,6 +69,21 @@ def manifest(**changed: Any) -> dict[str, bytes]:
 
 def labelled(key: str, labels: Any) -> dict[str, bytes]:
     return {**GOOD, "config.json": json.dumps({**json.loads(CONFIG), key: {"Labels": labels}}).encode()}
+
+
+def test_the_configuration_of_many_images_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short manifest that names a long one a hundred thousand times would keep all scopes waiting for minutes."""
+    read, parse = list[bytes](), strict.parse
+
+    def noted(raw: bytes) -> Any:
+        read.append(raw)
+        return parse(raw)
+
+    monkeypatch.setattr(strict, "parse", noted)
+    many = [{**IMAGES[0], "RepoTags": [f"app:{number}"]} for number in range(100)]
+    sent = unpacked(loaded(tar_of({**GOOD, MANIFEST: json.dumps(many).encode()})))
+    assert len(json.loads(sent[MANIFEST])) == 100
+    assert read.count(CONFIG) == 1
 
 
 LINK = tarfile.TarInfo("link")

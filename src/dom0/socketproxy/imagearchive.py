@@ -166,20 +166,22 @@ class Loaded:
             found = msgspec.convert(strict.parse(self._documents[MANIFEST]), list[Image])
         except msgspec.ValidationError as error:
             raise _unclear(f"{MANIFEST}: {error}; an image without a name would be nobody's") from error
-        return [msgspec.structs.replace(image, layers=self._layers(image)) for image in found]
+        chains = {name: self._chain(name) for name in dict.fromkeys(image.config for image in found)}  # each once
+        return [msgspec.structs.replace(image, layers=self._layers(image, chains[image.config])) for image in found]
 
-    def _layers(self, image: Image) -> tuple[str, ...]:
+    def _chain(self, name: str) -> Chain:
+        """The layers that the configuration `name` wants. Raises Refused."""
+        document = strict.parse(self._documents.get(name, b""))
+        check_size(f"the archive of images: {name}", document, LARGEST_CONFIG, "build it with fewer labels and steps")
+        try:
+            return msgspec.convert(document, _Config).rootfs.diff_ids
+        except msgspec.ValidationError as error:
+            raise _unclear(f"{name}: {error}") from error
+
+    def _layers(self, image: Image, wanted: Chain) -> tuple[str, ...]:
         """Where each is in the archive; one that is only named has a name of ours. Raises Refused."""
         if not image.repo_tags:
             raise _unclear(f"{image.config}: an image without a name would be nobody's")
-        document = strict.parse(self._documents.get(image.config, b""))
-        said = f"the archive of images: {image.config}"
-        check_size(said, document, LARGEST_CONFIG, "build it with fewer labels and steps")
-        try:
-            config = msgspec.convert(document, _Config)
-        except msgspec.ValidationError as error:
-            raise _unclear(f"{image.config}: {error}") from error
-        wanted = config.rootfs.diff_ids
         found = [self._digests.get(layer, "") for layer in image.layers]
         if len(found) != len(wanted) or any(one not in ("", other) for one, other in zip(found, wanted, strict=True)):
             raise _unclear(f"{image.config}: its layers are not those that are there, or are compressed")
