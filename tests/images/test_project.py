@@ -11,7 +11,7 @@ import pytest
 from dom0.compose.load import load
 from dom0.compose.model import Build, FileObject, Project, Service
 from dom0.errors import ProjectError
-from dom0.images import left_out, selection
+from dom0.images import fingerprint, left_out, selection
 from dom0.images.fingerprint import read_ignore
 from dom0.images.layout import stage
 from dom0.images.project import build_file
@@ -306,6 +306,56 @@ async def test_an_allow_list_for_a_build_says_nothing_of_what_services_bind(dire
     stays = left_out.read(tmp_path / "staged")
     names = ("www/gone", "www/y.log", "src/data/rows", ".dom0-parent/shared/gone", ".dom0-parent/shared/y.log", "z.log")
     assert [name for name in names if stays(name)] == ["www/y.log", "src/data/rows", ".dom0-parent/shared/y.log"]
+
+
+async def test_what_a_bound_link_leads_to_is_left_to_services_by_its_own_name(directory: Path, tmp_path: Path) -> None:
+    ignore = "**/*.log\n"
+    write(directory, **{"compose.yaml": binding("./now:/now"), "versions/2/page": "x", ".dockerignore": ignore})
+    (directory / "now").symlink_to("versions/2")
+    await layout(directory, tmp_path)
+    stays = left_out.read(tmp_path / "staged")
+    names = ("now/a.log", "versions/2/a.log", "versions/1/a.log")
+    assert [name for name in names if stays(name)] == ["now/a.log", "versions/2/a.log"]
+
+
+@pytest.mark.parametrize("ignore", ["*\n!src\n", "conf.ini\n"])
+async def test_a_bound_file_that_comes_later_is_a_change_although_dockerignore_leaves_it_out(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ignore: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    write(directory, **{"compose.yaml": binding("./data:/data", "./conf.ini:/conf.ini"), ".dockerignore": ignore})
+    project = await load(directory, PLACED, hashed=False)
+    kept = selection.kept(project, directory, read_ignore(directory))
+    made = fingerprint.BuildInputs({}, kept=kept)
+    digests = [fingerprint.inputs_digest(directory, {}, made)]
+    for name in ("data/a/rows", "conf.ini"):
+        write(directory, **{name: "x"})
+        digests.append(fingerprint.inputs_digest(directory, {}, made))
+    assert len({*digests}) == 3
+
+
+async def test_no_link_in_a_project_lets_a_build_write_elsewhere(directory: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "file").write_text("precious")
+    write(directory, **{"compose.yaml": binding("./data:/data"), "data/x": "x", ".dockerignore": "**/*.log\n"})
+    (directory / left_out.FILE).symlink_to(theirs / "file")
+    await layout(directory, tmp_path)
+    assert (theirs / "file").read_text() == "precious"
+    assert left_out.read(tmp_path / "staged")("data/a.log")
+    (directory / "compose.yaml").rename(directory / "other.yaml")
+    write(directory, **{".env": "COMPOSE_FILE=other.yaml\n"})
+    (directory / "compose.d").symlink_to(theirs)
+    with pytest.raises(ProjectError, match=r"compose\.d: is a link"):
+        await layout(directory, tmp_path / "again")
+    assert [path.name for path in theirs.iterdir()] == ["file"]
+
+
+async def test_what_a_project_itself_says_of_what_is_left_out_does_not_count(directory: Path, tmp_path: Path) -> None:
+    said = '[{"bind": ".", "top": ".", "lines": ["*"]}]'
+    write(directory, **{"compose.yaml": binding("./data:/data"), "data/x": "x", left_out.FILE: said})
+    await layout(directory, tmp_path)
+    assert not left_out.read(tmp_path / "staged")("data/x")
 
 
 async def test_of_an_allow_list_all_else_is_left_out(directory: Path, tmp_path: Path) -> None:

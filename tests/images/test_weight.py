@@ -78,6 +78,17 @@ async def test_a_directory_that_services_only_read_and_dockerignore_leaves_out_i
     assert await words(directory) == []
 
 
+@pytest.mark.parametrize("leads_to", ["versions/2", "/var"])
+async def test_of_a_bound_link_nothing_is_said_where_dockerignore_leaves_nothing_out(
+    directory: Path, leads_to: str
+) -> None:
+    (directory / "compose.yaml").write_text("name: box\nservices: {a: {image: i, volumes: ['./now:/now']}}\n")
+    (directory / "versions" / "2").mkdir(parents=True)
+    (directory / "versions" / "2" / "page").touch()
+    (directory / "now").symlink_to(leads_to)
+    assert await words(directory) == []
+
+
 async def test_much_of_anything_else_is_named_too(directory: Path) -> None:
     sparse(directory / "film", 70_000_000)
     sparse(directory / "conf" / "map", 90_000_000)

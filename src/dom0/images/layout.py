@@ -12,6 +12,7 @@ from dom0.compose import above
 from dom0.compose.files import BASES, LAYERS, STAGED
 from dom0.compose.model import Project
 from dom0.compose.source import read_source
+from dom0.errors import ProjectError
 from dom0.images import contents, fingerprint, left_out, selection
 from dom0.images.recipe import EPOCH
 from dom0.names import ETC
@@ -29,8 +30,11 @@ def stage(
     top = contents.top(directory)
     selected = fingerprint.selected(directory, kept, writable_binds=writable_binds)
     only_layers = _only_layers(project, layers)
-    found = [entry for entry in selected if entry.name not in only_layers]
+    # a project that was taken out of an image brings that image's word on what is left out: it does not count
+    found = [e for e in selected if e.name not in only_layers and PurePath(e.name).parts[0] != left_out.FILE]
     contents.copy(found, into, time=EPOCH)
+    if (into / LAYERS).is_symlink():
+        raise ProjectError(f"{directory / LAYERS}: is a link", hint="make it a directory, or give it another name")
     sources = (read_source(name, (directory / name).read_bytes()) for name in layers)
     if not any(document.get("name") for source in sources for document in source.documents):
         _write(into / LAYERS / f"49-{project.name}.yaml", f"name: {project.name}\n".encode())
@@ -113,6 +117,7 @@ def pack(
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # it may be a link of the project's, which leads anywhere
     path.write_bytes(content)
     path.chmod(0o644)
     contents.stamp(path, EPOCH)

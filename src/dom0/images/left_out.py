@@ -5,6 +5,7 @@ By that the machine knows that a file which no longer comes is not gone from the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path, PurePath
 
@@ -32,7 +33,10 @@ def encode(project: Project, directory: Path) -> bytes:
     root = PurePath(project.working_dir)
     sources = {volume.source for service in project.services.values() for volume in service.volumes}
     sources |= {volume.driver_opts.get("device", "") for volume in project.volumes.values()}
-    binds = sorted(str(path.relative_to(root)) for path in map(PurePath, sources) if path.is_relative_to(root))
+    bound = {str(path.relative_to(root)) for path in map(PurePath, sources) if path.is_relative_to(root)}
+    top = os.path.realpath(directory)
+    real = {os.path.relpath(os.path.realpath(above.find(directory, name)), top) for name in bound}  # where links lead
+    binds = sorted(bound | {name for name in real if ".." not in PurePath(name).parts})
     ignore = fingerprint.read_ignore(directory)
     rules = [_Rule(bind, ".", (ignore if bind == "." else ignore.named).lines) for bind in binds]
     around = [bind for bind in binds if bind != "." and above.is_around(bind)]
@@ -44,7 +48,8 @@ def encode(project: Project, directory: Path) -> bytes:
 def read(files: Path) -> Callable[[str], bool]:
     """Whether a name is left out of what services bind in the project whose files these are."""
     try:
-        rules = msgspec.json.decode((files / FILE).read_bytes(), type=list[_Rule])
+        path = files / FILE
+        rules = msgspec.json.decode(b"" if path.is_symlink() else path.read_bytes(), type=list[_Rule])
         found = [(rule, Ignore("\n".join(rule.lines), where=FILE)) for rule in rules]
     except (OSError, msgspec.MsgspecError, ProjectError):  # none, or of an image that somebody made in another way
         return lambda name: False

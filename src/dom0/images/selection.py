@@ -23,7 +23,8 @@ from dom0.images.ignore import Ignore
 def kept(project: Project, directory: Path, ignore: Ignore, *, in_place: bool = False) -> tuple[str, ...]:
     """What the machine needs of all that `ignore` excludes, with its parent directories; and of what is above.
 
-    With a `/` at its end a directory that services bind, of which an allow-list for some build says nothing.
+    With a `/` at its end what services bind, of which an allow-list for some build says nothing. Some of all that may
+    not be there yet: when it comes, it is taken.
     `in_place`: the project was taken over, and what services bind stays where it is.
     """
     objects = (*project.configs.values(), *project.secrets.values())
@@ -39,7 +40,7 @@ def kept(project: Project, directory: Path, ignore: Ignore, *, in_place: bool = 
     found = {part for name in needed if not above.is_above(name) for part in _on_the_way(directory, name)}
     names = {*filter(ignore, found), *filter(above.is_above, needed)}
     if not in_place and ignore.lines != ignore.named.lines:
-        for name in _directories(project, directory, _binds(project)):
+        for name in _inside(project, (volume.source for volume in _binds(project))):
             *_, real = _on_the_way(directory, name)  # where a link leads
             names.add(f"{real}/")
     return tuple(sorted(names))
@@ -85,14 +86,17 @@ def words(
     yield from weight.words(directory, sizes, [n for n in written if n not in (apart or ()) and not above.is_around(n)])
     bare = {*names} - {str(parent) for name in sizes for parent in PurePath(name).parents}
     for name in _directories(project, directory, _binds(project) if apart is None else ()):
-        with os.scandir(above.find(directory, name)) as found:
-            entries = [(f"{name}/{entry.name}", entry) for entry in found if entry.name not in NEVER]
+        *_, real = _on_the_way(directory, name)
+        if (path := above.find(directory, real)).is_symlink():  # it leads out of the project
+            continue
+        with os.scandir(path) as found:
+            entries = [(f"{real}/{entry.name}", entry) for entry in found if entry.name not in NEVER]
             emptied = {path for path, entry in entries if path in bare and entry.is_dir(follow_symlinks=False)}
             if any(path not in sizes or path in emptied for path, _ in entries):
                 yield (
                     f"{name}: what .dockerignore names stays out of the image; "
                     f"the machine's own is {Path(project.working_dir, name)}"
-                    + ("" if name in written else f"; services only read it: a last line !{name} brings it")
+                    + ("" if name in written else f"; services only read it: a last line !{real} brings it")
                 )
 
 
@@ -116,11 +120,12 @@ def _inside(project: Project, paths: Iterable[str]) -> Iterator[str]:
 
 
 def _on_the_way(directory: Path, name: str) -> Iterator[str]:
-    """`name` and its parent directories, and for each of them that is a link also its target."""
+    """`name` and its parent directories that are there, and for each of them that is a link also its target."""
     for depth in range(1, len(PurePath(name).parts) + 1):
         part = PurePath(*PurePath(name).parts[:depth])
         path = above.find(directory, str(part))
         if not os.path.lexists(path):
+            yield name
             return
         yield str(part)
         if path.is_symlink():
