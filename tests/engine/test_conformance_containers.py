@@ -16,7 +16,7 @@ from dom0.engine.log_lines import read_lines
 from dom0.engine.resources import UNLIMITED
 from dom0.engine.values import Health, Mount, PublishedPort, State, Usage
 from dom0.errors import Conflict, EngineError, NotFound
-from dom0.testing.engine_bench import HANDLES_TERM, IGNORES_TERM, IMAGE, Bench
+from dom0.testing.engine_bench import DEADLINE, HANDLES_TERM, IGNORES_TERM, IMAGE, Bench
 
 PORT = 18461
 
@@ -144,6 +144,9 @@ async def test_stop_lets_the_process_end_itself(bench: Bench) -> None:
 @pytest.mark.parametrize("timeout", [0, 0.2, None])
 async def test_stop_kills_what_does_not_end_in_its_grace(bench: Bench, timeout: float | None) -> None:
     await bench.run("one", *IGNORES_TERM, StopTimeout=1)
+    async with asyncio.timeout(DEADLINE):  # until then process 1 is runc's, which a signal ends
+        while not any("sleep" in process for process in await bench.engine.top("one")):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     await bench.engine.stop_container("one", timeout=timeout)
     container = await bench.engine.container("one")
     assert (container.state, container.exit_code) == (State.EXITED, 137)
