@@ -31,7 +31,7 @@ from dom0.images import contents, private
 from dom0.images.fingerprint import images_of
 from dom0.images.names import find
 from dom0.images.unpack import unpack_layer, unpacked
-from dom0.names import PLACED
+from dom0.names import BASE_IMAGE, PLACED
 from dom0.plan import labels
 from dom0.plan.desired import Desired
 from dom0.plan.expand import expand
@@ -116,9 +116,11 @@ async def find_own(engine: Engine) -> Own:
 async def own_of(engine: Engine, image: Image) -> Own:
     """What an agent would be that runs from `image`."""
     built_on = image.labels.get(labels.BASE, "")
+    base = await find(engine, built_on or image.id)
+    if base is None and (here := await find(engine, BASE_IMAGE)) and image.layers[: len(here.layers)] == here.layers:
+        base = here  # by its layers: another store, from which both were brought, knew it by another ID
     # Where the tag was moved and the layer's own image pruned, any image with the same files will do.
-    base = await find(engine, built_on or image.id) or image
-    return _as_from(Own(base=base, built_on=built_on), image)
+    return _as_from(Own(base=base or image, built_on=built_on), image)
 
 
 def _as_from(own: Own, image: Image) -> Own:
