@@ -293,11 +293,12 @@ async def _take_up(
                 await succession.let_end(engine, report.say)
             await forget_failure(engine)
         try:
-            read, in_place = await _become(engine, built, project, root, report, adopts=wanted.adopt)
+            read, in_place, has_started = await _become(engine, built, project, root, report, adopts=wanted.adopt)
             text = msgspec.json.encode(read)
             fits = read and len(text) < LARGEST_PROJECT - MARGIN
             request = replace(wanted, project=msgspec.Raw(text) if fits else NOT_READ)
-            request = replace(request, logins=await logins_for(engine, built.image.id, read, report.say))
+            with watching(_START) if has_started else contextlib.nullcontext():
+                request = replace(request, logins=await logins_for(engine, built.image.id, read, report.say))
             request = replace(request, pulls=tuple(report.pulled[-MOST_PULLS:]))
             request = replace(request, networks=tuple(report.networks[-MOST_NETWORKS:]))
             if in_place:
@@ -357,10 +358,11 @@ async def _comes_up(engine: Engine) -> bool:
 
 async def _become(
     engine: Engine, built: Built, project: Path | None, start: RootStart, report: Report, *, adopts: bool
-) -> tuple[Project | None, bool]:
-    """Let a root container of the image run, unless only the project differs: the running one takes it up (True).
+) -> tuple[Project | None, bool, bool]:
+    """Let a root container of the image run, unless only the project differs.
 
-    Returns the project too, if it has been read and the agent needs it.
+    Returns the project, if it has been read and the agent needs it; whether the running one takes it up; and whether
+    one was started.
     """
     from dom0.agent.handover import hand_over, start_root
     from dom0.engine.protocol import find_container
@@ -374,20 +376,20 @@ async def _become(
         await engine.unpause_container(root.id)
     if root is not None and root.running:
         if root.image_id == image.id:
-            return None, False
+            return None, False, False
         if root.labels.get(labels.BASE) == image.labels.get(labels.BASE):
-            return built.project, True
+            return built.project, True, False
     is_beside = root is None and names.has_its_names(image.tags) and labels.AWAITS in image.labels
     read, answers = await _refuse_or_start(engine, built, project, start if is_beside else None, report, adopts=adopts)
     if answers:
-        return read, False
+        return read, False, True
     with watching(_START):
         async with names.taken_up_later(engine, image.id):
             if root is not None and root.running:
                 await hand_over(engine, image.id, report.say)
             else:
                 await start_root(engine, image.id, report.say, _ask_here)
-    return read, False
+    return read, False, True
 
 
 async def _refuse_or_start(
