@@ -65,6 +65,8 @@ def test_the_login_has_the_home_the_engine_and_the_keys() -> None:
         "/run/dom0:/run/dom0",
         "/var/lib/dom0/ssh:/var/lib/dom0/ssh",
     )
+    assert sshd.create.host_config.log_config is not None
+    assert sshd.create.host_config.log_config.config["max-size"] == "5m"  # who is refused writes to it
     assert sshd.ports == (PublishedPort("tcp", 22),)
     assert sshd.volumes == ("data",)
     assert [(file.path, file.content) for file in sshd.files] == [

@@ -18,6 +18,7 @@ from dom0.engine.bodies import (
     Empty,
     HealthConfig,
     HostConfig,
+    LogConfig,
     Mount,
     PortBinding,
     RestartPolicy,
@@ -33,6 +34,7 @@ from dom0.plan.refusal import refusal
 
 SSH_STATE = "/var/lib/dom0/ssh"  # host keys, and the keys that `dom0 ssh add` let in
 PROJECT_KEYS = "/etc/ssh/authorized_keys.d"  # images/dom0-base/tree/etc/ssh/sshd_config.d/dom0.conf
+LOG = LogConfig(type="json-file", config={"max-size": "5m", "max-file": "2"})  # whoever reaches the port fills it
 LONGEST_HOSTNAME = 63  # of the kernel's 64 with its NUL
 
 
@@ -91,6 +93,7 @@ def _sshd_slot(project: str, machine: MachineSettings, ssh: SshSettings, base: I
             network_mode="bridge",
             port_bindings={"22/tcp": (PortBinding(host_port=str(ssh.port)),)},
             restart_policy=RestartPolicy(name="unless-stopped"),
+            log_config=LOG,
         ),
     )
     keys = "".join(f"{key}\n" for key in ssh.authorized_keys)
