@@ -83,6 +83,8 @@ def test_a_group_alone_shows_its_help_as_help(dom0: RunCommand, group: str) -> N
     [
         *[("run", "dom0 exec"), ("pull", "dom0 image fetch"), ("config", "docker compose config"), ("rm", "dom0 up")],
         *[("port", "dom0 status"), ("create", "dom0 up"), ("cp", "docker cp"), ("unpause", "docker unpause")],
+        *[("bridge", "docker compose"), ("commit", "docker commit"), ("export", "dom0 image save")],  # of Compose 2.40
+        *[("publish", "dom0 image save"), ("volumes", "docker volume ls")],
     ],
 )
 def test_words_of_compose_that_mean_nothing_here_lead_to_what_does_it(

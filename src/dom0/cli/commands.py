@@ -14,15 +14,19 @@ from dom0.errors import UsageError
 
 _OF_COMPOSE = {
     "attach": "what it prints: dom0 logs --follow SERVICE; else docker attach CONTAINER",
+    "bridge": "docker compose bridge",
+    "commit": "docker commit CONTAINER; what the containers are called: dom0 status",
     "config": "the project as Compose reads it: docker compose config; what would change: dom0 plan",
     "cp": "docker cp; what the containers are called: dom0 status",
     "create": "dom0 up",
+    "export": "docker export CONTAINER; or all of the machine in a file: dom0 image save",
     "images": "dom0 image ls",
     "kill": "docker kill CONTAINER; dom0 starts it again unless you stop it: dom0 stop SERVICE",
     "ls": "what runs: dom0 status; what ran: dom0 history",
     "pause": "docker pause CONTAINER; dom0 leaves it so until dom0 up",
     "port": "dom0 status",
     "ps": "dom0 status",
+    "publish": "all of the machine in a file: dom0 image save",
     "pull": "dom0 image fetch, then dom0 up; or pull_policy: always in compose.yaml",
     "push": "docker push; or all of the machine in a file: dom0 image save",
     "rm": "take the service out of compose.yaml, then dom0 up",
@@ -31,6 +35,7 @@ _OF_COMPOSE = {
     "stats": "docker stats",
     "top": "docker top CONTAINER",
     "unpause": "docker unpause CONTAINER; or dom0 up",
+    "volumes": "docker volume ls; which of them are backed up: dom0 status",
     "wait": "dom0 up --wait; or watch it: dom0 status --watch",
     "watch": "dom0 status --watch; after each edit: dom0 up",
 }
