@@ -308,6 +308,17 @@ async def test_an_allow_list_for_a_build_says_nothing_of_what_services_bind(dire
     assert [name for name in names if stays(name)] == ["www/y.log", "src/data/rows", ".dom0-parent/shared/y.log"]
 
 
+async def test_an_allow_list_says_nothing_of_what_a_volume_binds_either(directory: Path, tmp_path: Path) -> None:
+    volume = "{driver: local, driver_opts: {type: none, o: bind, device: ./data}}"
+    compose = f"name: box\nservices: {{a: {{image: i, volumes: ['store:/v']}}}}\nvolumes: {{store: {volume}}}\n"
+    write(
+        directory, **{"compose.yaml": compose, "data/rows": "x", "data/keep": "x", ".dockerignore": "*\n!data/keep\n"}
+    )
+    files = {"compose.d/50-box.yaml", "data/rows", "data/keep"}
+    assert await layout(directory, tmp_path) == files
+    assert not left_out.read(tmp_path / "staged")("data/gone")
+
+
 async def test_what_a_bound_link_leads_to_is_left_to_services_by_its_own_name(directory: Path, tmp_path: Path) -> None:
     ignore = "**/*.log\n"
     write(directory, **{"compose.yaml": binding("./now:/now"), "versions/2/page": "x", ".dockerignore": ignore})

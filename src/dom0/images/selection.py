@@ -28,11 +28,12 @@ def kept(project: Project, directory: Path, ignore: Ignore, *, in_place: bool = 
     `in_place`: the project was taken over, and what services bind stays where it is.
     """
     objects = (*project.configs.values(), *project.secrets.values())
+    devices = (volume.driver_opts.get("device", "") for volume in project.volumes.values())
+    bound = {*_inside(project, (volume.source for volume in _binds(project))), *_inside(project, devices)}
     needed = {  # relative paths; some of them may not be there
         *project.opened,
         *_inside(project, (item.file for item in objects if item.file)),
-        *_inside(project, (volume.source for volume in _binds(project))),
-        *_inside(project, (volume.driver_opts.get("device", "") for volume in project.volumes.values())),
+        *bound,
         *(os.path.normpath(path) for path in project.contents),
         *(path for _, path in files_of(project.machine)),
         *_dotenvs(project),
@@ -40,7 +41,7 @@ def kept(project: Project, directory: Path, ignore: Ignore, *, in_place: bool = 
     found = {part for name in needed if not above.is_above(name) for part in _on_the_way(directory, name)}
     names = {*filter(ignore, found), *filter(above.is_above, needed)}
     if not in_place and ignore.lines != ignore.named.lines:
-        for name in _inside(project, (volume.source for volume in _binds(project))):
+        for name in bound:
             *_, real = _on_the_way(directory, name)  # where a link leads
             names.add(f"{real}/")
     return tuple(sorted(names))
