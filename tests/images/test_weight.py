@@ -78,6 +78,20 @@ async def test_a_directory_that_services_only_read_and_dockerignore_leaves_out_i
     assert await words(directory) == []
 
 
+async def test_what_goes_into_the_image_beside_an_allow_list_is_named_with_the_line_that_keeps_it_out(
+    directory: Path,
+) -> None:
+    sparse(directory / "data" / "key", 1)
+    (directory / ".dockerignore").write_text("*\n!src\n")
+    [word] = await words(directory)
+    assert word == "data: services bind it, so it goes into the image; in .dockerignore a last line data keeps it out"
+    (directory / ".dockerignore").write_text("*\n!src\ndata\n")
+    [word] = await words(directory)
+    assert word.startswith("data: what .dockerignore names stays out of the image;")
+    (directory / ".dockerignore").write_text("*\n!src\n!data\n")
+    assert await words(directory) == []
+
+
 @pytest.mark.parametrize("leads_to", ["versions/2", "/var"])
 async def test_of_a_bound_link_nothing_is_said_where_dockerignore_leaves_nothing_out(
     directory: Path, leads_to: str

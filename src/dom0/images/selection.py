@@ -17,7 +17,7 @@ from dom0.compose.model import Project, ServiceVolume
 from dom0.compose.x_dom0 import files_of
 from dom0.images import weight
 from dom0.images.fingerprint import NEVER, selected
-from dom0.images.ignore import Ignore
+from dom0.images.ignore import Ignore, literal
 
 
 def kept(project: Project, directory: Path, ignore: Ignore, *, in_place: bool = False) -> tuple[str, ...]:
@@ -85,6 +85,10 @@ def words(
     written = writable_binds(project, directory)
     sizes = weight.check(directory, selected(directory, names, writable_binds=apart or ()))
     yield from weight.words(directory, sizes, [n for n in written if n not in (apart or ()) and not above.is_around(n)])
+    for name in names:
+        if f"{name}/" in names and any(path.startswith(f"{name}/") for path in sizes):
+            cure = f"in .dockerignore a last line {literal(name)} keeps it out"
+            yield f"{name}: services bind it, so it goes into the image; {cure}"
     bare = {*names} - {str(parent) for name in sizes for parent in PurePath(name).parents}
     for name in _directories(project, directory, _binds(project) if apart is None else ()):
         *_, real = _on_the_way(directory, name)
