@@ -90,7 +90,8 @@ def test_a_rollback_outlives_a_boot(launcher: Launcher, machine: Machine) -> Non
 def test_a_change_that_has_failed_does_not_come_back_at_a_boot(launcher: Launcher, machine: Machine) -> None:
     good = settled(launcher, machine)
     machine.write(COMPOSE.replace('["sleep", "100000"]', '["false"]', 1))
-    assert machine.up(check=False).code != 0
+    changed = machine.up(check=False)
+    assert changed.code != 0, (changed.stdout, machine.status()["services"], machine.dom0("events").stdout)
     assert settled(launcher, machine) == good
     for _ in range(2):
         launcher.reboot()

@@ -99,7 +99,10 @@ def _say_outcome(outcome: str, *, reboot: bool, as_json: bool) -> None:
 
 @click.command("restart", hidden=True)
 def restart() -> None:
-    """What `--reboot` does where the machine has what makes it a node of its farm: in its root container."""
+    """What `--reboot` does where the machine has what makes it a node of its farm: in its root container.
+
+    $ dom0 os restart
+    """
     asyncio.run(_restart())
 
 
