@@ -284,6 +284,8 @@ async def _take_up(
 
     An agent that gives way to the image of the generation before does not answer: its successor is asked.
     """
+    import asyncio
+
     from dom0.agent.handover import forget_failure, has_traces, is_at_work
     from dom0.images import names
 
@@ -299,6 +301,7 @@ async def _take_up(
             request = replace(wanted, project=msgspec.Raw(text) if fits else NOT_READ)
             with watching(_START) if has_started else contextlib.nullcontext():
                 request = replace(request, logins=await logins_for(engine, built.image.id, read, report.say))
+                await asyncio.sleep(0)  # a Ctrl-C that came since it waited last: from here on nothing does
             request = replace(request, pulls=tuple(report.pulled[-MOST_PULLS:]))
             request = replace(request, networks=tuple(report.networks[-MOST_NETWORKS:]))
             if in_place:
