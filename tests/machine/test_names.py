@@ -98,7 +98,7 @@ def test_a_refused_up_moves_no_name(box: Machine, before: dict[str, str]) -> Non
 
 
 @pytest.mark.skipif(
-    "DOM0_TEST_IMAGE_STORE" in os.environ, reason="beside the next Engine it ends in a pull: not understood yet"
+    "DOM0_TEST_IMAGE_STORE" in os.environ, reason="where two Composes read the project no helper is asked"
 )
 def test_ctrl_c_before_the_change_has_begun_leaves_no_name_and_says_that_nothing_goes_on(
     box: Machine, before: dict[str, str], tmp_path: Path
