@@ -97,13 +97,11 @@ async def _serve(engine: Engine) -> None:
     image_server = ImageServer(changed, lambda: machine.sharing, mirrors=info.mirrors, is_guest=own.is_guest)
 
     async def numbers() -> bytes:
-        from dom0.agent import metrics, vitals  # which few machines are asked for
+        from dom0.agent import metrics  # which few machines are asked for
 
-        status = machine.status()
-        running = [one.container_id for one in status.services if one.started and not one.finished]
-        used = await vitals.usages(engine, running)
-        known = status, ambassadors.status(), dict(journal.noted)
-        return await asyncio.to_thread(lambda: metrics.render(*known, vitals.look(data), used))
+        used = await machine.usage()
+        known = machine.status(), ambassadors.status(), dict(journal.noted)
+        return metrics.render(*known, used.machine, used.containers)
 
     metrics_server = MetricsServer(changed, lambda: machine.metrics, numbers)
     logins = Logins(

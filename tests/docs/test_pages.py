@@ -19,13 +19,14 @@ import msgspec
 import pytest
 
 from dom0 import errors
-from dom0.agent import ambassador_status, api, events, file_status, refusal, status, storage
+from dom0.agent import ambassador_status, api, events, file_status, refusal, status, storage, vitals
 from dom0.agent.three_way import FileVersion
 from dom0.ambassador import messages
 from dom0.cli.commands import cli
 from dom0.cli.farms.nodes import NodeInfo
 from dom0.cli.farms.status import FarmStatus, FloatStatus, NodeStatus, ServiceStatus
 from dom0.compose.load import load
+from dom0.engine import values
 from dom0.farms.nodes import Standing
 from dom0.forward.dataplane import Flow
 from dom0.health import Problem
@@ -276,6 +277,10 @@ DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
     (storage.VolumeStatus, None),
     (storage.VolumeUser, None),
     (storage.DiskSpace, None),
+    (vitals.UsageStatus, None),
+    (values.Usage, None),
+    (vitals.Vitals, None),
+    (vitals.FileSystem, None),
     (status.RollbackRequest, None),
     (status.CurrentRequest, None),
     (status.TryRequest, None),

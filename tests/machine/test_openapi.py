@@ -36,7 +36,7 @@ COMPOSE = """
     """
 UNREFUSED = {  # whatever is asked of them
     *("GET /v1/status", "GET /v1/history", "GET /v1/openapi.json", "GET /v1/files", "GET /v1/ambassadors"),
-    *("GET /v1/storage", "GET /v1/boots"),
+    *("GET /v1/storage", "GET /v1/usage", "GET /v1/boots"),
 }
 
 
@@ -69,7 +69,7 @@ def test_every_answer_is_as_the_agent_describes_it(agent: BareAgent) -> None:
         *("/v1/status", "/v1/history", "/v1/openapi.json", "/v1/events", "/v1/events?tail=3&since=1"),
         *("/v1/generations/2/differences", "/v1/generations/1/plan", "/v1/logs?container=box-web-1&tail=5"),
         *("/v1/files", "/v1/files/diff?path=app.conf", "/v1/ambassadors", "/v1/ambassadors/front/history"),
-        *("/v1/ambassadors/front/flows?listener=80/tcp", "/v1/storage", "/v1/boots"),
+        *("/v1/ambassadors/front/flows?listener=80/tcp", "/v1/storage", "/v1/usage", "/v1/boots"),
     ):
         get(target)
     for target in ("/v1/watch?repeat=5", "/v1/events?follow=1", "/v1/logs?container=box-web-1&follow=1"):

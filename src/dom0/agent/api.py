@@ -46,6 +46,7 @@ from dom0.agent.status import (
 )
 from dom0.agent.storage import StorageStatus
 from dom0.agent.unaccepted import EXHAUSTED, Unaccepted
+from dom0.agent.vitals import UsageStatus
 from dom0.ambassador.messages import Flows, Receipt, Rewire, Undo
 from dom0.errors import Busy, Dom0Error, EngineError, ProjectError, UsageError
 from dom0.host.boot import Boot
@@ -224,6 +225,10 @@ class _Api:
         """Where the data is: volumes and who mounts them, snapshots of the home, disks."""
         return await self._machine.storage()
 
+    async def usage(self, _request: Request) -> UsageStatus:
+        """Processor, memory and network of containers and of the machine, now."""
+        return await self._machine.usage()
+
     async def boots(self, _request: Request) -> list[Boot]:
         """What the last boots went through, the oldest first."""
         return await asyncio.to_thread(last_boots)
@@ -391,6 +396,7 @@ ROUTES: Mapping[str, Route] = {
     "GET /v1/generations/{number}/differences": Route(Access.VIEW, _Api.differences),
     "GET /v1/generations/{number}/plan": Route(Access.VIEW, _Api.plan_rollback),
     "GET /v1/storage": Route(Access.VIEW, _Api.storage),
+    "GET /v1/usage": Route(Access.VIEW, _Api.usage),
     "GET /v1/boots": Route(Access.VIEW, _Api.boots),
     "GET /v1/logs": Route(Access.VIEW, _Api.logs),
     "GET /v1/openapi.json": Route(Access.VIEW, _Api.openapi),

@@ -55,6 +55,7 @@ from dom0.agent.status import (
     Verb,
 )
 from dom0.agent.storage import StorageStatus, storage
+from dom0.agent.vitals import UsageStatus, look, usages
 from dom0.compose.model import Project
 from dom0.durable import Unwritable
 from dom0.engine.log_lines import read_lines
@@ -290,6 +291,11 @@ class Machine:
         if generation is None or actual is None:
             raise Busy("dom0: has not seen yet what there is", hint="ask again in a moment: dom0 status")
         return await asyncio.to_thread(storage, generation.desired, actual, state=self._state, places=self._places)
+
+    async def usage(self) -> UsageStatus:
+        running = [one.container_id for one in self.status().services if one.started and not one.finished]
+        used = await usages(self._engine, running)
+        return UsageStatus(now=self._clock.now(), machine=await asyncio.to_thread(look, self._places), containers=used)
 
     def differences(self, number: int) -> list[Difference]:
         """What generation `number` asks for and the one made before it does not. Raises UsageError, Damaged."""

@@ -40,6 +40,14 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
     own_processor: float = 0.0
 
 
+class UsageStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What counts up is told as it stands: two of them make a rate."""
+
+    now: float  # the agent's clock when it was read
+    machine: Vitals
+    containers: dict[str, Usage]  # of services, those that run, by container ID
+
+
 async def usages(engine: Engine, container_ids: Collection[str]) -> dict[str, Usage]:
     """Of those that are there, by their IDs: the Engine reads the control group of each."""
     free = asyncio.Semaphore(AT_ONCE)

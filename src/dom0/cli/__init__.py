@@ -40,6 +40,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Look inside": {
         "status": "dom0.cli.status",
+        "top": "dom0.cli.top",
         "web": "dom0.cli.web",
         "tree": "dom0.cli.tree",
         "events": "dom0.cli.events",

@@ -98,6 +98,11 @@ class Agent:
             yield from page
             since = page[-1].seq
 
+    def last_events(self, count: int, *, within: float) -> list[Entry]:
+        """The last ones in the journal, the oldest first; `within` in seconds."""
+        lines = self._request("GET", f"/v1/events?tail={count}", None, within).splitlines()
+        return [self._decode(line, Entry) for line in lines]
+
     def follow_events(self, since: int) -> Iterator[Entry]:
         """The same, and those that come, until the agent ends."""
         return self._stream("GET", f"/v1/events?since={since}&follow=1", None, Entry)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from dom0.agent.status import PullStatus, ServiceStatus, SharingStatus, Status
 
-_COLOURS = {
+COLOURS = {
     "ready": "green",
     "completed": "green",
     "scheduled": "green",
@@ -51,7 +51,7 @@ def command(as_json: bool, exit_code: bool, watch: bool) -> int:
     """
     if not watch:
         try:
-            status = _with_commands(Agent().status())
+            status = with_commands(Agent().status())
         except AgentUnreachable:
             if not as_json and is_here() and (pulls := announced()):
                 click.echo("\n".join(_pulling(pulls, time.time())))
@@ -62,17 +62,17 @@ def command(as_json: bool, exit_code: bool, watch: bool) -> int:
             click.echo("\n".join(lines(status)))
         return int(exit_code and not is_well(status))
     if as_json:
-        for status in map(_with_commands, Agent().watch()):
+        for status in map(with_commands, Agent().watch()):
             terminal.say_json_line(status)
     elif sys.stdout.isatty():
         from rich.live import Live
         from rich.text import Text
 
         with Live(auto_refresh=False, screen=False) as live:
-            for status in map(_with_commands, Agent().watch()):
+            for status in map(with_commands, Agent().watch()):
                 live.update(Text.from_ansi("\n".join(lines(status))), refresh=True)
     else:
-        for status in map(_with_commands, Agent().watch()):
+        for status in map(with_commands, Agent().watch()):
             click.echo("\n".join(lines(status)) + "\n")
     return 0
 
@@ -85,7 +85,7 @@ def lines(status: Status) -> list[str]:
     """The status for people; nothing in it is unescaped."""
     heads = ("SERVICE", "CONTAINER", "PHASE", "FOR", "IMAGE", "PORTS", "REASON")
     rows = (_row(service, status.now) for service in status.services)
-    text = [terminal.printable(headline(status)), *terminal.columns(heads, rows, colours={"PHASE": _COLOURS})]
+    text = [terminal.printable(headline(status)), *terminal.columns(heads, rows, colours={"PHASE": COLOURS})]
     if status.pulls:
         text += ["", *_pulling(status.pulls, status.now)]
     if status.sharing:
@@ -97,7 +97,7 @@ def lines(status: Status) -> list[str]:
     return [*text, *map(terminal.printable, problem_lines(status.problems))]
 
 
-def _with_commands(status: Status) -> Status:
+def with_commands(status: Status) -> Status:
     """And what commands pull on this machine, which the agent does not know."""
     return replace(status, pulls=status.pulls + announced()) if is_here() else status
 
