@@ -79,6 +79,7 @@ async def _serve(engine: Engine) -> None:
         limits=Limits(steps=STEPS_PER_CORE * info.cpus, all_endpoints=api_version >= ALL_ENDPOINTS),
         changed=changed,
         readiness=readiness,
+        leaving=ambassadors.leaving,
         boot_notes=BootNotes(RUN / boot_record.RUNNING),
         journal=journal,
         problem_sources=(

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.agent import shortcut
-from dom0.agent.ambassadors import PATIENCE, Ambassadors
+from dom0.agent.ambassadors import DRAIN_EVERY, HELD_WITHIN, LEAVE_WITHIN, PATIENCE, Ambassadors
 from dom0.agent.progress import Changes
 from dom0.agent.readiness import Readiness, ReadyStarts
 from dom0.ambassador.messages import Follow, Rewire, Undo
@@ -24,7 +24,7 @@ from dom0.plan.desired import Slot
 from dom0.testing.builders import NETWORK, PROJECT, asking, image_id, slot
 from dom0.testing.fake_docker import FakeDocker
 from dom0.testing.fake_engine import Call, FakeEngine
-from dom0.testing.fake_talk import FakeTalk, make_receipt, make_state
+from dom0.testing.fake_talk import FakeTalk, make_flow, make_receipt, make_state
 from dom0.testing.virtual_time import LoopClock
 
 FOLLOWS = "service:web:80"
@@ -70,6 +70,11 @@ class Bench:
         async with asyncio.timeout(600):
             while not condition():  # noqa: ASYNC110 -- nothing tells of every condition
                 await asyncio.sleep(0.05)
+
+    def follows(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What the ambassador was told last: addresses of `web`, and what is awaited."""
+        last = [request for request in self.talk.asked if isinstance(request, Follow)][-1]
+        return last.found["service:web"], last.awaited
 
     def codes(self) -> list[str]:
         return [problem.code for problem in self.ambassadors.problems]
@@ -251,3 +256,60 @@ async def test_an_engine_that_goes_away_and_comes_back_is_looked_at_anew() -> No
         await bench.engine.start_container("box-echo-1")
         await bench.start(slot("web"))
         await bench.until(lambda: bench.talk.told[-1] == {"service:web": (bench.address("box-web-1"),)})
+
+
+async def test_who_stops_a_container_waits_until_others_are_told() -> None:
+    bench = Bench(FakeTalk(make_state(FOLLOWS)))
+    await bench.start(slot("echo"), forwards=True)
+    one, two = [await bench.start(slot("web", number=number)) for number in (1, 2)]
+    async with bench.running():
+        await bench.until(lambda: bench.talk.told)
+        async with bench.ambassadors.leaving(one, comes_back=True):
+            assert bench.follows() == ((bench.address("box-web-2"),), ())
+            async with bench.ambassadors.leaving(two, comes_back=True):
+                assert bench.follows() == ((), ("service:web",))
+            async with bench.ambassadors.leaving(two, comes_back=False):
+                assert bench.follows()[0] == ()
+            await bench.engine.stop_container(one, timeout=1)
+        await bench.until(lambda: bench.talk.told[-1] == {"service:web": (bench.address("box-web-2"),)})
+
+
+async def test_before_the_first_look_it_waits_for_that() -> None:
+    bench = Bench(FakeTalk(make_state(FOLLOWS)))
+    await bench.start(slot("echo"), forwards=True)
+    web = await bench.start(slot("web"))
+    async with bench.running(), bench.ambassadors.leaving(web, comes_back=True):
+        assert bench.follows() == ((), ("service:web",))
+
+
+async def test_one_that_does_not_answer_prevents_no_stop() -> None:
+    bench = Bench(FakeTalk(None))
+    await bench.start(slot("echo"), forwards=True)
+    web = await bench.start(slot("web"))
+    bench.talk.hangs = True
+    async with bench.running():
+        await bench.until(bench.ambassadors.status)
+        began = asyncio.get_running_loop().time()
+        async with bench.ambassadors.leaving(web, comes_back=True):
+            assert asyncio.get_running_loop().time() == began + LEAVE_WITHIN
+
+
+async def test_old_connections_have_the_time_that_is_promised_and_no_more_than_they_need() -> None:
+    state = make_state(FOLLOWS, existing={"80/tcp": "drain=30s"})
+    bench = Bench(FakeTalk(state))
+    await bench.start(slot("echo"), forwards=True)
+    web = await bench.start(slot("web"))
+    flow = make_flow(bench.address("box-web-1"))
+    async with bench.running():
+        await bench.until(lambda: bench.talk.told)
+        for flows, listener, least, most in (
+            ((flow,), state.listeners[0], 30.0, 30.0 + DRAIN_EVERY),
+            ((flow,), replace(state.listeners[0], down="hold"), HELD_WITHIN, HELD_WITHIN + DRAIN_EVERY),
+            ((replace(flow, state="TIME_WAIT"), make_flow("10.0.0.77")), state.listeners[0], 0.0, 0.0),
+        ):
+            bench.talk.flows = flows
+            bench.talk.say(replace(state, listeners=(listener,)))
+            await asyncio.sleep(1)
+            began = asyncio.get_running_loop().time()
+            async with bench.ambassadors.leaving(web, comes_back=True):
+                assert least <= asyncio.get_running_loop().time() - began <= most

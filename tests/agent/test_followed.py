@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from dom0.agent.followed import find, wanted
+from dom0.agent.followed import Located, find, wanted
+from dom0.agent.readiness import ReadyStarts
 from dom0.engine.values import Container, Endpoint, Health, State
 from dom0.plan import labels
 from dom0.testing.builders import PROJECT, container, slot
@@ -14,6 +15,8 @@ from dom0.testing.builders import PROJECT, container, slot
 AMBASSADOR = container(
     slot("echo"), id="a" * 64, endpoints=(Endpoint(network="n", network_id="n", ip_address="10.0.0.9"),)
 )
+
+READY = ReadyStarts(PROJECT)
 
 
 def provider(service: str, address: str, *, network: str = "n", **fields: Any) -> Container:
@@ -23,7 +26,7 @@ def provider(service: str, address: str, *, network: str = "n", **fields: Any) -
 
 def found(text: str, *containers: Container) -> tuple[str, ...]:
     (source,) = wanted([text])
-    return find([source], AMBASSADOR, containers, PROJECT).addresses[source.key]
+    return find([source], AMBASSADOR, containers, READY).addresses[source.key]
 
 
 def test_what_an_ambassador_finds_by_itself_is_left_to_it() -> None:
@@ -79,7 +82,7 @@ def test_one_that_cannot_serve_does_not_count(fields: dict[str, Any]) -> None:
 def test_one_whose_gate_has_passed_counts_before_the_engine_has_looked(passed: float, counts: bool) -> None:
     (source,) = wanted(["service:web:80"])
     web = provider("web", "10.0.0.2", health=Health.STARTING, started=200.0)
-    addresses = find([source], AMBASSADOR, [web], PROJECT, {web.id: passed}).addresses[source.key]
+    addresses = find([source], AMBASSADOR, [web], ReadyStarts(PROJECT, {web.id: passed})).addresses[source.key]
     assert addresses == (("10.0.0.2",) if counts else ())
 
 
@@ -90,6 +93,17 @@ def test_a_healthy_one_counts_with_both_families() -> None:
     )
 
 
+def test_one_that_is_about_to_be_stopped_does_not_count_and_the_last_one_is_awaited_if_it_comes_back() -> None:
+    (source,) = wanted(["service:web:80"])
+    one, two = provider("web", "10.0.0.2"), provider("web", "10.0.0.3")
+    assert find([source], AMBASSADOR, [one, two], ReadyStarts(PROJECT, ending=frozenset({one.id}))) == Located(
+        {"service:web": ("10.0.0.3",)}, {"service:web": two.id}
+    )
+    for comes_back, awaited in ((True, ("service:web",)), (False, ())):
+        both = {one.id: comes_back, two.id: comes_back}
+        assert find([source], AMBASSADOR, [one, two], READY, both) == Located({"service:web": ()}, {}, awaited)
+
+
 def test_an_ambassador_is_not_behind_itself() -> None:
     assert found("service:echo:80", AMBASSADOR) == ()
 
@@ -97,5 +111,5 @@ def test_an_ambassador_is_not_behind_itself() -> None:
 def test_who_has_the_address_is_told_where_it_is_one_container() -> None:
     sources = wanted(["service:web:80", "service:db:80"])
     one, two, three = provider("web", "10.0.0.2"), provider("web", "10.0.0.3"), provider("db", "10.0.0.4")
-    assert find(sources, AMBASSADOR, [one, two, three], PROJECT).identities == {"service:db": three.id}
-    assert find(sources, AMBASSADOR, [one], PROJECT).identities == {"service:web": one.id}
+    assert find(sources, AMBASSADOR, [one, two, three], READY).identities == {"service:db": three.id}
+    assert find(sources, AMBASSADOR, [one], READY).identities == {"service:web": one.id}

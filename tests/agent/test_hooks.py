@@ -281,7 +281,7 @@ async def test_ambassadors_are_led_to_no_container_before_its_post_start_has_suc
             containers = [container.value() for container in rig.box.docker.containers.values()]
             front = next(one for one in containers if one.name == "box-front-1")
             ready = rig.readiness.now
-            found = find(wanted(["service:web"]), front, containers, ready.project, ready.gated, ready.post_started)
+            found = find(wanted(["service:web"]), front, containers, ready)
             return len(found.addresses["service:web"])
 
         assert addresses() == 0

@@ -87,3 +87,12 @@ def test_targets_of_a_rewire_are_tried_although_they_look_down() -> None:
 
 def test_a_listener_is_held_while_a_rewire_waits_for_its_target() -> None:
     assert desired.wanted(rule(), [A], Findings(held={REDIS}), None) == Wanted((A,), Down.HOLD)
+
+
+@pytest.mark.parametrize(("down", "meets"), [(Last(), Down.HOLD), (Refuse(), Down.REFUSE), (Hold(10.0), Down.HOLD)])
+def test_a_listener_is_held_while_what_it_follows_is_replaced_unless_the_rule_says_otherwise(
+    down: Any, meets: Down
+) -> None:
+    of, last = rule("service:redis:6379", down=down), Route(REDIS, 1, (A,))
+    assert desired.wanted(of, [], Findings(awaited={REDIS}), last) == Wanted((A,), meets)
+    assert desired.wanted(of, [B], Findings(awaited={REDIS}), last) == Wanted((B,))

@@ -464,6 +464,29 @@ def test_consumers_wait_for_a_provider_that_was_never_there(wires: Wires) -> Non
         assert amb.history() == [], "nothing was before"
 
 
+def test_consumers_wait_while_a_provider_is_replaced_also_when_the_control_plane_is_killed_meanwhile(
+    wires: Wires,
+) -> None:
+    a, b = wires.providers
+    with running(wires, settings(**{"6379": {"to": ["service:redis:6379"]}})) as amb:
+        amb.ask(Follow(found={"service:redis": (a.v4,)}), State)
+        eventually(lambda: amb.targets()["6379/tcp"])
+        old = dial(wires)
+        said = amb.ask(Follow(found={"service:redis": ()}, awaited=("service:redis",)), State)
+        assert said.listeners[0].down == "hold"
+        answers: list[str] = []
+        waiting = threading.Thread(target=lambda: answers.append(answerer(wires)))
+        waiting.start()
+        assert waits(wires)
+        amb.restart()
+        amb.ask(Follow(found={"service:redis": ()}), State)
+        assert waits(wires)
+        assert old.ask().startswith("provider1:")
+        amb.ask(Follow(found={"service:redis": (b.v4,)}), State)
+        waiting.join()
+        assert answers == ["provider2"]
+
+
 def test_another_container_with_the_same_address_is_another_generation(wires: Wires) -> None:
     a = wires.providers[0]
     with running(wires, settings(**{"6379": {"to": ["container:redis:6379"], "existing": "cut"}})) as amb:

@@ -1,7 +1,8 @@
 """Ambassadors of the project: tells them where containers are, keeps their shortcuts, passes requests on.
 
-Level-triggered: an event or a line of an ambassador's state only wakes the loop, which lists and compares. Whatever an
-ambassador does or does not answer becomes a problem in the status; it forwards on without us.
+Level-triggered: an event or a line of an ambassador's state only wakes the loop, which lists and compares. Only a stop
+of a container waits until none leads there any more. Whatever an ambassador does or does not answer becomes a problem
+in the status; it forwards on without us.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -20,6 +21,7 @@ from dom0.agent.conversation import Conversation, Talk, Unanswered
 from dom0.agent.followed import Located, concerns, find, shared, wanted
 from dom0.agent.progress import Changes
 from dom0.agent.readiness import Readiness
+from dom0.ambassador.declaration import DrainFor, parse_policy
 from dom0.ambassador.messages import Flows, Follow, History, Planned, Receipt, Rewire, Show, State, Undo
 from dom0.ambassador.sources import Followed
 from dom0.engine.protocol import Engine, find_containers
@@ -27,7 +29,8 @@ from dom0.engine.values import Container
 from dom0.engine.values import State as Life
 from dom0.errors import Dom0Error, EngineError, NotFound, UsageError
 from dom0.forward.dataplane import Flow
-from dom0.forward.drain import Counts, Drain, forecast
+from dom0.forward.drain import ENDED, Counts, Drain, forecast
+from dom0.forward.table import Protocol
 from dom0.health import Problem, Severity
 from dom0.plan import labels
 from dom0.plan.desired import Role
@@ -42,6 +45,8 @@ RESYNC = 30.0  # seconds between periodic looks
 SETTLE = 0.05  # seconds: events come in bursts
 DRAIN_EVERY = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds until an ambassador is asked again, growing
+HELD_WITHIN = 2.0  # seconds that old connections have while new ones wait
+LEAVE_WITHIN = 5.0  # seconds for ambassadors to lead to a container no more; then it is stopped all the same
 RESTARTS_WITHIN = 60.0  # seconds
 PATIENCE = 10.0  # seconds that one may be silent before it is a problem: its control plane starts after its rules
 _NOISE = ("exec_", "attach", "top", "resize", "archive-path", "extract-to-dir")
@@ -63,11 +68,23 @@ class Known(msgspec.Struct):
     members: tuple[Container, ...] = ()
     watching: asyncio.Task[None] | None = None
     watched: tuple[str, float] = ("", 0.0)  # container ID and start
+    telling: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
 
     def take(self, container: Container) -> None:
         if _start(self.container) != _start(container):
             self.told = None
         self.container = container
+
+    @property
+    def followed(self) -> tuple[Followed, ...]:
+        """What it cannot find by itself."""
+        told = wanted(text for listener in self.state.listeners for text in listener.sources) if self.state else ()
+        return tuple(dict.fromkeys((*told, *(source for wished in self.wished for source in wished))))
+
+    def hear(self, state: State, *, anew: bool = False) -> None:
+        """An older one may come later, on another connection. `anew`: by one that may have begun to count again."""
+        if anew or self.state is None or state.revision >= self.state.revision:
+            self.state = state
 
 
 class Ambassadors:
@@ -95,6 +112,8 @@ class Ambassadors:
         self._look_again_at = 0.0
         self._told: tuple[Problem, ...] = ()
         self._swept = ""  # project
+        self._looked = asyncio.Event()
+        self._ending: dict[str, bool] = {}  # ID of a container that is being stopped -> whether it comes back
 
     async def run(self) -> None:
         """Until `close`."""
@@ -209,7 +228,7 @@ class Ambassadors:
 
     async def _switched(self, known: Known, receipt: Receipt) -> Rewired:
         """Shortcuts follow before the answer, so that it counts what was done in them."""
-        known.state = await self._ask(known, Show(), State)
+        known.hear(await self._ask(known, Show(), State))
         await self._follow(known)
         part = known.shortcuts.counted(receipt.number)
         refused = tuple(f"{consumer}: {why}" for consumer, why in sorted(known.shortcuts.refused.items()))
@@ -235,6 +254,74 @@ class Ambassadors:
             name = known.container.name
             hint = f"it forwards as before; docker logs {name} says why"
             raise Dom0Error(f"{name}: cannot be asked: {error.message}", hint=hint) from error
+
+    # before a container is stopped
+
+    @contextlib.asynccontextmanager
+    async def leaving(self, container_id: str, *, comes_back: bool) -> AsyncIterator[None]:
+        """Stop it inside: no new connection is led to it by then, and those that had time have ended.
+
+        Where nothing else is behind an ambassador and it, or another one in its place, `comes_back`, new connections
+        wait for that. An ambassador that does not answer prevents nothing.
+        """
+        self._ending[container_id] = comes_back
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LEAVE_WITHIN):
+                    while self._swept != self._project():
+                        self._looked.clear()
+                        await self._looked.wait()
+            if self._known:
+                container = await self._engine.container(container_id)
+                led = [self._lead_elsewhere(known, container) for known in self._known.values()]
+                concerned = [known for known in await asyncio.gather(*led) if known is not None]
+                await self._until_drained(container, concerned)
+            yield
+        finally:
+            self._ending.pop(container_id, None)
+            self._wake.set()
+
+    async def _lead_elsewhere(self, known: Known, container: Container) -> Known | None:
+        """Away from `container`. Returns the ambassador if it followed that."""
+        try:
+            async with asyncio.timeout(LEAVE_WITHIN):
+                if known.state is None:
+                    known.hear(await self._ask(known, Show(), State))
+                if not any(concerns(source, container, self._project()) for source in known.followed):
+                    return None
+                await self._tell_found(known)
+                await self._follow(known)
+        except (Dom0Error, TimeoutError) as error:
+            why = error.message if isinstance(error, Dom0Error) else f"no answer within {LEAVE_WITHIN:g} s"
+            log.warning("%s: may still lead to %s, which is stopped: %s", known.container.name, container.name, why)
+            known.told = None
+        return known
+
+    async def _until_drained(self, container: Container, concerned: Collection[Known]) -> None:
+        """For as long as an ambassador promises; not for long where new connections have to wait meanwhile."""
+        began, pause = self._clock.monotonic(), FIRST_PAUSE
+        its_own = {address for endpoint in container.endpoints for address in endpoint.addresses}
+        with contextlib.suppress(Dom0Error, ValueError):  # an ambassador is gone, or says nonsense
+            while any([await self._has_time(known, its_own, self._clock.monotonic() - began) for known in concerned]):
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, DRAIN_EVERY)
+
+    async def _has_time(self, known: Known, its_own: Collection[str], waited: float) -> bool:
+        """Whether a connection to one of the addresses `its_own` may still end by itself."""
+        if known.state is None:
+            return False
+        patience: dict[str, float] = {}
+        for listener in known.state.listeners:
+            policy = parse_policy(known.state.existing.get(listener.listener, "keep"))
+            if isinstance(policy, DrainFor):
+                patience[listener.listener] = min(policy.seconds, HELD_WITHIN) if listener.down else policy.seconds
+        if all(seconds <= waited for seconds in patience.values()):
+            return False
+        return any(
+            waited < patience.get(str(flow.came_by), 0.0)
+            for flow in [one.flow for one in await self.flows(known.container.name, Flows())]
+            if flow.target.address in its_own and flow.protocol is Protocol.TCP and flow.state not in ENDED
+        )
 
     # the loop
 
@@ -306,6 +393,7 @@ class Ambassadors:
         if self._swept != project:
             self._swept = project
             await self._sweep(project)
+        self._looked.set()
 
     async def _present(self, project: str) -> dict[str, Container]:
         """One container of each service: the one that runs, while an old one stands beside it."""
@@ -330,19 +418,18 @@ class Ambassadors:
         """Raises Dom0Error."""
         if known.state is None or not known.container.running:
             return
-        told = wanted(source for listener in known.state.listeners for source in listener.sources)
-        followed = tuple(dict.fromkeys((*told, *(source for wished in known.wished for source in wished))))
+        followed = known.followed
         if not followed:
             return
-        rows = await self._engine.containers()
-        meant = [row.id for row in rows if any(concerns(source, row, self._project()) for source in followed)]
-        candidates = await find_containers(self._engine, meant)
-        ready = self._readiness.now
-        found = find(followed, known.container, candidates, ready.project, ready.gated, ready.post_started)
-        if found != known.told:
-            request = Follow(found=found.addresses, identities=found.identities)
-            known.state = await self._talk.ask(known.container.id, request, State)
-            known.told = found
+        async with known.telling:  # what was found first is told first
+            rows = await self._engine.containers()
+            meant = [row.id for row in rows if any(concerns(source, row, self._project()) for source in followed)]
+            candidates = await find_containers(self._engine, meant)
+            found = find(followed, known.container, candidates, self._readiness.now, self._ending)
+            if found != known.told:
+                request = Follow(found=found.addresses, identities=found.identities, awaited=found.awaited)
+                known.hear(await self._talk.ask(known.container.id, request, State))
+                known.told = found
 
     async def _follow(self, known: Known, *, verify: bool = False) -> None:
         if known.state is not None and known.container.running:
@@ -366,8 +453,10 @@ class Ambassadors:
         while True:
             try:
                 async with contextlib.aclosing(self._talk.watch(container_id)) as states:
+                    anew = True
                     async for state in states:
-                        known.state, known.error, pause = state, None, FIRST_PAUSE
+                        known.hear(state, anew=anew)
+                        known.error, pause, anew = None, FIRST_PAUSE, False
                         self._wake.set()
                 raise Unanswered("it ended the conversation")
             except Dom0Error as error:

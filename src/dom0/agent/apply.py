@@ -12,8 +12,9 @@ import tarfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import TypeVar, assert_never
+from typing import Protocol, TypeVar, assert_never
 
 from msgspec.structs import replace
 
@@ -23,11 +24,11 @@ from dom0.engine.protocol import Engine
 from dom0.errors import Conflict, EngineError, NotFound
 from dom0.plan import labels
 from dom0.plan.desired import Desired, NetworkSpec, Slot
-from dom0.plan.hooks import PreStop
 from dom0.plan.ownership import Seal, new_mark
 from dom0.plan.parents import with_parents
 from dom0.plan.steps import (
     MISSING,
+    UNWANTED,
     VANISHED,
     AnyStep,
     ConnectNetwork,
@@ -53,6 +54,19 @@ STOP_TRIES = 3
 IMAGE_NAME_TTL = 1.0  # seconds
 NO_RESTART = UpdateBody(restart_policy=RestartPolicy(name="no"))
 
+
+class Leaving(Protocol):
+    """Around a stop, as `Ambassadors.leaving`."""
+
+    def __call__(self, container_id: str, /, *, comes_back: bool) -> AbstractAsyncContextManager[None]: ...
+
+
+def stays(_container_id: str, *, comes_back: bool) -> AbstractAsyncContextManager[None]:
+    """Where no ambassador follows anything."""
+    del comes_back
+    return contextlib.nullcontext()
+
+
 Marked = TypeVar("Marked", ContainerBody, NetworkBody)
 
 
@@ -62,8 +76,17 @@ class Applier:
     `mint` makes the mark of a create (plan/ownership).
     """
 
-    def __init__(self, engine: Engine, *, mint: Callable[[], str], generation: int, all_endpoints: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        mint: Callable[[], str],
+        generation: int,
+        all_endpoints: bool,
+        leaving: Leaving = stays,
+    ) -> None:
         self._engine = engine
+        self._leaving = leaving
         self._mint = mint
         self._generation = generation
         self._all_endpoints = all_endpoints
@@ -96,14 +119,14 @@ class Applier:
                 if step.reason == VANISHED:
                     await self._end_vanished(step)
                 else:
-                    await self._stop(step.container_id, step.pre_stop)
+                    await self._stop(step, comes_back=True)
                 return await self._start(step.slot, step.container_id)
             case UnpauseContainer():
                 await self._engine.unpause_container(step.container_id)
             case StopContainer():
                 if step.rests:
                     await self._engine.update_container(step.container_id, NO_RESTART)
-                await self._stop(step.container_id, step.pre_stop)
+                await self._stop(step, comes_back=step.reason != UNWANTED)
             case StopInScope():
                 with contextlib.suppress(EngineError):  # that of one that is removed when it ends is not to be changed
                     await self._engine.update_container(step.member_id, NO_RESTART)
@@ -112,7 +135,7 @@ class Applier:
                 return frozenset({step.member_id})
             case GiveUpContainer():
                 await self._engine.update_container(step.container_id, NO_RESTART)
-                await self._stop(step.container_id, step.pre_stop)
+                await self._stop(step, comes_back=False)
             case RemoveContainer():
                 await self._engine.remove_container(step.container_id, force=True)
             case RenameContainer():
@@ -192,9 +215,10 @@ class Applier:
         await self._engine.start_container(container_id)
         return frozenset({container_id})
 
-    async def _stop(self, container_id: str, pre_stop: PreStop | None) -> None:
-        left = await run_pre_stop(self._engine, container_id, pre_stop) if pre_stop else None
-        await self._engine.stop_container(container_id, timeout=left)
+    async def _stop(self, step: StopContainer | RestartContainer | GiveUpContainer, *, comes_back: bool) -> None:
+        async with self._leaving(step.container_id, comes_back=comes_back):
+            left = await run_pre_stop(self._engine, step.container_id, step.pre_stop) if step.pre_stop else None
+            await self._engine.stop_container(step.container_id, timeout=left)
 
 
 async def create_networks(engine: Engine, desired: Desired, seal: Seal, told: Callable[[str], None]) -> None:

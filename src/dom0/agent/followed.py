@@ -1,8 +1,9 @@
 """Sources that an ambassador cannot find by itself → addresses of containers. Pure.
 
 A container counts while it runs, is healthy or has no health check, and has an address on a network that it shares
-with the ambassador. The agent's own gate counts as much as the Engine's first look, which may come much later. Which
-container it is is told with its address: the same one may belong to somebody else tomorrow.
+with the ambassador. The agent's own gate counts as much as the Engine's first look, which may come much later. One that
+is about to be stopped does not count any more, so that nobody connects to it while it ends. Which container it is is
+told with its address: the same one may belong to somebody else tomorrow.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
+from dom0.agent.readiness import ReadyStarts
 from dom0.ambassador import sources
 from dom0.ambassador.sources import Followed
 from dom0.engine.values import Container, ContainerSummary, Endpoint, Health, State
@@ -23,6 +25,7 @@ class Located(msgspec.Struct, frozen=True):
 
     addresses: dict[str, tuple[str, ...]] = {}
     identities: dict[str, str] = {}  # container ID, where it is only one
+    awaited: tuple[str, ...] = ()  # those without an address of which one is leaving, and comes back
 
 
 def wanted(texts: Iterable[str]) -> tuple[Followed, ...]:
@@ -50,31 +53,32 @@ def find(
     followed: Collection[Followed],
     ambassador: Container,
     containers: Collection[Container],
-    project: str,
-    gated: Mapping[str, float] = {},
-    post_started: Mapping[str, float] = {},
+    ready: ReadyStarts,
+    leaving: Mapping[str, bool] = {},
 ) -> Located:
-    """By container ID, `gated`: the start for which its health gate has passed; `post_started`, of those that have
-    hooks: the start for which they have succeeded.
-    """
+    """`leaving`: IDs of those that are being stopped -> whether it, or another one in its place, comes back."""
     addresses: dict[str, tuple[str, ...]] = {}
     identities: dict[str, str] = {}
+    awaited: list[str] = []
     for source in followed:
+        meant = [it for it in containers if it.id != ambassador.id and concerns(source, it, ready.project)]
         usable = {
             container.id: reached
-            for container in containers
-            if container.id != ambassador.id and concerns(source, container, project)
+            for container in meant
             if container.state is State.RUNNING
+            if container.id not in ready.ending and container.id not in leaving
             if container.health in (Health.NONE, Health.HEALTHY)
-            or (container.health is Health.STARTING and gated.get(container.id) == container.started)
-            if post_started.get(container.id, container.started) == container.started
+            or (container.health is Health.STARTING and ready.gated.get(container.id) == container.started)
+            if ready.post_started.get(container.id, container.started) == container.started
             # On the first network that both have: one for each family at most.
             if (reached := next((it.addresses for it in shared(container, ambassador) if it.addresses), ()))
         }
         addresses[source.key] = tuple(sorted({address for reached in usable.values() for address in reached}))
         if len(usable) == 1:
             identities[source.key] = next(iter(usable))
-    return Located(addresses, identities)
+        if not usable and any(leaving.get(container.id) for container in meant):
+            awaited.append(source.key)
+    return Located(addresses, identities, tuple(awaited))
 
 
 def shared(container: Container, other: Container) -> tuple[Endpoint, ...]:

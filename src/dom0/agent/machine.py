@@ -18,6 +18,7 @@ import msgspec
 
 from dom0 import __version__
 from dom0.agent import image_names, problems
+from dom0.agent.apply import Leaving, stays
 from dom0.agent.backups import backups
 from dom0.agent.boot import BootNotes
 from dom0.agent.clock import Clock, SystemClock
@@ -33,7 +34,7 @@ from dom0.agent.processes import Processes
 from dom0.agent.progress import Background, Board, Changes, Follower
 from dom0.agent.proposal import Proposal, Proposer, Resolve
 from dom0.agent.readiness import Readiness, ReadyStarts
-from dom0.agent.reconcile import Limits, Reconciler
+from dom0.agent.reconcile import STOPPING, Limits, Reconciler
 from dom0.agent.report import service_status
 from dom0.agent.rollback import find_target
 from dom0.agent.source import Handed, Own
@@ -108,6 +109,7 @@ class Machine:
         limits: Limits,
         changed: Changes,
         readiness: Readiness,
+        leaving: Leaving = stays,
         boot_notes: BootNotes,
         journal: Journal,
         problem_sources: Sequence[Callable[[], tuple[Problem, ...]]] = (),
@@ -125,6 +127,7 @@ class Machine:
         self._own = own
         self._hand_over = hand_over
         self._readiness = readiness
+        self._leaving = leaving
         self._boot_notes = boot_notes
         self._problem_sources = problem_sources
         self._sharing_status = sharing_status
@@ -136,6 +139,7 @@ class Machine:
             engine,
             listener=self,
             limits=limits,
+            leaving=leaving,
             save=StateFiles(state).save_memory,
             seal=read_seal(state),
             save_seal=partial(write_seal, state),
@@ -333,11 +337,12 @@ class Machine:
                 else:
                     await self._engine.start_container(container_id)
                 return
-            left = await run_own_pre_stop(self._engine, container_id)
-            if verb is Verb.STOP:
-                await self._engine.stop_container(container_id, timeout=left)
-            else:
-                await self._engine.restart_container(container_id, timeout=left)
+            async with self._leaving(container_id, comes_back=verb is Verb.RESTART):
+                left = await run_own_pre_stop(self._engine, container_id)
+                if verb is Verb.STOP:
+                    await self._engine.stop_container(container_id, timeout=left)
+                else:
+                    await self._engine.restart_container(container_id, timeout=left)
 
         for error in await asyncio.gather(*map(do, containers), return_exceptions=True):
             if error is not None:
@@ -640,7 +645,11 @@ class Machine:
         slots, memory = self._loop.plan.slots if self._loop.plan else (), self._loop.memory
         hooked = [p.container.id for p in slots if p.container and has_post_start(p.container, p.slot)]
         post_started = {id_: memory.post_started.get(id_, 0.0) for id_ in hooked}
-        self._readiness.now = ReadyStarts(self._current.project, memory.health_passed, post_started)
+        ending = frozenset(memory.stopped)  # by an agent before us, until there is a plan
+        if self._loop.plan is not None:
+            steps = (*self._loop.plan.steps, *self._loop.steps_under_way)
+            ending = frozenset(step.container_id for step in steps if isinstance(step, STOPPING))
+        self._readiness.now = ReadyStarts(self._current.project, memory.health_passed, post_started, ending)
 
     def step_ended(self, step: AnyStep, error: EngineError | None, seconds: float) -> None:
         text = f"{say_step(step)}: {error.message}" if error else f"{say_step(step)} ({seconds:.1f} s)"

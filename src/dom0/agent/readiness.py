@@ -11,12 +11,13 @@ class ReadyStarts(msgspec.Struct, frozen=True):
     """Of the containers of `project` ("" before the first generation), by ID.
 
     `gated`: the start for which its health gate has passed. `post_started`, of those that have hooks: the start for
-    which they have succeeded (0: none yet).
+    which they have succeeded (0: none yet). `ending`: those that are about to be stopped.
     """
 
     project: str = ""
     gated: Mapping[str, float] = {}
     post_started: Mapping[str, float] = {}
+    ending: frozenset[str] = frozenset()
 
 
 class Readiness:

@@ -20,7 +20,7 @@ from typing import Protocol
 import msgspec
 from msgspec.structs import replace
 
-from dom0.agent.apply import Applier
+from dom0.agent.apply import Applier, Leaving, stays
 from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.gate import Gates
 from dom0.agent.observe import Observer
@@ -118,6 +118,7 @@ class Reconciler:
         save: Callable[[Memory], None],
         seal: Seal,
         save_seal: Callable[[Seal], None],
+        leaving: Leaving = stays,
         clock: Clock | None = None,
         processes: Processes | None = None,
         under_owner_until: float = 0.0,
@@ -130,6 +131,7 @@ class Reconciler:
         self._engine = engine
         self._listener = listener
         self._limits = limits
+        self._leaving = leaving
         self._memory = Memory()
         self._save = save
         self._saved: Memory | None = None  # as it is on the disk, once we know
@@ -223,6 +225,7 @@ class Reconciler:
             mint=self._ownership.mint,
             generation=generation,
             all_endpoints=self._limits.all_endpoints,
+            leaving=self._leaving,
         )
 
     async def settle(self) -> Plan:

@@ -62,6 +62,7 @@ class Shortcuts:
         self.status: tuple[ShortcutStatus, ...] = ()
         self._lock = asyncio.Lock()
         self._turns = asyncio.Semaphore(AT_ONCE)
+        self._withdrawn = False
 
     @property
     def is_draining(self) -> bool:
@@ -82,6 +83,8 @@ class Shortcuts:
         our rules are still there.
         """
         async with self._lock:
+            if self._withdrawn:
+                return
             running = {(member.id, member.started): member for member in members if member.state is Life.RUNNING}
             await self._leave(self._open.keys() - running.keys())
             self._seen &= running.keys()
@@ -116,6 +119,7 @@ class Shortcuts:
     async def withdraw(self) -> None:
         """Nothing keeps the rules up to date from now on: new connections take the ambassador."""
         async with self._lock:
+            self._withdrawn = True
             for shortcut in self._open.values():
                 with contextlib.suppress(Dom0Error, OSError):
                     await shortcut.plane.set(Table())

@@ -24,6 +24,7 @@ class Findings(msgspec.Struct, frozen=True):
     is_own: Callable[[str], bool] = lambda _address: False
     listening: Collection[Listener] = ()  # all of ours
     held: Collection[Listener] = ()  # a rewire waits for its new target
+    awaited: Collection[Listener] = ()  # a source without an address is being replaced, and not for too long
     down_for: Mapping[Listener, float] = {}  # seconds
 
     def behind(self, source: Source) -> tuple[Target, ...]:
@@ -55,7 +56,7 @@ def wanted(rule: Rule, targets: Collection[Target], found: Findings, last: Route
     """None: no address was ever found and the rule does not say what to do then, so nothing listens.
 
     While no target is up the last ones stay (a probe that errs must not cut everybody off), unless the rule says what
-    a new connection is to meet instead.
+    a new connection is to meet instead, or it is known that another one comes.
     """
     down = Down.HOLD if rule.listener in found.held else None
     if up := found.up(rule, targets):
@@ -67,4 +68,6 @@ def wanted(rule: Rule, targets: Collection[Target], found: Findings, last: Route
     elif down is None and isinstance(rule.down, Hold):
         is_patient = not rule.down.seconds or found.down_for.get(rule.listener, 0.0) < rule.down.seconds
         down = Down.HOLD if is_patient else Down.REFUSE
+    elif down is None and rule.listener in found.awaited:
+        down = Down.HOLD
     return Wanted(kept, down) if kept or down else None

@@ -33,6 +33,7 @@ from dom0.forward.table import Listener, Table, Target
 LOOK_EVERY = 5.0  # seconds between two looks at what the kernel really holds
 DRAIN_EVERY = 1.0
 FORGET_EVERY = 30.0
+AWAITED = 30.0  # seconds that new connections wait for what is being replaced, as for the target of a rewire
 REMEMBERED = 3600.0  # seconds that State has a drain that is over
 MOST_PAST = 64
 _MOST_TOLD = 8  # listeners or targets in one line of the log
@@ -259,6 +260,7 @@ class Forwarder:
             if isinstance(rule.down, Hold) and (since := self._down_since.get(rule.listener)) is not None
             if since + rule.down.seconds > ticks
         ]
+        until += [since + AWAITED for since in self.stored.awaited.values() if since + AWAITED > ticks]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, min(until) - ticks)):
                 await self._wake.wait()
@@ -282,12 +284,18 @@ class Forwarder:
 
     def found(self) -> Findings:
         ticks = moment().ticks
+        awaited = {key for key, since in self.stored.awaited.items() if ticks < since + AWAITED}
         return Findings(
             addresses=self._addresses(),
             unhealthy=self.probes.unhealthy,
             is_own=cache(is_own),
             listening=self.declaration.listeners,
             held=frozenset(self.held),
+            awaited=frozenset(
+                rule.listener
+                for rule in self.declaration.rules
+                if any(isinstance(it, Followed) and it.key in awaited for it in self.sources(rule))
+            ),
             down_for={listener: ticks - since for listener, since in self._down_since.items()},
         )
 
@@ -305,8 +313,11 @@ class Forwarder:
                 wants[rule.listener] = want
         return wants
 
-    def follow(self, found: Mapping[str, Collection[str]], identities: Mapping[str, str]) -> None:
+    def follow(
+        self, found: Mapping[str, Collection[str]], identities: Mapping[str, str], awaited: Collection[str]
+    ) -> None:
         """Take what the agent found. IDs of containers that are gone stay, to tell another one at their address."""
+        waits = dict.fromkeys(awaited, moment().ticks) | self.stored.awaited
         named = {key: it for key, it in self.stored.addresses.items() if not _is_followed(key)}
         before = self.stored.identities
         new = {key for key, identity in identities.items() if before.get(key, identity) != identity}
@@ -316,7 +327,12 @@ class Forwarder:
         active = {it.key for rule in self.declaration.rules for it in self.sources(rule) if isinstance(it, Followed)}
         addresses = named | {key: tuple(sorted(set(it))) for key, it in found.items()}
         remembered = {key: it for key, it in before.items() if key in active} | dict(identities)
-        self.stored = replace(self.stored, addresses=addresses, identities=remembered)
+        self.stored = replace(
+            self.stored,
+            addresses=addresses,
+            identities=remembered,
+            awaited={key: since for key, since in waits.items() if key in active and not found.get(key)},
+        )
         self.wake("container")
 
     @property

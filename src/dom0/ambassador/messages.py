@@ -64,15 +64,18 @@ class Flows(_Request, frozen=True, kw_only=True, tag="flows"):
     generation: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0  # 0: all
 
 
-class Follow(_Request, frozen=True, kw_only=True, tag="follow"):
+class Follow(_Request, frozen=True, kw_only=True, omit_defaults=True, tag="follow"):
     """What the dom0 agent found: `container:NAME`, `service:NAME`, `label:KEY=VALUE`, with or without the port that
     stands behind it in the settings -> addresses. Replaces what it said before.
 
     `identities`: the same keys -> IDs of the containers. An address that another container has now is another target.
+    `awaited`: keys without an address whose last container is about to be stopped, and another one or the same comes.
+    What is already awaited stays so until it has an address.
     """
 
     found: dict[str, tuple[str, ...]]
     identities: dict[str, str] = {}
+    awaited: tuple[str, ...] = ()
 
 
 Request = Show | Rewire | Undo | History | Flows | Follow

@@ -65,8 +65,9 @@ class Requests(msgspec.Struct, frozen=True):
             for text, addresses in request.found.items():
                 found.setdefault(_key(text), set()).update(sources.usable(ipaddress.ip_address(it)) for it in addresses)
             identities = {_key(text): it for text, it in request.identities.items()}
+            awaited = tuple(map(_key, request.awaited))
         async with self.forwarder.lock:
-            self.forwarder.follow(found, identities)
+            self.forwarder.follow(found, identities, awaited)
             await self.forwarder.reconcile("container")
         return self.reporter.state()
 

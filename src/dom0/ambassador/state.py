@@ -62,6 +62,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rena
     old: dict[str, tuple[int, ...]] = {}  # generations that may have connections yet
     addresses: dict[str, tuple[str, ...]] = {}  # last known of names and of what the agent follows
     identities: dict[str, str] = {}  # of what the agent follows
+    awaited: dict[str, float] = {}  # what the agent follows and is replacing -> ticks since when it has no address
     unhealthy: tuple[str, ...] = ()  # targets
     drains: tuple[Drain, ...] = ()
     past: tuple[Drain, ...] = ()  # over here; an agent that was away still does them in shortcuts
@@ -93,7 +94,7 @@ class StateFile:
             return stored
         # No connection has survived; deadlines were counted from another boot.
         receipts = tuple(msgspec.structs.replace(receipt, draining=0.0) for receipt in stored.receipts)
-        return msgspec.structs.replace(stored, drains=(), past=(), old={}, receipts=receipts, boot=boot())
+        return msgspec.structs.replace(stored, drains=(), past=(), old={}, awaited={}, receipts=receipts, boot=boot())
 
     def write(self, stored: Stored) -> None:
         """Survives a kill; the forwarding does not wait for the disk, so a power cut may leave the former one.

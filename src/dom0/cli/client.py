@@ -135,9 +135,15 @@ class Agent:
         return self.call("POST", "/v1/abort", Status)
 
     def call(
-        self, method: str, target: str, document: type[Document], *, body: Any = None, within: float = ANSWER_WITHIN
+        self,
+        method: str,
+        target: str,
+        document: type[Document],
+        *,
+        body: Any = None,
+        within: float | None = ANSWER_WITHIN,
     ) -> Document:
-        """One request with one answer; `within` in seconds."""
+        """One request with one answer; `within` in seconds, None: however long it takes."""
         return self._decode(self._request(method, target, body, within), document)
 
     def _stream(self, method: str, target: str, body: Any, document: type[Document]) -> Iterator[Document]:
@@ -148,7 +154,7 @@ class Agent:
             except OSError as error:
                 raise self._unreachable(error) from error
 
-    def _request(self, method: str, target: str, body: Any, within: float = ANSWER_WITHIN) -> bytes:
+    def _request(self, method: str, target: str, body: Any, within: float | None = ANSWER_WITHIN) -> bytes:
         with self._ask(method, target, body, within) as answer:
             try:
                 return answer.read()

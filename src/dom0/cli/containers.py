@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
@@ -81,12 +83,23 @@ def taken_over(by_compose: Iterable[Listed], projects: Collection[str]) -> Itera
 def let_docker(verb: Literal["start", "stop", "restart"], services: Sequence[str], *, as_json: bool) -> None:
     """`docker VERB` of all containers of the services, after their `pre_stop`.
 
-    Raises UsageError, EngineError, CommandFailed.
+    The agent does it before a stop, so that ambassadors lead elsewhere first; docker where no agent answers, and for
+    what is no service of its generation. Raises UsageError, EngineError, CommandFailed.
     """
     import asyncio
 
     from dom0.agent.status import Acted
+    from dom0.cli.client import Agent, AgentUnreachable
 
+    agent, known = Agent(patient=False), set[str]()
+    if verb != "start":
+        with contextlib.suppress(AgentUnreachable):
+            known = {one.service for one in agent.status().services if one.container}
+    if known.issuperset(services):
+        paths = [f"/v1/services/{quote(service, safe='')}/{verb}" for service in dict.fromkeys(services)]
+        done = [one for path in paths for one in agent.call("POST", path, list[Acted], within=None)]
+        terminal.say_done(done, *(one.container for one in done), as_json=as_json)
+        return
     by_service: dict[str, list[ListedContainer]] = {}
     for container in list_containers():
         if name := container.labels.get(labels.SERVICE):

@@ -1,4 +1,4 @@
-"""`dom0 restart`: docker does it."""
+"""`dom0 restart`: the agent does it, or docker where none answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dom0 stop`: docker does it."""
+"""`dom0 stop`: the agent does it, or docker where none answers."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from dom0.forward.table import Listener, Protocol, Target, Udp
 
 SETTLING = 3.0  # seconds in which a drain is repeated, for what was under way in the kernel while we looked
 _UNANSWERED = "SYN_SENT"
-_ENDED = {"TIME_WAIT", "CLOSE"}  # conntrack's memory of connections that have ended
+ENDED = {"TIME_WAIT", "CLOSE"}  # conntrack's memory of connections that have ended
 log = logging.getLogger(__name__)
 
 
@@ -82,7 +82,7 @@ def due(drain: Drain, flows: Iterable[Flow], ticks: float) -> Due:
     rescue, move, cut, rest = list[Flow](), list[Flow](), list[Flow](), list[Flow]()
     is_cut = drain.cut_at is not None and ticks >= drain.cut_at
     for flow in flows:
-        if flow.state in _ENDED or not drain.concerns(flow):
+        if flow.state in ENDED or not drain.concerns(flow):
             continue
         if flow.protocol is Protocol.UDP:
             (move if drain.udp == "move" else rest).append(flow)

@@ -22,6 +22,7 @@ from dom0.plan.phase import Phase
 from dom0.plan.snapshot import Snapshot, version
 from dom0.plan.steps import (
     MISSING,
+    UNWANTED,
     AnyStep,
     CreateNetwork,
     CreateVolume,
@@ -36,7 +37,6 @@ from dom0.socketproxy.scope import Scope
 WELL = frozenset({Phase.READY, Phase.COMPLETED, Phase.SCHEDULED, Phase.STOPPED, Phase.DATA})
 AT_REST = WELL | {Phase.CRASH_LOOP, Phase.WAITING}  # a container that waits only for these waits for a person
 TIDYING = (RemoveNetwork, RemoveContainer)  # that the Engine refuses these hinders nothing that was asked for
-UNWANTED = "no longer in the project"
 GROUND_PRIORITY = 1_000_000  # networks and volumes hold everything else up
 
 

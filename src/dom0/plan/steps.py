@@ -16,6 +16,7 @@ from dom0.plan.hooks import PreStop
 MISSING = "it does not exist"  # the reasons that the agent treats apart from others
 REMOVED = "it was removed"
 UNHEALTHY = "unhealthy"
+UNWANTED = "no longer in the project"
 VANISHED = "its process is gone, and the Engine did not notice"
 
 

@@ -23,7 +23,8 @@ from dom0.ambassador.messages import (
     State,
 )
 from dom0.errors import Dom0Error
-from dom0.forward.table import Table
+from dom0.forward.dataplane import Flow
+from dom0.forward.table import Protocol, Table, Target
 
 T = TypeVar("T")
 
@@ -59,6 +60,19 @@ def make_receipt(**fields: Any) -> Receipt:
     return Receipt(**{**defaults, **fields})
 
 
+def make_flow(target: str) -> Flow:
+    near, listener = Target("10.0.0.9", 40000), Target("10.0.0.9", 80)
+    return Flow(
+        protocol=Protocol.TCP,
+        generation=1,
+        client=Target("10.0.0.3", 40000),
+        listener=listener,
+        near=near,
+        target=Target(target, 80),
+        state="ESTABLISHED",
+    )
+
+
 @dataclass
 class FakeTalk:
     """One ambassador, whatever its container. `refusal` is what it answers to a rewire."""
@@ -67,6 +81,8 @@ class FakeTalk:
     asked: list[Request] = field(default_factory=list)
     refusal: Dom0Error | None = None
     asked_of: list[str] = field(default_factory=list)  # container IDs, one for every request
+    hangs: bool = False  # it takes a request, and says nothing
+    flows: tuple[Flow, ...] = ()
     watched: list[str] = field(default_factory=list)  # container IDs, one for every start of a watcher
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -82,6 +98,8 @@ class FakeTalk:
     async def ask(self, container_id: str, request: Request, answer: type[T]) -> T:
         self.asked_of.append(container_id)
         await asyncio.sleep(0)
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.state is None:
             raise Unanswered("nobody in it listens")
         self.asked.append(request)
@@ -106,6 +124,6 @@ class FakeTalk:
             case History():
                 return (make_receipt(),)
             case Flows():
-                return ()
+                return self.flows
             case _:
                 return make_receipt(kept=2)
