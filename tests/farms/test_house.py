@@ -1,8 +1,12 @@
-"""The example house as its README says, on two hosts, and after a power cut of both."""
+"""The example house as its README says, on two hosts: a visitor notices neither a good revision nor a bad one, and both
+machines are back after a power cut.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,7 @@ from dom0.testing.namespaces import Child
 from dom0.testing.pages import plain_lines
 
 pytestmark = [pytest.mark.engine, pytest.mark.chain, pytest.mark.timeout(900)]
+log = logging.getLogger(__name__)
 README = (Path(__file__).parents[2] / "examples/house/README.md").read_text()
 ADDRESSES = {"nas": "10.9.1.1", "pi": "10.9.1.2"}
 VISIT = ["curl", "-sS", "--fail", "--max-time", "60", f"http://{ADDRESSES['pi']}:8080/cgi-bin/visit"]
@@ -88,25 +93,61 @@ def house(engines_possible: None, tmp_path_factory: pytest.TempPathFactory) -> I
         switch.stop()
 
 
-def test_the_readme_from_the_first_revision_to_a_bad_one_and_back(house: House) -> None:
+class Visitor(threading.Thread):
+    """Comes again and again, from the other machine, until it is told to stop."""
+
+    def __init__(self, house: House) -> None:
+        super().__init__()
+        self.host = house.nas.host
+        self.is_over = threading.Event()
+        self.visits: list[Output] = []
+
+    def run(self) -> None:
+        while not self.is_over.is_set():
+            self.visits.append(self.host.run(VISIT, check=False))
+
+    def __enter__(self) -> Visitor:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_over.set()
+        self.join()
+
+    def assert_nothing_lost(self, before: int) -> int:
+        """Each visit was counted, in its turn. Returns the number of the last one."""
+        expected = [f"visit {before + 1 + number}\n" for number in range(len(self.visits))]
+        assert [one.stdout or one.stderr for one in self.visits] == expected
+        return before + len(self.visits)
+
+
+def test_the_readme_from_the_first_revision_to_a_bad_one_that_no_visitor_notices(house: House) -> None:
     up = house.command("farm", "up")
     house.shown(Output(0, "".join(up.stdout.partition("revision")[1:]), ""))
     house.until_all_run()
     house.shown(house.command("farm", "status"))
     assert house.nas.host.run(VISIT).stdout == "visit 1\n"
     file = house.path / "roles/web/page/Dockerfile"
-    file.write_text(file.read_text().replace('"-p", "80"', '"-p", "81"'))
-    house.command("farm", "up")
-    house.nas.until(lambda: house.status()["paused"])
-    assert house.status()["nodes"][1]["state"] == "failed"
-    house.shown(house.command("farm", "status", check=False))
-    assert house.nas.host.run(VISIT).stdout == "visit 2\n"
-    house.shown(house.command("farm", "rollback"))
-    house.until_all_run()
-    assert house.command("-H", "nas", "exec", "redis", "redis-cli", "get", "visits").stdout == "2\n"
+    good = file.read_text()
+    with Visitor(house) as visitor:
+        file.write_text(good.replace('"-p", "80"', '"-p", "81"'))
+        house.command("farm", "up")
+        house.nas.until(lambda: house.status()["paused"] and not house.status()["nodes"][0]["waits"])
+        assert house.status()["nodes"][1]["state"] == "failed"
+        house.shown(house.command("farm", "status", check=False))
+        house.shown(house.command("farm", "rollback"))
+        house.until_all_run()
+        file.write_text(good.replace("a house", "another house"))
+        house.command("farm", "up")
+        house.until_all_run()
+    last = visitor.assert_nothing_lost(1)
+    log.info("%d visits", len(visitor.visits))
+    assert house.command("-H", "nas", "exec", "redis", "redis-cli", "get", "visits").stdout == f"{last}\n"
+    page = house.nas.host.run(["curl", "-sS", VISIT[-1].removesuffix("cgi-bin/visit")]).stdout
+    assert page == "another house\n"
 
 
-def test_after_a_power_cut_of_the_whole_house_all_run_what_they_ran_without_the_server(house: House) -> None:
+def test_after_a_power_cut_of_the_whole_house_all_run_what_they_ran(house: House) -> None:
     before = int(house.nas.host.run(VISIT).stdout.split()[1])
     assert house.server is not None
     house.server.kill()
@@ -116,3 +157,5 @@ def test_after_a_power_cut_of_the_whole_house_all_run_what_they_ran_without_the_
     for machine in house.nodes.values():
         machine.host.start_engine()
     house.nodes["pi"].until(lambda: house.nas.host.run(VISIT, check=False).stdout == f"visit {before + 1}\n")
+    house.serve()
+    house.until_all_run()
