@@ -275,6 +275,32 @@ async def test_a_node_whose_engine_does_not_answer_ends_the_call(
         await call(farm)
 
 
+async def test_what_is_open_ends_when_a_node_is_removed(
+    farm: FarmDirectory, node: NodeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = asyncio.Event()
+
+    async def goes_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read(100))
+        await reader.read(1)
+        over.set()
+
+    async with engine(goes_on, tmp_path, monkeypatch):
+        path = await asyncio.to_thread(reach, farm)
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"1")
+        assert await reader.read(100) == b"1"
+        farm.change(lambda before: nodes.remove(before, "nas"))
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        await over.wait()
+        writer.close()
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_unix_connection(path)
+        with pytest.raises(UsageError, match="is no node of this farm"):
+            await asyncio.to_thread(reach, farm)
+
+
 async def test_nobody_but_who_serves_reaches_a_node(
     farm: FarmDirectory, node: NodeTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

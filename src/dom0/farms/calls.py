@@ -6,7 +6,8 @@ with its secret, and connects it with the socket of its own Engine: chunks go bo
 works behind any router, a node answers its own calls alone, and what a call reaches is not for the server to choose.
 
 On the server each node that somebody has asked for gets a unix socket, at which its Engine seems to be: docker and dom0
-use it as any other. They lie in a directory that `state/reach` leads to, of the user who serves alone.
+use it as any other, for as long as it is a node. They lie in a directory that `state/reach` leads to, of the user who
+serves alone.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Calls:
         self._untold: dict[str, set[str]] = {}  # IDs by key
         self._open = Counter[str]()  # by key
         self._listening: dict[str, Task[None]] = {}
-        self._tasks: set[Task[None]] = set()
+        self._connected: dict[str, set[Task[None]]] = {}  # by key
 
     # for nodes
 
@@ -129,7 +130,7 @@ class Calls:
             return refusal(400 if isinstance(error, UsageError) else 409, error.message, error.hint)
         path = directory / f"{node.key[:16]}.sock"
         if node.key not in self._listening:
-            self._listening[node.key] = asyncio.create_task(self._listen(node.key, listen(path, mode=0o600)))
+            self._listening[node.key] = asyncio.create_task(self._keep(node.key, listen(path, mode=0o600)))
         log.info("%s is reached by user %s", node.name, request.peer.uid if request.peer else "unknown")
         return Response(msgspec.json.encode(Reached(str(path))))
 
@@ -144,6 +145,19 @@ class Calls:
             hint = "is it on, does it reach this server, does its dom0 run? It asks again by itself: dom0 farm status"
             what = f"{node.name}: does not answer; the server has heard of it last at {moment(node.last)}"
             raise Dom0Error(what, hint=hint) from error
+
+    async def _keep(self, key: str, listening: socket.socket) -> None:
+        """The socket and what goes through it, for as long as it is a node."""
+        accepting = asyncio.create_task(self._listen(key, listening))
+        connected = self._connected[key] = set[Task[None]]()
+        try:
+            told = ""
+            while (found := await self._orders.wait(key, told, lambda: False)) is not None:
+                told = found.digest
+            log.info("a node that was reached from here is none any more: its calls end")
+        finally:
+            del self._listening[key]
+            await _cancel(accepting, *connected)
 
     async def _listen(self, key: str, listening: socket.socket) -> None:
         listening.setblocking(False)
@@ -160,8 +174,8 @@ class Calls:
                     continue
                 self._open[key] += 1
                 task = asyncio.create_task(self._connect(key, caller))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._connected[key].add(task)
+                task.add_done_callback(self._connected[key].discard)
 
     async def _connect(self, key: str, caller: socket.socket) -> None:
         try:
@@ -178,7 +192,6 @@ class Calls:
 
     async def close(self) -> None:
         await _cancel(*self._listening.values())
-        await _cancel(*self._tasks)
 
 
 @asynccontextmanager
