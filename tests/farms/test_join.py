@@ -20,6 +20,7 @@ from dom0.farms.directory import FarmDirectory
 from dom0.farms.join import Membership
 from dom0.farms.nodes import NodeState, key_of
 from dom0.farms.pin import Pin
+from dom0.run import capture
 from dom0.testing.wires import eventually
 
 
@@ -85,6 +86,23 @@ async def test_a_machine_waits_is_approved_and_stays_a_node(farm: FarmDirectory,
         assert (await join.join(state, server, kept, told.append)).role == "store"
     assert len(told) == 1
     assert (state / "farm.json").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_machine_whose_clock_is_decades_before_the_servers_certificate_joins_and_stays_a_node(
+    farm: FarmDirectory, state: Path
+) -> None:
+    dates = ["-not_before", "20700101000000Z", "-not_after", "20710101000000Z"]
+    made = ["openssl", "req", "-x509", "-newkey", "ed25519", "-noenc", "-batch", "-subj", "/CN=attic", *dates]
+    key = await capture([*made, "-keyout", "-", "-out", "-"])
+    farm.server_pem.write_text(key.stdout)
+    told: list[str] = []
+    async with serving(farm) as server:
+        waiting = asyncio.create_task(join.join(state, server, join.prepare(state, server, leave=False), told.append))
+        await until(lambda: told)
+        farm.change(lambda before: nodes.approve(before, code_in(told), "nas", "web"))
+        assert (await waiting).name == "nas"
+        kept = join.prepare(state, server, leave=False)
+        assert (await join.join(state, server, kept, told.append)).state is NodeState.ENROLLED
 
 
 async def test_a_join_that_is_killed_while_it_waits_goes_on_with_its_code(farm: FarmDirectory, state: Path) -> None:
