@@ -96,9 +96,11 @@ def test_a_healthy_one_counts_with_both_families() -> None:
 def test_one_that_is_about_to_be_stopped_does_not_count_and_the_last_one_is_awaited_if_it_comes_back() -> None:
     (source,) = wanted(["service:web:80"])
     one, two = provider("web", "10.0.0.2"), provider("web", "10.0.0.3")
-    assert find([source], AMBASSADOR, [one, two], ReadyStarts(PROJECT, ending=frozenset({one.id}))) == Located(
+    assert find([source], AMBASSADOR, [one, two], ReadyStarts(PROJECT, ending={one.id: one.started})) == Located(
         {"service:web": ("10.0.0.3",)}, {"service:web": two.id}
     )
+    since = ReadyStarts(PROJECT, ending={one.id: one.started - 1})  # it was started again
+    assert find([source], AMBASSADOR, [one], since).addresses == {"service:web": ("10.0.0.2",)}
     for comes_back, awaited in ((True, ("service:web",)), (False, ())):
         both = {one.id: comes_back, two.id: comes_back}
         assert find([source], AMBASSADOR, [one, two], READY, both) == Located({"service:web": ()}, {}, awaited)

@@ -9,6 +9,7 @@ told with its address: the same one may belong to somebody else tomorrow.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
@@ -66,7 +67,7 @@ def find(
             container.id: reached
             for container in meant
             if container.state is State.RUNNING
-            if container.id not in ready.ending and container.id not in leaving
+            if container.started > ready.ending.get(container.id, -math.inf) and container.id not in leaving
             if container.health in (Health.NONE, Health.HEALTHY)
             or (container.health is Health.STARTING and ready.gated.get(container.id) == container.started)
             if ready.post_started.get(container.id, container.started) == container.started

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -645,10 +646,10 @@ class Machine:
         slots, memory = self._loop.plan.slots if self._loop.plan else (), self._loop.memory
         hooked = [p.container.id for p in slots if p.container and has_post_start(p.container, p.slot)]
         post_started = {id_: memory.post_started.get(id_, 0.0) for id_ in hooked}
-        ending = frozenset(memory.stopped)  # by an agent before us, until there is a plan
+        ending = memory.stopped  # by an agent before us, until there is a plan
         if self._loop.plan is not None:
             steps = (*self._loop.plan.steps, *self._loop.steps_under_way)
-            ending = frozenset(step.container_id for step in steps if isinstance(step, STOPPING))
+            ending = {step.container_id: math.inf for step in steps if isinstance(step, STOPPING)}
         self._readiness.now = ReadyStarts(self._current.project, memory.health_passed, post_started, ending)
 
     def step_ended(self, step: AnyStep, error: EngineError | None, seconds: float) -> None:

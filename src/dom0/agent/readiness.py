@@ -11,13 +11,14 @@ class ReadyStarts(msgspec.Struct, frozen=True):
     """Of the containers of `project` ("" before the first generation), by ID.
 
     `gated`: the start for which its health gate has passed. `post_started`, of those that have hooks: the start for
-    which they have succeeded (0: none yet). `ending`: those that are about to be stopped.
+    which they have succeeded (0: none yet). `ending`: starts up to then do not count, because it is about
+    to be stopped.
     """
 
     project: str = ""
     gated: Mapping[str, float] = {}
     post_started: Mapping[str, float] = {}
-    ending: frozenset[str] = frozenset()
+    ending: Mapping[str, float] = {}
 
 
 class Readiness:
