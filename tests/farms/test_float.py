@@ -7,8 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,15 +16,13 @@ from click.testing import CliRunner
 
 from dom0.cli.commands import cli
 from dom0.errors import EXIT_CHANGES
-from dom0.run import CommandFailed
 from dom0.testing import api
-from dom0.testing.hosts import CONTAINERD_STORE, OWN_STORE, Host, Switch
+from dom0.testing.hosts import CONTAINERD_STORE, OWN_STORE, Host, Switch, until
 from dom0.testing.namespaces import Child
 
 pytestmark = pytest.mark.engine
 T = TypeVar("T")
 DOM0 = (sys.executable, "-m", "dom0")
-PATIENCE = 180.0  # seconds; a deadline, not an expectation
 ADDRESSES = {"one": "10.9.8.1", "two": "10.9.8.2", "three": "10.9.8.3"}
 BLOG = """
 name: blog
@@ -125,7 +122,7 @@ class Farm:
             is_settled = one and one["running"] == one["wanted"] and not one["changing"] and not status["steps"]
             return one if is_settled else None
 
-        return until(found, self)
+        return until(found, self.story)
 
     def swarm(self, at: str, what: str) -> Any:
         return api.request(self.hosts[at].socket, "GET", f"/{what}")
@@ -139,20 +136,6 @@ class Farm:
         for host in self.hosts.values():
             host.stop()
         self.switch.stop()
-
-
-def until(condition: Callable[[], T], farm: Farm | None = None) -> T:
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        failure: Exception | None = None
-        try:
-            if found := condition():
-                return found
-        except (OSError, ValueError, api.EngineRefused, CommandFailed) as error:
-            failure = error
-        if time.monotonic() > deadline:
-            raise AssertionError(farm.story() if farm else "not in time") from failure
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +175,7 @@ def test_up_does_what_plan_says_and_a_floating_service_runs_on_the_nodes(farm: F
         found = farm.floating()["waits"]
         return found if found.keys() == {"three"} else None
 
-    assert "there: docker swarm leave" in until(waits, farm)["three"]
+    assert "there: docker swarm leave" in until(waits, farm.story)["three"]
     (alone,) = farm.swarm("three", "nodes")
     assert (alone["Spec"]["Labels"], farm.swarm("three", "services")) == ({}, [])
     assert "dom0-float" not in theirs.docker("images").stdout
@@ -202,8 +185,8 @@ def test_up_does_what_plan_says_and_a_floating_service_runs_on_the_nodes(farm: F
         spec = node["Spec"]
         return spec["Role"] == "manager" and any(label.startswith("dom0.image.") for label in spec["Labels"])
 
-    until(lambda: sum(map(is_in, farm.swarm("one", "nodes"))) == 3, farm)
-    until(lambda: farm.floating()["managers"] == ["one", "three", "two"], farm)
+    until(lambda: sum(map(is_in, farm.swarm("one", "nodes"))) == 3, farm.story)
+    until(lambda: farm.floating()["managers"] == ["one", "three", "two"], farm.story)
     made = {("service", one["Spec"]["Name"]) for one in farm.swarm("one", "services")}
     made |= {(kind, one["Spec"]["Name"]) for kind in ("secret", "config") for one in farm.swarm("one", f"{kind}s")}
     made |= {("network", one["Name"]) for one in farm.swarm("one", "networks") if "dom0.farm" in (one["Labels"] or {})}
@@ -235,11 +218,11 @@ def test_a_server_that_is_killed_in_the_middle_of_an_apply_goes_on(farm: Farm) -
     made = {(step["kind"], step["change"]): step["name"] for step in change["steps"]}
     assert made.keys() == {("secret", "create"), ("service", "update")}
     word = made["secret", "create"]
-    until(lambda: word in [one["Spec"]["Name"] for one in farm.swarm("one", "secrets")], farm)
+    until(lambda: word in [one["Spec"]["Name"] for one in farm.swarm("one", "secrets")], farm.story)
     farm.kill_server()
     farm.serve()
     assert "three" in farm.settled()["nodes"]
-    until(lambda: [one["Spec"]["Name"] for one in farm.swarm("one", "secrets")] == [word], farm)
+    until(lambda: [one["Spec"]["Name"] for one in farm.swarm("one", "secrets")] == [word], farm.story)
 
 
 def test_what_is_bad_goes_back_and_is_not_tried_again(farm: Farm) -> None:
@@ -247,7 +230,7 @@ def test_what_is_bad_goes_back_and_is_not_tried_again(farm: Farm) -> None:
     farm.ask("up")
     (step,) = until(
         lambda: [step for step in farm.floating()["steps"] if step["change"] == "stays"],
-        farm,
+        farm.story,
     )
     assert step["why"].startswith("Swarm went back: ")
     farm.command("rollback")
@@ -256,13 +239,13 @@ def test_what_is_bad_goes_back_and_is_not_tried_again(farm: Farm) -> None:
 
 def test_a_service_survives_the_death_of_its_node_and_two_managers_go_on(farm: Farm) -> None:
     farm.hosts["three"].stop()
-    until(lambda: "three" not in farm.settled()["nodes"], farm)
+    until(lambda: "three" not in farm.settled()["nodes"], farm.story)
     assert farm.settled()["running"] == 3
     farm.write(replicas=2, word="closed ")
     farm.ask("up")
-    until(lambda: farm.settled()["wanted"] == 2, farm)
+    until(lambda: farm.settled()["wanted"] == 2, farm.story)
     farm.command("remove", "three")
-    until(lambda: {one["Description"]["Hostname"] for one in farm.swarm("one", "nodes")} == {"one", "two"}, farm)
+    until(lambda: {one["Description"]["Hostname"] for one in farm.swarm("one", "nodes")} == {"one", "two"}, farm.story)
 
 
 def test_a_project_that_is_gone_is_removed_and_nothing_else(farm: Farm) -> None:
@@ -272,8 +255,8 @@ def test_a_project_that_is_gone_is_removed_and_nothing_else(farm: Farm) -> None:
     (gone,) = farm.ask("up")["changes"]
     assert (gone["role"], gone["change"]) == ("float/blog", "removed")
     assert {step["change"] for step in gone["steps"]} == {"remove"}
-    until(lambda: not farm.swarm("one", "secrets"), farm)
-    until(lambda: not farm.floating()["steps"], farm)
+    until(lambda: not farm.swarm("one", "secrets"), farm.story)
+    until(lambda: not farm.floating()["steps"], farm.story)
     assert [one["Spec"]["Name"] for one in farm.swarm("one", "services")] == ["theirs"]
     assert farm.hosts["one"].docker("ps", "--quiet", *THEIRS).stdout == theirs != ""
     assert "blog_kept" in farm.hosts["one"].docker("volume", "ls", "--quiet").stdout

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dom0.testing.machines import PATIENCE, Machine
+from dom0.testing.hosts import PATIENCE
+from dom0.testing.machines import Machine
 
 # A database in small: it refuses to run beside another one, and writes down when it had to.
 DATABASE = "mkdir /data/lock || {{ echo two writers >> /data/broken; exit 1; }}; trap 'rmdir /data/lock; exit' TERM; "

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from dom0.testing import more_images
-from dom0.testing.hosts import CONTAINERD_STORE, Host
-from dom0.testing.machines import PATIENCE, Machine
+from dom0.testing.hosts import CONTAINERD_STORE, PATIENCE, Host
+from dom0.testing.machines import Machine
 
 COMPOSE = """
     name: box

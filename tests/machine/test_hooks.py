@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dom0.testing.machines import PATIENCE, Machine
+from dom0.testing.hosts import PATIENCE
+from dom0.testing.machines import Machine
 
 COMPOSE = """
     name: box

@@ -16,7 +16,8 @@ import pytest
 
 from dom0.testing import api
 from dom0.testing.foreign import Foreign
-from dom0.testing.machines import PATIENCE, Machine
+from dom0.testing.hosts import PATIENCE
+from dom0.testing.machines import Machine
 from dom0.testing.namespaces import Child
 
 COMPOSE = """

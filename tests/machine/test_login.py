@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from dom0.run import Output
-from dom0.testing.machines import PATIENCE, Machine
+from dom0.testing.hosts import PATIENCE
+from dom0.testing.machines import Machine
 from dom0.testing.namespaces import Child
 
 COMPOSE = """

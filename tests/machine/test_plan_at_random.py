@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from dom0.testing.api import EngineRefused
-from dom0.testing.machines import PATIENCE, Machine
+from dom0.testing.hosts import PATIENCE
+from dom0.testing.machines import Machine
 from dom0.testing.random_projects import IMAGES, Projects, compose_file
 
 SEEDS, ROUNDS = (1, 2, 3, 4), 6

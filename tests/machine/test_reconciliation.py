@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from dom0.testing.foreign import Foreign
-from dom0.testing.machines import PATIENCE, Machine
+from dom0.testing.hosts import PATIENCE
+from dom0.testing.machines import Machine
 
 COMPOSE = """
     name: box

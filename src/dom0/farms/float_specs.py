@@ -30,11 +30,12 @@ from dom0.compose.model import (
 from dom0.durations import nanoseconds
 from dom0.engine import bodies
 from dom0.engine import swarm_bodies as swarm
-from dom0.engine.bodies import HealthConfig, TmpfsOptions
+from dom0.engine.bodies import TmpfsOptions
 from dom0.engine.swarm import FileKind
 from dom0.farms.float_content import FARM, PROJECT, SHARED, STACK, FloatFile, FloatProject, image_label
 from dom0.plan.facts import image_ref
-from dom0.plan.service_slot import RESTART_POLICIES
+from dom0.plan.service_slot import RESTART_POLICIES, health_config
+from dom0.plan.specs import network_ipam
 from dom0.registry.manifest import digest_of
 
 MOST_SECRET, MOST_CONFIG = 500 << 10, 1000 << 10  # bytes that Swarm takes
@@ -274,8 +275,7 @@ def _flaws_of_contents(
 
 
 def _network(project: Project, key: str) -> swarm.SwarmNetworkBody:
-    network, ipam = project.networks[key], project.networks[key].ipam
-    pools = ipam.config if ipam else ()
+    network = project.networks[key]
     return swarm.SwarmNetworkBody(
         name=network.name,
         driver="overlay",
@@ -283,20 +283,7 @@ def _network(project: Project, key: str) -> swarm.SwarmNetworkBody:
         attachable=network.attachable,
         internal=network.internal,
         enable_ipv6=bool(network.enable_ipv6),
-        ipam=bodies.Ipam(
-            driver=ipam.driver,
-            config=tuple(
-                bodies.IpamPool(
-                    subnet=pool.subnet,
-                    ip_range=pool.ip_range,
-                    gateway=pool.gateway,
-                    auxiliary_addresses=pool.aux_addresses,
-                )
-                for pool in pools
-            ),
-        )
-        if ipam and (ipam.driver or pools)
-        else None,
+        ipam=network_ipam(network),
         labels=network.labels | {STACK: project.name},
         options=network.driver_opts,
     )
@@ -349,7 +336,7 @@ def _service(
 
 
 def _container(project: Project, name: str, image: str, files: Mapping[tuple[str, str], str]) -> swarm.ContainerSpec:
-    service, check = project.services[name], project.services[name].healthcheck
+    service = project.services[name]
     dns = (service.dns, service.dns_search, service.dns_opt)
     hosts = (entry.partition("=") for entry in service.extra_hosts)
     return swarm.ContainerSpec(
@@ -371,16 +358,7 @@ def _container(project: Project, name: str, image: str, files: Mapping[tuple[str
         ),
         stop_signal=service.stop_signal,
         stop_grace_period=_duration(service.stop_grace_period),
-        healthcheck=HealthConfig(
-            test=("NONE",) if check.disable else check.test,
-            interval=nanoseconds(check.interval),
-            timeout=nanoseconds(check.timeout),
-            start_period=nanoseconds(check.start_period),
-            start_interval=nanoseconds(check.start_interval),
-            retries=check.retries or 0,
-        )
-        if check
-        else None,
+        healthcheck=health_config(service.healthcheck),
         hosts=tuple(f"{address} {host}" for host, _, address in hosts),
         dns_config=swarm.DnsConfig(nameservers=dns[0], search=dns[1], options=dns[2]) if any(dns) else None,
         secrets=tuple(

@@ -110,7 +110,7 @@ def _slot(project: Project, name: str, number: int, facts: Facts, mounts: Mounts
 
 
 def _container_body(project: Project, name: str, own_labels: dict[str, str], host: HostConfig) -> ContainerBody:
-    service, check = project.services[name], project.services[name].healthcheck
+    service = project.services[name]
     return ContainerBody(
         image=image_ref(project, name),
         hostname=service.hostname,
@@ -128,18 +128,23 @@ def _container_body(project: Project, name: str, own_labels: dict[str, str], hos
         entrypoint=service.entrypoint,
         stop_signal=service.stop_signal,
         stop_timeout=int(seconds(service.stop_grace_period)) if service.stop_grace_period else None,
-        healthcheck=HealthConfig(
-            test=("NONE",) if check.disable else check.test,
-            interval=nanoseconds(check.interval),
-            timeout=nanoseconds(check.timeout),
-            start_period=nanoseconds(check.start_period),
-            start_interval=nanoseconds(check.start_interval),
-            retries=check.retries or 0,
-        )
-        if check
-        else None,
+        healthcheck=health_config(service.healthcheck),
         labels=own_labels,
         host_config=host,
+    )
+
+
+def health_config(check: HealthCheck | None) -> HealthConfig | None:
+    """None where the project says nothing of it: then the image's check counts."""
+    if check is None:
+        return None
+    return HealthConfig(
+        test=("NONE",) if check.disable else check.test,
+        interval=nanoseconds(check.interval),
+        timeout=nanoseconds(check.timeout),
+        start_period=nanoseconds(check.start_period),
+        start_interval=nanoseconds(check.start_interval),
+        retries=check.retries or 0,
     )
 
 

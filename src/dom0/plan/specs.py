@@ -12,7 +12,7 @@ from dom0.plan.hashing import ground_hash
 def network_spec(project: Project, key: str, network: Network) -> NetworkSpec:
     if network.external:
         return NetworkSpec(key=key, name=network.name, external=True)
-    digest, ipam = ground_hash(network), network.ipam
+    digest = ground_hash(network)
     body = bodies.NetworkBody(
         driver=network.driver,
         options=network.driver_opts,
@@ -20,24 +20,28 @@ def network_spec(project: Project, key: str, network: Network) -> NetworkSpec:
         attachable=network.attachable,
         enable_ipv4=False if network.enable_ipv4 is False else None,
         enable_ipv6=bool(network.enable_ipv6),
-        ipam=bodies.Ipam(
-            driver=ipam.driver,
-            config=tuple(
-                bodies.IpamPool(
-                    subnet=pool.subnet,
-                    ip_range=pool.ip_range,
-                    gateway=pool.gateway,
-                    auxiliary_addresses=pool.aux_addresses,
-                )
-                for pool in ipam.config
-            ),
-        )
-        if ipam and (ipam.driver or ipam.config)
-        else None,
+        ipam=network_ipam(network),
         check_duplicate=True,  # the Engine's default only since API 1.44
         labels=network.labels | _labels(project, digest) | {labels.COMPOSE_NETWORK: key},
     )
     return NetworkSpec(key=key, name=network.name, hash=digest, create=body)
+
+
+def network_ipam(network: Network) -> bodies.Ipam | None:
+    """None where the project leaves the addresses to the Engine."""
+    ipam = network.ipam
+    if not ipam or not (ipam.driver or ipam.config):
+        return None
+    pools = tuple(
+        bodies.IpamPool(
+            subnet=pool.subnet,
+            ip_range=pool.ip_range,
+            gateway=pool.gateway,
+            auxiliary_addresses=pool.aux_addresses,
+        )
+        for pool in ipam.config
+    )
+    return bodies.Ipam(driver=ipam.driver, config=pools)
 
 
 def volume_spec(project: Project, key: str, volume: Volume) -> VolumeSpec:

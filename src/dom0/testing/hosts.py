@@ -18,9 +18,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dom0.run import CommandFailed, Output
 from dom0.testing import api, busybox, loop, owned
@@ -28,6 +28,10 @@ from dom0.testing.host_init import TEMPORARY
 from dom0.testing.namespaces import Child, Stream, spawn_inside, spawn_isolated
 from dom0.testing.outside import NAMESERVER, Outside
 
+T = TypeVar("T")
+
+PATIENCE = 180.0  # seconds; a deadline, not an expectation
+PAUSE = 0.05  # seconds between two looks
 _PROGRAMS = ("dockerd", "containerd", "docker", "ip", "mount", "iptables", "mke2fs")
 _LEADING_ELSEWHERE = ("DOCKER_", "DOM0_", "COMPOSE_", "MAKE", "MFLAGS")  # beginnings of variable names
 _ENGINE_DEADLINE = 120.0  # seconds until the Engine answers, about 2 on two idle cores, or has ended
@@ -294,6 +298,21 @@ class Host:
                 last = "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
                 raise RuntimeError(f"{self.name}: the Engine does not answer. It printed last:\n{last}")
             time.sleep(0.02)
+
+
+def until(condition: Callable[[], T], story: Callable[[], str] = str, *, within: float = PATIENCE) -> T:
+    """Look again and again; what is not there yet, or between two starts, counts as no. `story`: if it never is."""
+    deadline = time.monotonic() + within
+    while True:
+        failure: Exception | None = None
+        try:
+            if found := condition():
+                return found
+        except (OSError, ValueError, api.EngineRefused, CommandFailed) as error:
+            failure = error
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within:g} s\n{story()}") from failure
+        time.sleep(PAUSE)
 
 
 def _start_init(root: Path, name: str) -> Child:

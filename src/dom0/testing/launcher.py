@@ -14,17 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dom0.run import CommandFailed
 from dom0.testing import api, busybox
-from dom0.testing.hosts import Host
+from dom0.testing.hosts import PATIENCE, Host, until
 from dom0.testing.namespaces import Child
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[3]
 PROGRAM = ROOT / "os/tree/usr/lib/dom0/launch"
 DOCUMENT = ROOT / "docs/launcher.md"
-PATIENCE = 180.0  # seconds; a deadline, not an expectation
-PAUSE = 0.05  # seconds between two looks
 _STATE, _RUN = "/var/lib/dom0/launcher", "/run/dom0/os"
 _RUNS = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
 _HASTE = {"DOM0_GOOD_AFTER": "1", "DOM0_STEADY": "1", "DOM0_HEALTHY_WITHIN": "60", "DOM0_RETRY": "600"}
@@ -148,18 +145,11 @@ class Launcher:
     # waiting
 
     def until(self, condition: Callable[[], T], *, within: float = PATIENCE) -> T:
-        deadline = time.monotonic() + within
-        while True:
-            failure: Exception | None = None
-            try:
-                if found := condition():
-                    return found
-            except (OSError, ValueError, api.EngineRefused, CommandFailed) as error:
-                failure = error
-            if time.monotonic() > deadline:
-                seen = self.host.docker("ps", "--all", check=False)
-                raise AssertionError(f"not within {within:g} s\n{seen.stdout}{seen.stderr}\n{self.log()}") from failure
-            time.sleep(PAUSE)
+        def story() -> str:
+            seen = self.host.docker("ps", "--all", check=False)
+            return f"{seen.stdout}{seen.stderr}\n{self.log()}"
+
+        return until(condition, story, within=within)
 
     def until_runs(self, image: str, runs: str = "") -> dict[str, Any]:
         """Wait until dom0 of the image ID runs; `runs`: and the launcher tells that it is that kind."""

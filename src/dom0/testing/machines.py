@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,12 +15,10 @@ from dom0.agent.contract import PATHS, RESTART
 from dom0.names import ROOT
 from dom0.run import CommandFailed, Output
 from dom0.testing import api
-from dom0.testing.hosts import Host
+from dom0.testing.hosts import PATIENCE, Host, until
 from dom0.testing.namespaces import Child, Stream
 
 T = TypeVar("T")
-PATIENCE = 180.0  # seconds; a deadline, not an expectation
-PAUSE = 0.05  # seconds between two looks
 AGENT_SOCKET = "/run/dom0/dom0.sock"
 
 
@@ -117,18 +114,7 @@ class Machine:
     # waiting
 
     def until(self, condition: Callable[[], T], *, within: float = PATIENCE) -> T:
-        """Look again and again; a container or an agent that is not there yet, or between two starts, counts as no."""
-        deadline = time.monotonic() + within
-        while True:
-            failure: Exception | None = None
-            try:
-                if found := condition():
-                    return found
-            except (OSError, api.EngineRefused, CommandFailed) as error:
-                failure = error
-            if time.monotonic() > deadline:
-                raise AssertionError(f"not within {within:g} s\n{self._story()}") from failure
-            time.sleep(PAUSE)
+        return until(condition, self._story, within=within)
 
     def until_good(self, generation: int | None = None) -> dict[str, Any]:
         """Wait until the current generation is good and everything as desired; `generation`: that very one."""

@@ -5,8 +5,10 @@ It runs in the environment of the libraries, which dom0 is not in.
 
 from __future__ import annotations
 
+import io
 import re
 import sys
+import tarfile
 from collections.abc import Callable
 
 _CHANGING = (
@@ -29,3 +31,13 @@ def step(name: str, do: Callable[[], object]) -> object:
     sys.stdout.write(f"{name}\t{said[:400]}\n")
     sys.stdout.flush()
     return found
+
+
+def packed(name: str, content: bytes) -> bytes:
+    """One file as an archive, as programs send it."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+    return archive.getvalue()

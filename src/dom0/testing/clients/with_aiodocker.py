@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import tarfile
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import aiodocker
-from outcomes import step
+from outcomes import packed, step
 
 IMAGE = "busybox:test"
 IDLE = {"Image": IMAGE, "Cmd": ["sleep", "1000"], "HostConfig": {"Init": True}}
@@ -87,15 +86,6 @@ async def copied(client: aiodocker.Docker) -> object:
     one = await client.containers.get("web")
     await one.put_archive("/root", packed("file", b"copied"))
     return [(entry.name, entry.size) for entry in await one.get_archive("/root/file")]
-
-
-def packed(name: str, content: bytes) -> bytes:
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        entry = tarfile.TarInfo(name)
-        entry.size = len(content)
-        tar.addfile(entry, io.BytesIO(content))
-    return archive.getvalue()
 
 
 async def renamed(client: aiodocker.Docker) -> object:

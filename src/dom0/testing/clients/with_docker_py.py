@@ -7,7 +7,7 @@ import tarfile
 
 import docker
 from docker.types import LogConfig, Mount, Ulimit
-from outcomes import step
+from outcomes import packed, step
 
 IMAGE = "busybox:test"
 IDLE = {"command": ["sleep", "1000"], "init": True, "detach": True}
@@ -83,15 +83,6 @@ def seen(client: docker.DockerClient) -> list[str]:
     told = client.events(decode=True, filters={"type": "container", "event": ["create", "destroy"]})
     client.containers.create(IMAGE, ["true"], name="seen").remove()
     return [f"{one['Action']} {one['Actor']['Attributes']['name']}" for one, _ in zip(told, range(2), strict=False)]
-
-
-def packed(name: str, content: bytes) -> bytes:
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        entry = tarfile.TarInfo(name)
-        entry.size = len(content)
-        tar.addfile(entry, io.BytesIO(content))
-    return archive.getvalue()
 
 
 def unpacked(archive: bytes) -> list[tuple[str, int]]:
