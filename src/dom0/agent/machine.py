@@ -479,7 +479,16 @@ class Machine:
         generation = self._current.generation
         assert generation is not None
         if not generation.is_pending:
-            return await self._settled(generation)
+            done_before = self._steps_done
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(generation.desired.rollout.timeout):
+                    await self.changed.until(lambda: self._current.converged)
+            plan = self._loop.plan
+            if not self._current.converged or plan is None or not plan.well:
+                return Progress(outcome=Outcome.FAILED, generation=generation.number, problems=self.status().problems)
+            text = f"generation {generation.number}: {'ready' if self._steps_done > done_before else 'nothing to do'}"
+            problems = plan.problems
+            return Progress(text=text, outcome=generation.outcome, generation=generation.number, problems=problems)
         await self.changed.until(lambda: self._is_decided(generation.number) or self._current.watched_until > 0)
         if not self._is_decided(generation.number):
             turn.is_over = True
@@ -501,17 +510,6 @@ class Machine:
         generation, verdict = self._current.generation, self._current.verdict
         judged = verdict is not None and verdict.generation == number
         return judged or generation is None or generation.number != number
-
-    async def _settled(self, generation: Generation) -> Progress:
-        done_before = self._steps_done
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(generation.desired.rollout.timeout):
-                await self.changed.until(lambda: self._current.converged)
-        plan = self._loop.plan
-        if not self._current.converged or plan is None or not plan.well:
-            return Progress(outcome=Outcome.FAILED, generation=generation.number, problems=self.status().problems)
-        text = f"generation {generation.number}: {'ready' if self._steps_done > done_before else 'nothing to do'}"
-        return Progress(text=text, outcome=generation.outcome, generation=generation.number, problems=plan.problems)
 
     @contextlib.asynccontextmanager
     async def _exclusive(self) -> AsyncIterator[Turn]:

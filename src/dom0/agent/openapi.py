@@ -87,7 +87,13 @@ def _parameters(asks: Any) -> list[dict[str, Any]]:
     found = _without_tag(asks, components[schema["$ref"].removeprefix(REFERENCE)])
     required = found.get("required", ())
     return [
-        {"name": name, "in": "query", "required": name in required, "schema": _finite(of)}
+        {
+            "name": name,
+            "in": "query",
+            "required": name in required,
+            # without a default that JSON has no number for
+            "schema": {key: value for key, value in of.items() if key != "default" or value != math.inf},
+        }
         for name, of in found["properties"].items()
     ]
 
@@ -105,8 +111,3 @@ def _without_tag(of: Any, schema: dict[str, Any]) -> dict[str, Any]:
     required = [name for name in schema.get("required", ()) if name != tag]
     properties = {name: field for name, field in schema["properties"].items() if name != tag}
     return schema | {"properties": properties, "required": required}
-
-
-def _finite(schema: dict[str, Any]) -> dict[str, Any]:
-    """Without a default that JSON has no number for."""
-    return {key: value for key, value in schema.items() if key != "default" or value != math.inf}

@@ -55,7 +55,11 @@ class RoleRunner:
             if helper is not None and helper.image_id == image and failure is not None:
                 await self._engine.remove_container(helper.id, force=True)  # the next attempt is another one
                 return failure.title
-            await self._take_its_base(image, images)
+            # Its own agent takes it up, in our place, by what its references name.
+            await names.give(self._engine, {ref: id_ for ref, id_ in images.items() if "@" not in ref})
+            async with names.taken_up_later(self._engine, image):
+                await self._hand_over(image)
+            raise Busy("dom0: gives way to the dom0 image of the role")
         last = Progress()
         async for progress in self._machine.up(UpRequest(dom0_image=image, images=dict(images))):
             last = progress
@@ -74,13 +78,6 @@ class RoleRunner:
             return said
         made = (one for one in self._machine.history() if one.dom0_image == image and one.number > after)
         return "" if any(one.outcome is Outcome.GOOD for one in made) else "it was called off before it was good"
-
-    async def _take_its_base(self, image: str, images: Mapping[str, str]) -> None:
-        """It stands on another dom0-base: its own agent takes it up, in our place, by what its references name."""
-        await names.give(self._engine, {ref: id_ for ref, id_ in images.items() if "@" not in ref})
-        async with names.taken_up_later(self._engine, image):
-            await self._hand_over(image)
-        raise Busy("dom0: gives way to the dom0 image of the role")
 
     def _find_failure(self, image: str, after: int) -> str:
         """Why the last generation of that image failed, "" if it did not, or is older."""

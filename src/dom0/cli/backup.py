@@ -56,7 +56,8 @@ def list_backups(volume: str | None, as_json: bool) -> None:
     if volume is not None:
         go_where_files_are("backup", "ls", volume, as_json=as_json)
         taken = on_engine(lambda engine: _snapshots(engine, volume))
-        rows = [(one.id[:8], _moment(one), one.hostname) for one in taken]
+        moments = [times.moment(datetime.fromisoformat(one.time).timestamp()) for one in taken]
+        rows = [(one.id[:8], moment, one.hostname) for one, moment in zip(taken, moments, strict=True)]
         terminal.say_table(list(taken), ("SNAPSHOT", "TIME", "MACHINE"), rows, as_json=as_json)
         return
     found = Agent().status().backups
@@ -71,10 +72,6 @@ def list_backups(volume: str | None, as_json: bool) -> None:
         for one in found
     ]
     terminal.say_table(list(found), ("VOLUME", "TO", "LAST", "SIZE", "SNAPSHOT"), cells, as_json=as_json)
-
-
-def _moment(one: Snapshot) -> str:
-    return times.moment(datetime.fromisoformat(one.time).timestamp())
 
 
 async def _snapshots(engine: Engine, volume: str) -> tuple[Snapshot, ...]:

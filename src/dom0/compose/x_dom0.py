@@ -204,8 +204,8 @@ def findings(machine: MachineSettings) -> Iterator[Finding]:
     yield from _data(machine)
     if machine.notify:
         yield from _notify(machine.notify)
-    if machine.metrics:
-        yield from _metrics(machine.metrics)
+    if metrics := machine.metrics:
+        yield from _listening("metrics", metrics.listen, metrics.allow, may_be_loopback=True)
 
 
 def _data(machine: MachineSettings) -> Iterator[Finding]:
@@ -385,10 +385,6 @@ def _shared(pull: PullSettings) -> Iterator[Finding]:
     yield from _listening("pull.serve", pull.serve.listen, pull.serve.allow)
     if pull.serve.limit and _bytes(pull.serve.limit) <= 0:
         yield _finding("pull.serve.limit", f"{pull.serve.limit!r} is no number of bytes a second", "such as 2M")
-
-
-def _metrics(metrics: MetricsSettings) -> Iterator[Finding]:
-    yield from _listening("metrics", metrics.listen, metrics.allow, may_be_loopback=True)
 
 
 def _listening(path: str, listen: str, allow: tuple[str, ...], *, may_be_loopback: bool = False) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Collection, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -344,7 +344,10 @@ class _Follower:
         images = {each.reference: await self._id(each) for each in content.images}
         self._keep_end(await self._runner.run(image, images, after=self._kept.after))
         if self._report.state is RoleState.GOOD:
-            await self._forget_but((image, *images.values()))
+            # Images that no generation needs are gone with the names that they have of us.
+            for row in await self._engine.images():
+                if row.id not in (image, *images.values()) and (name := f"{NAME}:{short_id(row.id)}") in row.tags:
+                    await remove_name(self._engine, name)
 
     async def _end(self) -> None:
         """Of what nobody wants any more, as far as it was begun: the server waits for it. Raises Unwritable."""
@@ -355,12 +358,6 @@ class _Follower:
         ended = RoleState.FAILED if reason else RoleState.GOOD
         log.info("farm: revision %d is %s%s", self._report.revision, ended, f": {reason}" if reason else "")
         self._keep(replace(self._report, state=ended, reason=_clip(reason)))
-
-    async def _forget_but(self, ids: Collection[str]) -> None:
-        """Images that no generation needs are gone with the names that they have of us."""
-        for row in await self._engine.images():
-            if row.id not in ids and (name := f"{NAME}:{short_id(row.id)}") in row.tags:
-                await remove_name(self._engine, name)
 
     def _keep(self, report: Report, **begun: int | str) -> None:
         """Raises Unwritable."""

@@ -93,7 +93,11 @@ def read(content: bytes) -> FarmSettings:
         wrong = flaw(error, FarmSettings)
         where = ": ".join(excerpt(part) for part in (FILE, ".".join(wrong.steps)) if part)
         raise ProjectError(f"{where}: {wrong.what}", hint=wrong.hint) from error
-    _check_names(found)
+    if not NAME.fullmatch(found.name):
+        raise _refused("name", found.name, "is no name", "small letters, digits and dashes, at most 63")
+    managers = found.floating.managers
+    if bad := [name for name in managers if not NAME.fullmatch(name) or managers.count(name) > 1]:
+        raise _refused("float.managers", bad[0], "is no name of a node, or said twice", "dom0 farm nodes lists them")
     parts = _LISTEN.fullmatch(found.listen)
     if parts is None or not _is_address(parts[1] or parts[2]) or not 0 < int(parts[3]) < 1 << 16:
         raise _refused("listen", found.listen, "is not ADDRESS:PORT", f"as 192.168.0.2:{PORT}, or [fd00::2]:{PORT}")
@@ -104,15 +108,6 @@ def read(content: bytes) -> FarmSettings:
     for role, of_role in found.roles.items():
         _check_role(role, of_role)
     return found
-
-
-def _check_names(found: FarmSettings) -> None:
-    """Raises ProjectError."""
-    if not NAME.fullmatch(found.name):
-        raise _refused("name", found.name, "is no name", "small letters, digits and dashes, at most 63")
-    managers = found.floating.managers
-    if wrong := [name for name in managers if not NAME.fullmatch(name) or managers.count(name) > 1]:
-        raise _refused("float.managers", wrong[0], "is no name of a node, or said twice", "dom0 farm nodes lists them")
 
 
 def _check_role(role: str, settings: RoleSettings) -> None:

@@ -26,7 +26,6 @@ from dom0.registry.manifest import (
     MOST_BYTES,
     OCI_INDEX,
     Descriptor,
-    Entry,
     ImageManifest,
     Index,
     Platform,
@@ -179,7 +178,12 @@ def _image(archive: SavedImages, top: Descriptor, names: tuple[Reference, ...], 
         index = None
         if isinstance(found, Index):
             index = found
-            here = tuple(entry for entry in index.entries if _is_image(entry) and archive.find(entry.descriptor.digest))
+            here = tuple(
+                entry
+                for entry in index.entries
+                if entry.descriptor.media_type in MANIFESTS and archive.find(entry.descriptor.digest)
+                if not (entry.platform and entry.platform.os == "unknown")  # which says how an image was built
+            )
             only = here[0].descriptor if len(here) == 1 else None  # whichever it is: somebody wanted that one
             found = _manifest(archive, only or choose(replace(index, entries=here), platform))
             if isinstance(found, Index):
@@ -190,11 +194,6 @@ def _image(archive: SavedImages, top: Descriptor, names: tuple[Reference, ...], 
                 raise Final(f"{blob.digest}: has {entry.size} bytes in the archive, and {blob.size} in the image")
         config = _document(archive, archive.find(found.config.digest), f"config {found.config.digest}")
         return SavedImage(names=names, manifest=found, index=index, diff_ids=diff_ids(config, found))
-
-
-def _is_image(entry: Entry) -> bool:
-    """And not what says how one was built."""
-    return entry.descriptor.media_type in MANIFESTS and not (entry.platform and entry.platform.os == "unknown")
 
 
 def _manifest(archive: SavedImages, descriptor: Descriptor) -> ImageManifest | Index:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import translate
 from typing import Any
 
@@ -188,22 +188,17 @@ async def _load(context: Context, chunks: Pieces) -> Pieces:
     archive = imagearchive.Loaded()
     async for chunk in archive.pass_on(chunks):
         yield chunk
-    found = archive.images()
-    await _check_known(context, archive.lacking)
-    named = await name_own(context, [name for image in found for name in image.repo_tags])
-    yield archive.end([replace(image, repo_tags=[named[name] for name in image.repo_tags]) for image in found])
-
-
-async def _check_known(context: Context, chains: Collection[imagearchive.Chain]) -> None:
-    """That each begins an image that the scope may know. Raises Refused."""
-    for row in await _rows(context, {}) if chains else ():
+    found, chains = archive.images(), archive.lacking
+    for row in await _rows(context, {}) if chains else ():  # each has to begin an image that the scope may know
         is_known = shown.image_names(context, [*(row["RepoTags"] or ()), *(row["RepoDigests"] or ())])
-        found = await _inspect(context, row["Id"]) if is_known and chains else None
-        layers = tuple(found["RootFS"].get("Layers") or ()) if found else ()
+        image = await _inspect(context, row["Id"]) if is_known and chains else None
+        layers = tuple(image["RootFS"].get("Layers") or ()) if image else ()
         chains = {chain for chain in chains if chain != layers[: len(chain)]}
     if chains:
         message = "the archive of images: it lacks layers, and they are of no image that this scope knows"
         raise Refused(BAD_REQUEST, message)
+    named = await name_own(context, [name for image in found for name in image.repo_tags])
+    yield archive.end([replace(image, repo_tags=[named[name] for name in image.repo_tags]) for image in found])
 
 
 async def name_own(context: Context, names: Sequence[str]) -> dict[str, str]:

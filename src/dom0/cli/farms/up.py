@@ -129,7 +129,11 @@ def history(farm: FarmDirectory, as_json: bool) -> None:
         for each in reversed(revisions)
     ]
     earlier = dict(zip((each.number for each in revisions), [None, *revisions], strict=False))
-    changes = {each.number: _changed_by(earlier[each.number], each) for each in revisions}
+    changes: dict[int, dict[str, str]] = {}
+    for each in revisions:
+        before = earlier[each.number]
+        floating = changed(before.floating.projects if before else {}, each.floating.projects)
+        changes[each.number] = changed_roles(before, each) | {f"{_FLOAT}{key}": how for key, how in floating.items()}
     rows = [
         (
             "*" if each.current else "",
@@ -192,11 +196,6 @@ def _changes(farm: FarmDirectory, changed: dict[str, str]) -> list[RoleChange]:
         RoleChange(role=role, change=change, nodes=tuple(sorted(by_role.get(role, ()))))
         for role, change in sorted(changed.items())
     ]
-
-
-def _changed_by(before: Revision | None, after: Revision) -> dict[str, str]:
-    floating = changed(before.floating.projects if before else {}, after.floating.projects)
-    return {**changed_roles(before, after), **{f"{_FLOAT}{name}": change for name, change in floating.items()}}
 
 
 def _float_changes(farm: FarmDirectory, before: Revision | None, after: dict[str, FloatProject]) -> list[RoleChange]:
