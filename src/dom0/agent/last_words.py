@@ -40,7 +40,10 @@ async def last_words(engine: Engine, plan: Plan) -> tuple[Words, ...]:
     try:
         async with asyncio.timeout(PATIENCE):
             for service, container in not_well[:MOST_SERVICES]:
-                lines = [*await _said(engine, container), *_probed(container)]
+                lines = await _said(engine, container)
+                probed = container.health_output.strip().splitlines() if container.health is Health.UNHEALTHY else []
+                if len(probed) > 1:  # the problem's title has the end of it
+                    lines += [f"health check: {line}" for line in probed[-LAST_LINES:]]
                 words += [Words(service=service, line=line[:LONGEST_LINE]) for line in lines]
     except TimeoutError:
         log.info("what the services said last cannot be read: took too long")
@@ -61,9 +64,3 @@ async def _said(engine: Engine, container: Container) -> list[str]:
     except EngineError as error:  # a log driver that gives nothing back
         log.info("what %s said last cannot be read: %s", container.name, error.message)
         return []
-
-
-def _probed(container: Container) -> list[str]:
-    """What the health check printed, where the problem's title has only the end of it."""
-    lines = container.health_output.strip().splitlines() if container.health is Health.UNHEALTHY else []
-    return [f"health check: {line}" for line in lines[-LAST_LINES:]] if len(lines) > 1 else []

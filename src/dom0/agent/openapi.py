@@ -26,6 +26,10 @@ def describe(routes: Mapping[str, Route]) -> dict[str, Any]:
     for key, route in routes.items():
         method, path = key.split()
         paths.setdefault(path, {})[method.lower()] = _operation(method, path, route)
+    asked = [route.asks for key, route in routes.items() if route.asks is not None and key.startswith("POST")]
+    documents = [*asked, *(one for route in routes.values() for one in _documents(route)[0]), Refusal]
+    _, schemas = msgspec.json.schema_components(documents, ref_template=f"{REFERENCE}{{name}}")
+    schemas |= {of.__name__: _without_tag(of, schemas[of.__name__]) for of in asked}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -36,7 +40,7 @@ def describe(routes: Mapping[str, Route]) -> dict[str, Any]:
         },
         "servers": [{"url": "http://dom0", "description": "at the unix socket /run/dom0/dom0.sock"}],
         "paths": paths,
-        "components": {"schemas": _components(routes)},
+        "components": {"schemas": schemas},
     }
 
 
@@ -96,13 +100,6 @@ def _parameters(asks: Any) -> list[dict[str, Any]]:
         }
         for name, of in found["properties"].items()
     ]
-
-
-def _components(routes: Mapping[str, Route]) -> dict[str, Any]:
-    asked = [route.asks for key, route in routes.items() if route.asks is not None and key.startswith("POST")]
-    documents = [*asked, *(one for route in routes.values() for one in _documents(route)[0]), Refusal]
-    _, components = msgspec.json.schema_components(documents, ref_template=f"{REFERENCE}{{name}}")
-    return components | {of.__name__: _without_tag(of, components[of.__name__]) for of in asked}
 
 
 def _without_tag(of: Any, schema: dict[str, Any]) -> dict[str, Any]:
