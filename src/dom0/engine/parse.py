@@ -48,6 +48,7 @@ def container(data: bytes, where: str) -> Container:
     policy = host.restart_policy or wire.RestartPolicy()
     health = found.state.health or wire.HealthDetail()
     probes = health.log or []
+    networks = found.network_settings.networks or {} if found.network_settings else {}
     return Container(
         id=found.id,
         name=found.name.removeprefix("/"),
@@ -73,7 +74,17 @@ def container(data: bytes, where: str) -> Container:
         ipc_mode=host.ipc_mode,
         pid_mode=host.pid_mode,
         volumes_from=tuple(host.volumes_from or ()),
-        endpoints=_endpoints(found.network_settings),
+        endpoints=tuple(
+            Endpoint(
+                network=name,
+                network_id=endpoint.network_id,
+                aliases=tuple(endpoint.aliases or ()),
+                ip_address=endpoint.ip_address,
+                ipv6_address=endpoint.global_ipv6_address,
+            )
+            for name, endpoint in sorted(networks.items())
+            if endpoint is not None
+        ),
         mounts=_mounts(found.mounts or [], host.tmpfs or {}),
         ports=_ports(host.port_bindings or {}, where),
     )
@@ -284,21 +295,6 @@ def _epoch(text: str, where: str) -> float:
 def _names(names: list[str] | None) -> tuple[str, ...]:
     """Before API 1.43 an image without names is called `<none>:<none>`."""
     return tuple(name for name in names or () if not name.startswith("<none>"))
-
-
-def _endpoints(settings: wire.NetworkSettings | None) -> tuple[Endpoint, ...]:
-    networks = settings.networks or {} if settings else {}
-    return tuple(
-        Endpoint(
-            network=name,
-            network_id=found.network_id,
-            aliases=tuple(found.aliases or ()),
-            ip_address=found.ip_address,
-            ipv6_address=found.global_ipv6_address,
-        )
-        for name, found in sorted(networks.items())
-        if found is not None
-    )
 
 
 def _mounts(listed: list[wire.Mount], tmpfs: dict[str, str]) -> tuple[Mount, ...]:
