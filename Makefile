@@ -6,10 +6,12 @@ DOM0 := .venv/bin/dom0
 STEP := @scripts/step
 # What another Engine or Compose can break, in CI: every call of the API that is made (engine), what its Compose resolves and
 # refuses (compose) and creates (compare), builds (images), mounts below /var/run and its ssh (login, elsewhere), containers
-# that it left (adoption, root_container, engine_trouble), networks and addresses (ambassador, under_load), link variables.
+# that it left (adoption, root_container, engine_trouble), networks and addresses (ambassador, under_load), link variables;
+# and where it is another one than the machine's, whose logins are asked for (pull).
 ENGINE_TESTS := tests/engine tests/compose tests/compare tests/images/test_docker_cli.py tests/images/test_feed.py \
 	$(patsubst %,tests/machine/test_%.py,login elsewhere adoption root_container engine_trouble ambassador) \
-	tests/ambassador/test_under_load.py tests/cli/test_migrate.py
+	tests/ambassador/test_under_load.py tests/cli/test_migrate.py \
+	tests/machine/test_pull.py::test_a_running_machine_pulls_with_the_login_of_whoever_calls_up
 # What depends on how images are kept: their IDs and names, in builds, rollbacks and files.
 STORE_TESTS := tests/engine/test_conformance_ground.py tests/images/test_build_project.py \
 	$(patsubst %,tests/machine/test_%.py,generations brought_images names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -97,9 +96,6 @@ def test_a_refused_up_moves_no_name(box: Machine, before: dict[str, str]) -> Non
         box.image_id("other-web")
 
 
-@pytest.mark.skipif(
-    "DOM0_TEST_IMAGE_STORE" in os.environ, reason="where two Composes read the project no helper is asked"
-)
 def test_ctrl_c_before_the_change_has_begun_leaves_no_name_and_says_that_nothing_goes_on(
     box: Machine, before: dict[str, str], tmp_path: Path
 ) -> None:

@@ -287,6 +287,37 @@ def test_a_cold_up_pulls_before_there_is_a_root_container(machine: Machine, tmp_
 
 
 @pytest.mark.chain
+@pytest.mark.parametrize("dockerfile", ["", "FROM dom0-base\nCOPY compose.yaml /etc/dom0/\n"])
+def test_a_running_machine_pulls_with_the_login_of_whoever_calls_up(
+    machine: Machine, tmp_path: Path, dockerfile: str
+) -> None:
+    """Whatever Docker Compose has read the project."""
+    require(debian_registry.missing(), "tests of a registry")
+    machine.write("{name: box, services: {app: {image: 'busybox:test', command: [sleep, '100000'], init: true}}}")
+    machine.up()
+    (tmp_path / "private").mkdir()
+    with DebianRegistry(tmp_path / "private", login=True, popen=machine.host.popen) as near:
+        near.content.image("team/app", "1", LAYERS[:1])
+        name = f"{near.host}/team/app:1"
+        helper = tmp_path / "docker-credential-test"
+        helper.write_text(f"""#!/bin/sh\necho '{json.dumps({"Username": USER, "Secret": PASSWORD})}'\n""")
+        helper.chmod(0o755)
+        (tmp_path / "config.json").write_text(json.dumps({"credHelpers": {near.host: "test"}}))
+        machine.write(
+            f"""
+            name: box
+            x-dom0: {{rollout: {{timeout: 5s, monitor: 1s}}}}
+            services: {{app: {{image: '{name}', command: [/none]}}}}
+            """,
+            {"Dockerfile.dom0": dockerfile} if dockerfile else {},
+        )
+        env = {"PATH": f"{tmp_path}:{machine.host.environment()['PATH']}", "DOCKER_CONFIG": str(tmp_path)}
+        machine.dom0("up", str(machine.project), env=env, check=False)  # the image has no program
+    assert machine.image_id(name)
+    (machine.project / "Dockerfile.dom0").unlink(missing_ok=True)
+
+
+@pytest.mark.chain
 def test_what_a_cold_up_pulls_is_in_the_status_before_there_is_an_agent(machine: Machine, tmp_path: Path) -> None:
     require(debian_registry.missing(), "tests of a registry")
     machine.host.clean(keep=api.images(machine.host.socket))

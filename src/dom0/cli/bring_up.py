@@ -300,9 +300,9 @@ async def _take_up(
             fits = read and len(text) < LARGEST_PROJECT - MARGIN
             request = replace(wanted, project=msgspec.Raw(text) if fits else NOT_READ)
             with watching(_START) if has_started else contextlib.nullcontext():
-                request = replace(request, logins=await logins_for(engine, built.image.id, read, report.say))
+                logins = await logins_for(engine, built.image.id, read or built.project, report.say)
                 await asyncio.sleep(0)  # a Ctrl-C that came since it waited last: from here on nothing does
-            request = replace(request, pulls=tuple(report.pulled[-MOST_PULLS:]))
+            request = replace(request, logins=logins, pulls=tuple(report.pulled[-MOST_PULLS:]))
             request = replace(request, networks=tuple(report.networks[-MOST_NETWORKS:]))
             if in_place:
                 request = replace(request, dom0_image=built.image.id, layer=built.layer)
@@ -364,7 +364,7 @@ async def _become(
 ) -> tuple[Project | None, bool, bool]:
     """Let a root container of the image run, unless only the project differs.
 
-    Returns the project, if it has been read and the agent needs it; whether the running one takes it up; and whether
+    Returns the project, if the agent needs it and would read the same; whether the running one takes it up; and whether
     one was started.
     """
     from dom0.agent.handover import hand_over, start_root
@@ -381,7 +381,7 @@ async def _become(
         if root.image_id == image.id:
             return None, False, False
         if root.labels.get(labels.BASE) == image.labels.get(labels.BASE):
-            return built.project, True, False
+            return (built.project if built.project and _is_read_alike(built.project, image) else None), True, False
     is_beside = root is None and names.has_its_names(image.tags) and labels.AWAITS in image.labels
     read, answers = await _refuse_or_start(engine, built, project, start if is_beside else None, report, adopts=adopts)
     if answers:
@@ -455,7 +455,6 @@ async def _refuse_beforehand(
     from dom0.cli import kept_reading
     from dom0.cli.announced import Heard, announcing
     from dom0.images import names, private
-    from dom0.images.second_reading import other_compose
     from dom0.plan.adoption import adopt
 
     image = built.image
@@ -485,9 +484,14 @@ async def _refuse_beforehand(
     except BaseException:  # Ctrl-C too
         await names.unmark(engine, image.id)
         raise
-    base = await names.find(engine, image.labels.get(labels.BASE, image.id))
-    alike = base is not None and not other_compose(base, found.compose_version)
-    return _Accepted(found, desired, running.seal) if alike and place == PLACED else None
+    return _Accepted(found, desired, running.seal) if place == PLACED and _is_read_alike(found, image) else None
+
+
+def _is_read_alike(project: Project, image: Image) -> bool:
+    """Whether the agent of `image` has the Docker Compose that has read `project`, so that its hashes are the same."""
+    from dom0.images.second_reading import other_compose
+
+    return not other_compose(image, project.compose_version)
 
 
 def private_roots(project: Path | None, image: Image) -> list[Path]:

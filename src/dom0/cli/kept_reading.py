@@ -22,7 +22,7 @@ FILE = "reading.json"  # in the state directory
 
 class KeptReading(msgspec.Struct, frozen=True, kw_only=True):
     image: str  # ID
-    project: Project  # as its agent reads it
+    project: Project  # as it lies there: read by Docker Compose here
 
 
 def keep(built: Built) -> None:

@@ -20,7 +20,7 @@ class Built(msgspec.Struct, frozen=True):
 
     image: Image
     changed: bool  # False: the image was there already
-    project: Project | None = None  # as the agent of the image reads it, where that is known
+    project: Project | None = None  # as it lies in the image, where that is known: read by Docker Compose here
     layer: bytes = b""  # with the project
     written: Mapping[str, str] = {}  # its Compose files: by what they are called in the image, their own names
 

@@ -111,16 +111,14 @@ async def _built(
             return
     await room.check(engine)
     async with build_lock(say, options.tag, str(directory)):
-        draft, read_alike, layer = Draft(engine, str(directory)), None, b""
+        draft, layer = Draft(engine, str(directory)), b""
         try:
             if found is None:
-                image_id = await _build_own(draft, directory / own, base, say, options)
+                image_id, placed = await _build_own(draft, directory / own, base, say, options)
             else:
-                image_id, read_alike, layer = await _build_generated(
-                    draft, directory, found, base, before, say, options
-                )
+                image_id, placed, layer = await _build_generated(draft, directory, found, base, before, say, options)
             changed = before is None or before.id != image_id
-            yield Built(await engine.image(image_id), changed, read_alike, layer, written)
+            yield Built(await engine.image(image_id), changed, placed, layer, written)
         finally:
             await draft.forget()
 
@@ -173,8 +171,8 @@ async def _build_generated(
     before: Image | None,
     say: Say,
     options: Options,
-) -> tuple[str, Project | None, bytes]:
-    """The image's ID, the project as its agent reads it, and the layer with its files if that is small.
+) -> tuple[str, Project, bytes]:
+    """The image's ID, the project as it lies there, and the layer with its files if that is small.
 
     `before`: the image that has the name now.
 
@@ -265,9 +263,9 @@ async def _put_on_base(
         return await engine.build_image(tar, tag=tag, labels=told, args=args, no_cache=options.no_cache)
 
 
-async def _build_own(draft: Draft, own: Path, base: Image, say: Say, options: Options) -> str:
-    """The image's ID. Built once to read the project in it as the agent will and to build its services, and again, from
-    the cache, with labels that depend on the project.
+async def _build_own(draft: Draft, own: Path, base: Image, say: Say, options: Options) -> tuple[str, Project]:
+    """The image's ID, and the project as it lies there. Built once to read that as the agent will and to build its
+    services, and again, from the cache, with labels that depend on the project.
     """
     engine = draft.engine
     say(f"{options.tag}: as {own} says")
@@ -309,7 +307,7 @@ async def _build_own(draft: Draft, own: Path, base: Image, say: Say, options: Op
             told = await _labels(engine, own.parent, project, made, built)
     told[labels.BASE] = found.get(labels.BASE, base.id)
     await docker_cli.build(docker_cli.DockerBuild(options.tag, own.parent, tag, own, labels=told), docker_cli.silent)
-    return (await draft.image(options.tag)).id
+    return (await draft.image(options.tag)).id, project
 
 
 async def _inherited(engine: Engine, project: Project) -> dict[str, Image]:
@@ -330,8 +328,8 @@ async def _inherited(engine: Engine, project: Project) -> dict[str, Image]:
     return found
 
 
-async def _read_as_agent(engine: Engine, base: Image, etc: Path, reading: Reading, say: Say) -> Project | None:
-    """The project as the agent reads it in `etc`; None if it has another Docker Compose, whose hashes differ.
+async def _read_as_agent(engine: Engine, base: Image, etc: Path, reading: Reading, say: Say) -> Project:
+    """The project as it lies in `etc`. An agent with another Docker Compose reads the same, but for hashes.
 
     Raises ProjectError, with the project's own file names, if `etc` is not read as `project`.
     """
@@ -341,19 +339,19 @@ async def _read_as_agent(engine: Engine, base: Image, etc: Path, reading: Readin
     except ProjectError as error:
         hint = f"does .dockerignore leave out what the project needs? Write !NAME at its end\n{error.hint}".strip()
         raise ProjectError(as_written(error.message, project), hint=hint) from error
-    return None if await _check_in_base(engine, base, etc, project, say) else found
+    await _check_in_base(engine, base, etc, project, say)
+    return found
 
 
-async def _check_in_base(engine: Engine, base: Image, etc: Path, project: Project, say: Say) -> bool:
-    """Whether the machine has another Docker Compose than this host. Raises ProjectError, as _read_as_agent."""
+async def _check_in_base(engine: Engine, base: Image, etc: Path, project: Project, say: Say) -> None:
+    """Where the machine has another Docker Compose than this host. Raises ProjectError, as _read_as_agent."""
     if not (theirs := second_reading.other_compose(base, project.compose_version)):
-        return False
+        return
     say(f"{project.name}: read by Docker Compose {project.compose_version} here and {theirs} of the machine")
     try:
         await second_reading.require_alike(engine, base, etc, project)
     except ProjectError as error:
         raise ProjectError(as_written(error.message, project), hint=error.hint) from error
-    return True
 
 
 class Needs(msgspec.Struct, frozen=True):

@@ -28,9 +28,9 @@ from dom0.plan import labels
 _WANTED = "/tmp/project.json"  # noqa: S108 -- in a container of its own
 
 
-def other_compose(base: Image, version: str) -> str:
-    """The version of Docker Compose in dom0-base where it is another one than `version`, else ""."""
-    theirs, ours = (labels.compose_version(text) for text in (base.labels.get(labels.COMPOSE, ""), version))
+def other_compose(image: Image, version: str) -> str:
+    """The version of the Docker Compose in `image`, dom0-base or one on it, where that is not `version`, else ""."""
+    theirs, ours = (labels.compose_version(text) for text in (image.labels.get(labels.COMPOSE, ""), version))
     return "" if theirs == ours else theirs
 
 
