@@ -67,6 +67,19 @@ async def test_a_failed_generation_returns_to_what_ran_before_it_and_not_to_the_
         assert current(machine) == 1
 
 
+@pytest.mark.parametrize("slow", ["update_container", "stop_container"])
+async def test_what_the_engine_starts_once_more_while_it_is_given_up_was_not_stopped_by_a_person(
+    rig: Rig, slow: str
+) -> None:
+    """Else the new version, which always ends, would be as well as what somebody has stopped: good."""
+    async with rig.running() as machine:
+        await rig.outcome(Outcome.GOOD, 1)
+        rig.engine.latency = lambda call: {slow: 1.0, "logs": 5.0}.get(call.name, 0.0)
+        rig.project = desired(broken(slot("web", hash="h2", restart_policy="always")))
+        assert (await rig.up()).outcome is Outcome.FAILED
+        await rig.box.until(lambda: machine.status().converged and rig.hashes() == {"h1"})
+
+
 async def test_an_old_failure_that_is_tried_again_in_vain_returns_to_what_ran(rig: Rig) -> None:
     rig.project = desired(broken(slot("web")))
     async with rig.running() as machine:

@@ -75,6 +75,18 @@ async def test_up_says_when_all_is_ready_until_when_it_is_watched_and_what_it_go
         assert (generation(machine).watched_until, generation(machine).goes_back_to) == (0.0, 0)
 
 
+async def test_what_ends_and_is_started_again_by_the_engine_between_two_looks_is_watched_anew(rig: Rig) -> None:
+    async with rig.running() as machine:
+        await first_good(rig)
+        said = await ready(rig, slot("web", hash="h2", restart_policy="always"))
+        await asyncio.sleep(30.0)
+        rig.engine.latency = lambda call: 1.0 if call.name == "container" else 0.0  # by then it runs again
+        rig.box.docker.exit("box-web-1", 1)
+        await rig.box.until(lambda: generation(machine).watched_until > said.watched_until)
+        await rig.outcome(Outcome.GOOD, 2)
+        assert machine.status().now - said.watched_until > 29.0
+
+
 async def test_a_first_generation_has_nothing_to_go_back_to(rig: Rig) -> None:
     rig.project = desired(slot("web"), rollout=WATCHED)
     async with rig.running() as machine:

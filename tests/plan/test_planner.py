@@ -523,6 +523,15 @@ def test_a_service_given_up_is_replaced_by_a_new_configuration() -> None:
     assert said(plan(desired(new), actual(ended), memory))[0].startswith("create ")
 
 
+def test_a_service_given_up_is_not_well_although_the_stop_was_taken_for_a_persons() -> None:
+    """As by an agent that hears of it only after its own start."""
+    web = slot("web")
+    ended = container(web, state=State.EXITED, exit_code=1, restart_policy="no")
+    memory = Memory(crash_loops={"web-1": Version(web.hash, web.image_id)}, stopped_by_person={ended.id: NOW})
+    made = plan(desired(web), actual(ended), memory)
+    assert (made.well, phase(made, "web")) == (False, Phase.CRASH_LOOP)
+
+
 def test_an_unhealthy_container_is_restarted_unless_its_generation_is_being_judged() -> None:
     web = slot("web", health=HEALTH)
     sick = container(web, health=Health.UNHEALTHY)

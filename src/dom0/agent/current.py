@@ -36,6 +36,7 @@ from dom0.health import Problem
 from dom0.plan.adoption import carry_over
 from dom0.plan.desired import Desired
 from dom0.plan.memory import Memory
+from dom0.plan.phase import Phase
 from dom0.plan.planner import Plan
 from dom0.plan.snapshot import version
 
@@ -49,12 +50,14 @@ AGAIN = 10.0  # seconds until what could not be written is tried again
 class Watch(msgspec.Struct):
     """What is seen of a generation from when the machine came to it; the first two in monotonic seconds.
 
-    `good_at`: when it is good if all stays well, seconds since the epoch; 0 while it is not.
+    `good_at`: when it is good if all stays well, seconds since the epoch; 0 while it is not. `starts`: container ID of
+    what is ready -> when it was started.
     """
 
     began: float
     well_since: float | None = None
     good_at: float = 0.0
+    starts: dict[str, float] = {}
     listening: asyncio.Task[tuple[Words, ...]] | None = None  # to what its failing services say
     giving_back: asyncio.Task[None] | None = None  # the names of its images
 
@@ -336,10 +339,14 @@ class Current:
 
     def _decide(self, generation: Generation, plan: Plan) -> rollout.Transition:
         watch, monotonic, now = self._watch, self._clock.monotonic(), self._clock.now()
+        before, ready = watch.starts, (slot.container for slot in plan.slots if slot.phase is Phase.READY)
+        watch.starts = {container.id: container.started for container in ready if container}
+        # the Engine may have started it again before we looked
+        has_ended = any(before.get(id_, started) != started for id_, started in watch.starts.items())
         if not (plan.well and plan.settled):
             watch.well_since = None
-        elif watch.well_since is None:
-            watch.well_since = monotonic
+        elif watch.well_since is None or has_ended:
+            watch.well_since, watch.good_at = monotonic, 0.0
         transition = rollout.decide(
             generation,
             plan,

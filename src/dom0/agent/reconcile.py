@@ -263,8 +263,8 @@ class Reconciler:
             return  # aimed elsewhere meanwhile, which has woken us: what is in use depends on what is desired
         self.actual = actual
         self.plan = plan = make_plan(desired, actual, self._memory, self._clock.now())
-        busy = {step.container_id for step in self._steps.under_way if isinstance(step, STOPPING)}
-        memory = remember_plan(self._memory, plan, self._observer.containers, busy=busy, now=self._clock.now())
+        busy, now = self._under_way(*STOPPING), self._clock.now()
+        memory = remember_plan(self._memory, plan, self._observer.containers, busy=busy, now=now)
         self._memory = replace(memory, marks=self._ownership.known)
         again_in = self._listener.planned(plan)
         self._plan_again_at = self._clock.monotonic() + again_in if again_in else 0.0
@@ -340,6 +340,10 @@ class Reconciler:
                 self._wake.set()
 
     # steps
+
+    def _under_way(self, *kinds: type[AnyStep]) -> set[str]:
+        """IDs of the containers of such steps."""
+        return {getattr(step, "container_id", "") for step in self._steps.under_way if isinstance(step, kinds)}
 
     def _start_steps(self, steps: Iterable[AnyStep], tasks: asyncio.TaskGroup) -> None:
         if self._closing.is_set():
@@ -421,7 +425,7 @@ class Reconciler:
         if event.type == "container" and not by_nobody_here and self._observer.is_ours(event):
             self._listener.container_told(event, before)
             if is_news:
-                self._memory = remember(before, event)
+                self._memory = remember(before, event, stopping=self._under_way(StopContainer, GiveUpContainer))
         if not is_news:
             return
         if event.attributes.get("container", event.id) not in self._steps.starting:  # else the end of its step wakes us

@@ -189,7 +189,7 @@ class ContainerPlanner:
         return self._result(Phase.UNHEALTHY, problem.title, steps=(step,), problems=(problem,))
 
     def _not_running(self, current: Container) -> SlotPlan:
-        if current.id in self.snapshot.memory.stopped_by_person:
+        if current.id in self.snapshot.memory.stopped_by_person and not self._has_given_up():
             return self._result(Phase.STOPPED, "stopped manually", problems=(self._held_problem("stopped"),))
         if self.slot.schedule:
             return self._scheduled(current)

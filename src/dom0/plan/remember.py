@@ -28,8 +28,12 @@ AT_REST = (State.PAUSED, State.CREATED, State.EXITED, State.DEAD, State.REMOVING
 STOP_WINDOW = 600.0  # seconds: what still runs so long after a stop of ours was not stopped by it
 
 
-def remember(memory: Memory, event: Event) -> Memory:
-    """`event` must be one of our containers' (its attributes carry the container's labels)."""
+def remember(memory: Memory, event: Event, *, stopping: Collection[str] = ()) -> Memory:
+    """`event` must be one of our containers' (its attributes carry the container's labels).
+
+    `stopping`: IDs of those that a step of ours is about to stop for good. One that the Engine's restart policy starts
+    once more before that is still stopped by us.
+    """
     if event.type != "container":
         return memory
     match event.action:
@@ -42,7 +46,8 @@ def remember(memory: Memory, event: Event) -> Memory:
         case "pause":
             return replace(memory, stopped_by_person=memory.stopped_by_person | {event.id: event.time})
         case "start" | "unpause":
-            return _forget(memory, event.id)
+            forgotten = _forget(memory, event.id)
+            return replace(forgotten, stopped=memory.stopped) if event.id in stopping else forgotten
         case "destroy":
             return replace(_forget(memory, event.id), crashes=without(memory.crashes, event.id))
     return memory
