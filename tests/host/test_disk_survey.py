@@ -216,3 +216,9 @@ def test_a_disk_that_is_gone_is_no_longer_told(machine: DiskMachine) -> None:
 def test_a_machine_without_disks_has_an_empty_list(machine: DiskMachine) -> None:
     assert machine.survey() == {}
     assert machine.document() == {"data": {}, "problems": [], "devices": []}
+
+
+def test_a_lock_whose_holder_was_killed_is_free_also_when_another_program_has_its_number(machine: DiskMachine) -> None:
+    machine.inside("/run/dom0/os").mkdir(parents=True, exist_ok=True)
+    machine.inside("/run/dom0/os/disk.lock").symlink_to("1")
+    assert machine.survey() == {}

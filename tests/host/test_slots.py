@@ -299,6 +299,14 @@ def test_killed_at_any_instant_the_next_start_is_of_the_old_or_the_new_one(
     assert "old" in seen
 
 
+def test_a_lock_whose_holder_was_killed_is_free_also_when_another_program_has_its_number(
+    machine: SlotsMachine, packed: Callable[[str], Path]
+) -> None:
+    machine.inside("/run/dom0/os/slots.lock").symlink_to("1")
+    assert machine.slots("update", "-", stdin=packed("2.0")).code == 0
+    assert state(machine) == "new"
+
+
 def test_power_cut_at_any_instant_the_next_start_is_of_the_old_or_the_new_one(
     packed: Callable[[str], Path], tmp_path: Path
 ) -> None:
