@@ -456,6 +456,18 @@ def test_a_person_who_kills_or_removes_dom0_gets_it_back(machine: Launcher, good
         machine.until_runs(good, "latest")
 
 
+def test_while_dom0_is_handed_over_it_waits_in_one_call_and_then_looks_again(machine: Launcher, good: str) -> None:
+    machine.kill()
+    machine.host.docker("run", "--detach", "--name", "dom0-handover", "busybox:test", "sleep", "100000")
+    machine.start()
+    machine.until(lambda: machine.host.run(["pgrep", "-f", "^docker wait dom0-handover"]))
+    machine.host.docker("rm", "--force", "dom0")
+    assert machine.host.run(["pgrep", "-f", "^docker wait dom0-handover"])
+    assert machine.roots() == {}
+    machine.host.docker("rm", "--force", "dom0-handover")
+    machine.until_runs(good, "latest")
+
+
 def test_a_removal_that_takes_its_time_is_no_fault_of_the_image(machine: Launcher, good: str) -> None:
     stays = machine.container()["GraphDriver"]["Data"]["UpperDir"] + "/stays"
     machine.host.run(["touch", stays])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import assert_never
 
@@ -226,9 +227,11 @@ async def _judge(engine: Engine, step: Start | Verify, say: Say, ask: Ask) -> Ch
                 has_failed = now.restart_count >= RESTARTS
                 if not now.running or (has_failed and now.state is State.RESTARTING):  # else its code is not said
                     return CheckResult(container.id, good=False, reason=f"{_say(now)} exited with code {now.exit_code}")
+                asked = time.monotonic()
                 if not has_failed and await ask(engine, container):
                     return CheckResult(container.id, good=True)
-                await asyncio.sleep(pause)
+                # A question takes a slow machine seconds, and the processor from what it waits for.
+                await asyncio.sleep(max(pause, time.monotonic() - asked))
                 pause = min(pause * 1.5, LONGEST_PAUSE)
     except TimeoutError:
         reason = f"{_say(container)} did not answer within {PATIENCE:g} s"
@@ -274,6 +277,8 @@ async def follow_helper(engine: Engine) -> None:
                 raise RolledBack(
                     f"{HANDOVER}: does not run in the new image\n{log}", hint="the old dom0 runs as before"
                 )
+        with contextlib.suppress(NotFound):
+            await engine.wait_container(helper.id)
         await asyncio.sleep(PAUSE)
 
 
