@@ -29,7 +29,18 @@ from dom0.engine.layer import whiteout
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Image
 from dom0.errors import EngineError, ProjectError
-from dom0.images import contents, docker_cli, dockerfile, fingerprint, names, private, room, second_reading, selection
+from dom0.images import (
+    added_layer,
+    contents,
+    docker_cli,
+    dockerfile,
+    fingerprint,
+    names,
+    private,
+    room,
+    second_reading,
+    selection,
+)
 from dom0.images.built import Built
 from dom0.images.chain import build_ambassador, build_base, build_lock
 from dom0.images.docker_cli import Say
@@ -250,7 +261,9 @@ async def _put_on_base(
 ) -> str:
     """The ID of dom0-base with the tar `files` on it: loaded as a layer, or built where the Engine cannot do that."""
     engine, tag = draft.engine, draft.name(options.tag)
-    if not whiteout(found) and not (await engine.info()).containerd_store:
+    if not whiteout(found):
+        if (await engine.info()).containerd_store:
+            return await added_layer.add(engine, base.id, files, tag=tag, labels=told, created=EPOCH)
         with files.open("rb") as tar:
             return await engine.add_layer(base.id, tar, tag=tag, labels=told, created=EPOCH)
     recipe, context = files.with_name("Dockerfile"), files.with_name("context.tar")
