@@ -185,6 +185,28 @@ def test_a_damaged_data_disk_and_another_linux_are_left_alone_and_the_machine_ru
     assert foreign.is_untouched()
 
 
+def test_what_boot2docker_left_is_used_or_said(directory: Path) -> None:
+    left = directory / "tree/var/lib/boot2docker"
+    (left / "etc").mkdir(parents=True)
+    (left / "etc/hostname").write_text("moby\n")
+    (left / "bootlocal.sh").write_text("touch /ran\n")
+    file_systems.make(directory / "disk", "ext4", label="boot2docker-data", tree=directory / "tree", mib=256)
+    with boot(Drive(directory / "disk")) as machine:
+        machine.wait_for("/data/var/lib/boot2docker/bootlocal.sh is not run here; what it did goes into ")
+        console = Console(machine)
+        assert console.ask("hostname; ls -d /ran 2>/dev/null") == "moby"
+        assert console.disks()["data"]["kind"] == "boot2docker"
+
+
+def test_a_disk_that_cannot_be_written_and_a_store_nobody_asked_for_are_said_with_what_to_do(directory: Path) -> None:
+    (directory / "tree/var/lib/docker/image/overlay2/imagedb").mkdir(parents=True)
+    file_systems.make(directory / "own", "ext4", label="dom0-data", mib=64)
+    file_systems.make(directory / "foreign", "ext4", tree=directory / "tree", mib=64)
+    with boot(Drive(directory / "own", read_only=True), Drive(directory / "foreign")) as machine:
+        machine.wait_for("DATA IN MEMORY, lost at power-off: /dev/vda is write-protected")
+        machine.wait_for("another Linux's Docker store is on /dev/vdb .*adopt=use-readonly")
+
+
 def test_between_two_data_disks_nobody_guesses_until_one_is_named(directory: Path) -> None:
     files = [directory / "first", directory / "second"]
     for file in files:
