@@ -3,7 +3,15 @@ docs/benchmarks.md.
 
 Two virtual machines with the same devices, memory and processors take turns. QEMU loads kernel and initramfs of both,
 so no boot loader is in it. Each has been started and switched off once before, so what is measured are later boots.
-`--runs N`, `--no-floor` and `--media` make it short; then nothing is written.
+
+Done in parts, all in this order where none is named, so that each can be measured while nothing else runs:
+
+    prepare    makes the base OS, the plain Debian and the disks, and forgets what was measured; no times
+    first      the first boot of both, whose disks the later boots begin with
+    boots      one more later boot of both
+    media      one more first boot with a medium, prepared and not
+    floor      the least memory of both; no times
+    report     writes what was measured, once there are three of each
 """
 
 from __future__ import annotations
@@ -12,12 +20,15 @@ import argparse
 import asyncio
 import os
 import platform
-import tempfile
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
+
+import msgspec
 
 from bench import boot_machines, observed, plain_debian
 from bench.boot_machines import LOADED, MEMORY, PREPARED, Switched, System, switched_on
@@ -36,6 +47,7 @@ _LEAST, _MOST = 256, 512  # MiB: an initramfs like ours does not fit in the firs
 _GOAL, _SIZE, _FLOOR = 0.55, 90, 384
 _HALF = 0.5  # of the time to load images
 _RUNS = 3
+_PARTS_OF_ALL = ("prepare", "first", *_RUNS * ("boots",), *_RUNS * ("media",), "floor", "report")
 # Of a boot with a medium: stages of its record that are shown as one.
 _IMAGES = "images of the medium"
 _PARTS = {
@@ -65,6 +77,23 @@ class FirstBoot:
 
 
 Media = dict[str, list[FirstBoot]]
+
+
+class Measured(msgspec.Struct):
+    """So far, in SCRATCH; by the names of systems where nothing else is said."""
+
+    kernel: str
+    sizes: dict[str, int]  # bytes
+    systems: tuple[System, System]
+    from_medium: tuple[System, System]
+    first: dict[str, Boot] = {}
+    boots: dict[str, list[Boot]] = {}
+    media: Media = {}
+    floors: dict[str, int] = {}  # MiB
+
+
+SCRATCH = data_disk.DISKS / "bench-boot"
+_FILE = SCRATCH / "measured.json"
 
 
 def _boot_of(heard: Iterable[Heard]) -> Boot | None:
@@ -99,21 +128,14 @@ def _first_boot(system: System, scratch: Path) -> Boot:
     return boot
 
 
-def _measure_media(base_os: Path, observer: Path, scratch: Path, runs: int) -> Media:
-    """In turns; the disk is empty each time."""
-    archive = data_disk.provide_archive()
-    systems = boot_machines.dom0_from_medium(base_os, archive, observer, scratch)
-    media: Media = {system.name: [] for system in systems}
-    for number in range(runs):
-        for system in systems:
-            with switched_on(system, scratch) as machine:
-                boot = _told(f"run {number + 1}", system, _wait(machine, system))
-                stages = machine.stages()
-            parts = {part: sum(one.seconds for one in stages if one.name in names) for part, names in _PARTS.items()}
-            parts["services"] = max(one.seconds for one in stages if one.name.startswith(SERVICE))
-            print(*(f"    {part} {seconds:.2f} s" for part, seconds in parts.items()), sep="\n", flush=True)
-            media[system.name].append(FirstBoot(boot.services, parts))
-    return media
+def _measure_medium(system: System, number: int) -> FirstBoot:
+    with switched_on(system, SCRATCH) as machine:
+        boot = _told(f"run {number}", system, _wait(machine, system))
+        stages = machine.stages()
+    parts = {part: sum(one.seconds for one in stages if one.name in names) for part, names in _PARTS.items()}
+    parts["services"] = max(one.seconds for one in stages if one.name.startswith(SERVICE))
+    print(*(f"    {part} {seconds:.2f} s" for part, seconds in parts.items()), sep="\n", flush=True)
+    return FirstBoot(boot.services, parts)
 
 
 def _floor(system: System, scratch: Path) -> int:
@@ -150,10 +172,9 @@ def _rows(dom0: list[Boot], debian: list[Boot], sizes: dict[str, int], floors: d
     yield at_most("size: the base OS as one file, without the rescue image", [sizes["bare"] / 1e6], _SIZE, "MB")
     used = [sizes["debian"] / 1e6]
     yield Row("size: all but the Engine's store", [sizes["uki"] / 1e6], used, "plain Debian", unit="MB")
-    if floors:
-        dom0_floor, debian_floor = [float(floors["dom0"])], [float(floors["plain Debian"])]
-        reached = dom0_floor[0] <= _FLOOR
-        yield Row("least memory", dom0_floor, debian_floor, "plain Debian", "MiB", f"≤ {_FLOOR} MiB", reached)
+    dom0_floor, debian_floor = [float(floors["dom0"])], [float(floors["plain Debian"])]
+    reached = dom0_floor[0] <= _FLOOR
+    yield Row("least memory", dom0_floor, debian_floor, "plain Debian", "MiB", f"≤ {_FLOOR} MiB", reached)
 
 
 def _rows_of_media(media: Media) -> Iterator[Row]:
@@ -189,41 +210,48 @@ def _report(rows: list[Row], first: dict[str, Boot], shares: str, kernel: str, r
     )
 
 
-def measure_media(runs: int) -> str:
-    data_disk.DISKS.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=data_disk.DISKS) as directory:
-        scratch = Path(directory)
-        observer = boot_machines.build_observer(scratch)
-        media = _measure_media(_build().directory, observer, scratch, runs)
-    return f"{table([*_rows_of_media(media)])}\n\n{_shares(media)}"
+def prepare() -> Measured:
+    shutil.rmtree(SCRATCH, ignore_errors=True)
+    SCRATCH.mkdir(parents=True)
+    built = asyncio.run(build.build(recipe.load(), lambda line: print(f"... {line}", flush=True)))
+    observer = boot_machines.build_observer(SCRATCH)
+    plain = plain_debian.provide(observer)
+    uki = (built.directory / build.UKI).stat().st_size
+    data = data_disk.provide(started=False)
+    return Measured(
+        built.manifest.kernel,
+        {"uki": uki, "bare": uki - built.manifest.rescue, "debian": plain.used},
+        (
+            boot_machines.dom0_system(built.directory, data, observer, SCRATCH),
+            boot_machines.debian_system(plain, SCRATCH),
+        ),
+        boot_machines.dom0_from_medium(built.directory, data_disk.provide_archive(), observer, SCRATCH),
+    )
 
 
-def _build() -> build.BuiltOs:
-    return asyncio.run(build.build(recipe.load(), lambda line: print(f"... {line}", flush=True)))
+def go_on(part: str, measured: Measured) -> None:
+    """Adds what `part` measures."""
+    for system in measured.from_medium if part == "media" else measured.systems:
+        match part:
+            case "first":
+                measured.first[system.name] = _told("first boot", system, _first_boot(system, SCRATCH))
+            case "boots":
+                boots = measured.boots.setdefault(system.name, [])
+                boots.append(_told(f"run {len(boots) + 1}", system, _measure(system, SCRATCH)))
+            case "media":
+                found = measured.media.setdefault(system.name, [])
+                found.append(_measure_medium(system, len(found) + 1))
+            case "floor":
+                measured.floors[system.name] = _floor(system, SCRATCH)
 
 
-def measure(runs: int, *, floor: bool) -> str:
-    built = _build()
-    plain_debian.DISKS.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=plain_debian.DISKS) as directory:
-        scratch = Path(directory)
-        observer = boot_machines.build_observer(scratch)
-        plain = plain_debian.provide(observer)
-        systems = [
-            boot_machines.dom0_system(built.directory, data_disk.provide(started=False), observer, scratch),
-            boot_machines.debian_system(plain, scratch),
-        ]
-        first = {system.name: _told("first boot", system, _first_boot(system, scratch)) for system in systems}
-        boots: dict[str, list[Boot]] = {system.name: [] for system in systems}
-        for number in range(runs):
-            for system in systems:
-                boots[system.name].append(_told(f"run {number + 1}", system, _measure(system, scratch)))
-        media = _measure_media(built.directory, observer, scratch, runs)
-        floors = {system.name: _floor(system, scratch) for system in systems} if floor else {}
-        uki = (built.directory / build.UKI).stat().st_size
-        sizes = {"uki": uki, "bare": uki - built.manifest.rescue, "debian": plain.used}
-        rows = [*_rows(boots["dom0"], boots["plain Debian"], sizes, floors), *_rows_of_media(media)]
-        return _report(rows, first, _shares(media), built.manifest.kernel, runs)
+def report(measured: Measured) -> str:
+    boots, media = measured.boots, measured.media
+    runs = min([len(found) for found in boots.values()] + [len(found) for found in media.values()], default=0)
+    if runs < _RUNS or not measured.floors:
+        raise SystemExit(f"bench.boot: {runs} runs of {_RUNS}, floors: {measured.floors or 'not yet'}")
+    rows = [*_rows(boots["dom0"], boots["plain Debian"], measured.sizes, measured.floors), *_rows_of_media(media)]
+    return _report(rows, measured.first, _shares(media), measured.kernel, runs)
 
 
 def _told(what: str, system: System, boot: Boot) -> Boot:
@@ -234,18 +262,26 @@ def _told(what: str, system: System, boot: Boot) -> Boot:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.boot", description=__doc__)
-    parser.add_argument("--runs", type=int, default=_RUNS, help="default: %(default)s")
-    parser.add_argument("--no-floor", action="store_true", help="do not look for the least memory")
-    parser.add_argument("--media", action="store_true", help="measure first boots with a medium alone")
-    arguments = parser.parse_args()
-    if arguments.media:
-        print(measure_media(arguments.runs))
-        return
-    report = measure(arguments.runs, floor=not arguments.no_floor)
-    print(report)
-    if arguments.runs >= _RUNS and not arguments.no_floor:
-        write_section(REPORT, "Booting", report)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.boot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", choices=[*_PARTS_OF_ALL, []])  # argparse looks for [], too
+    for part in parser.parse_args().parts or _PARTS_OF_ALL:
+        if part == "report":
+            text = report(_read())
+            print(text)
+            write_section(REPORT, "Booting", text)
+            continue
+        measured = prepare() if part == "prepare" else _read()
+        go_on(part, measured)
+        _FILE.write_bytes(msgspec.json.encode(measured, enc_hook=str))
+
+
+def _read() -> Measured:
+    def path(kind: type, text: Any) -> Path:
+        return Path(text)
+
+    return msgspec.json.decode(_FILE.read_bytes(), type=Measured, dec_hook=path)
 
 
 _INTRODUCTION = """\
