@@ -58,6 +58,8 @@ def test_images_that_lie_prepared_on_the_medium_are_those_of_the_archive(place: 
         machine.wait_for_services()
         assert "loading" not in machine.console()
         prepared_images = images(machine)
+        names = machine.ssh("docker images --format '{{.Repository}}'").stdout.split()
+        assert {"dom0", "dom0-base", "dom0-rootfs"} <= {*names}  # what it makes more images on, offline
         assert "dom0:latest" in machine.ssh("docker save dom0:latest | docker load").stdout
         machine.cut_power()
     with vm.VirtualMachine(qemu.Bios(), drives=drives, key=key) as machine:
