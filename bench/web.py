@@ -11,7 +11,6 @@ import gzip
 import json
 import os
 import platform
-import signal
 import socket
 import subprocess
 import threading
@@ -73,7 +72,7 @@ def page_of(host: Host) -> Iterator[tuple[int, Browser]]:
                 browser.until("document.querySelectorAll('main .card').length > 2")
                 yield web.pid, browser
         finally:
-            web.send_signal(signal.SIGINT)
+            web.terminate()  # an interrupt is ignored by what a shell runs in the background
 
 
 class Told(threading.Thread):

@@ -160,6 +160,23 @@ async def test_after_a_kill_at_any_step_the_next_run_goes_on_and_what_is_of_othe
     assert in_volume(machine, ALL) == before
 
 
+async def test_locks_of_killed_processes_do_not_last_whatever_their_numbers_are(
+    machine: Host, engine: DockerEngine, tmp_path: Path
+) -> None:
+    of = job_for(tmp_path, keep={"last": 1})
+    await job.run(engine, of, silent)
+    repository, worker = job.repository_of(of), job.worker_of(of)
+    hold = "restic --no-cache --repo /repository backup --stdin-from-command -- sh -c 'kill -STOP $$'"
+    for number in range(1, 19):  # a worker's restic gets its PIDs in the same order each time: unlock one of these
+        forks = f"n=0; while [ $n -lt {number + 6} ]; do (:); n=$((n+1)); done; {hold} & wait"
+        async with restic._worker(engine, worker, repository, repository.mounts(writable=True)):
+            machine.docker("exec", "--detach", "--env", "RESTIC_PASSWORD=top secret", worker, "sh", "-c", forks)
+            locked = f"until [ $(ls {tmp_path}/to/locks | wc -l) -ge {number} ]; do sleep 0.02; done"
+            machine.run(["timeout", "60", "sh", "-c", locked])
+    made = await job.run(engine, of, silent)
+    assert [one.id for one in await taken(engine, of)] == [made.snapshot]
+
+
 def kill_at(step: str, machine: Host, of: BackupJob, tmp_path: Path) -> None:
     """Kill the job half a second after restic has begun with `step`, and wait until its container is gone."""
     watch = ["timeout", "120", "docker", "events", "--since", str(time.time()), "--format", "{{.Action}}"]

@@ -178,7 +178,9 @@ async def back_up(
             await restic.run("init")
             looked = await restic.run("cat", "config", "--no-lock")
         elif not repository.is_file:
-            await restic.run("unlock")  # what a killed one has left
+            # Removes locks of killed processes, but none with a PID that it has itself; the next one has other PIDs.
+            for _ in range(2):
+                await restic.run("unlock")
         options = ["--json", "--quiet", "--host", host]  # quiet: else it tells its progress 60 times a second
         made = await restic.run("backup", *options, source.path, accept=[_INCOMPLETE])
         summary = _decode(made.stdout.strip().splitlines()[-1], _Summary)
