@@ -94,7 +94,7 @@ class LoopListener(Protocol):
         """Before its steps begin, unless this aims elsewhere. Returns seconds to plan again within (0: any)."""
 
     def step_ended(self, step: AnyStep, error: EngineError | None, seconds: float) -> None:
-        """`error`: what the Engine said against it. `seconds`: how long it took."""
+        """`error`: why the Engine refused it. `seconds`: how long it took."""
 
     def trouble_changed(self) -> None:
         """`trouble` has begun, or `unsaved` is another one."""

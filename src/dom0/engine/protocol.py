@@ -217,7 +217,7 @@ class Engine(Protocol):
 
 
 async def find_container(engine: Engine, ref: str) -> Container | None:
-    """None where there is none, or none any more."""
+    """None if it does not exist, or no longer does."""
     try:
         return await engine.container(ref)
     except NotFound:
@@ -225,5 +225,5 @@ async def find_container(engine: Engine, ref: str) -> Container | None:
 
 
 async def find_containers(engine: Engine, refs: Iterable[str]) -> tuple[Container, ...]:
-    """Those that there are, or still are."""
+    """Those of them that exist."""
     return tuple([found for ref in refs if (found := await find_container(engine, ref))])

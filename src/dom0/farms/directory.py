@@ -125,7 +125,7 @@ class FarmDirectory:
         return result
 
     def stamp(self) -> tuple[object, ...]:
-        """Another one after each change of what is kept here but reports."""
+        """Differs after each change of what is kept here, except reports."""
 
         def look(path: Path) -> tuple[int, int] | None:
             try:
@@ -222,8 +222,8 @@ class FarmDirectory:
             yield
 
     def prune(self) -> tuple[list[int], int]:
-        """Remove revisions that nobody needs, and blobs that no other one has; while `publishing`. Returns the numbers
-        and bytes.
+        """Remove revisions that nobody needs, and blobs that no remaining one has; while `publishing`. Returns the
+        numbers and bytes.
 
         Killed, it leaves blobs to the next one, and no revision without its blobs. Raises Dom0Error.
         """
@@ -339,7 +339,7 @@ class FarmDirectory:
             sync(directory.parent)
 
     def _owner(self) -> tuple[int, int] | None:
-        """Whose the files are that root writes: `sudo dom0 farm approve`."""
+        """Who owns the files that root writes, as by `sudo dom0 farm approve`."""
         found = self.state.stat()
         return (found.st_uid, found.st_gid) if os.geteuid() == 0 else None
 
