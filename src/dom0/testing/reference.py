@@ -44,10 +44,10 @@ def page() -> str:
 
 
 def _global_options() -> list[click.Option]:
-    return [one for one in _options(cli, exposed=False) if one.name in ("host", "quiet", "no_color")]
+    return [one for one in options(cli, exposed=False) if one.name in ("host", "quiet", "no_color")]
 
 
-def _options(command: click.Command, *, exposed: bool) -> list[click.Option]:
+def options(command: click.Command, *, exposed: bool) -> list[click.Option]:
     return [one for one in command.params if isinstance(one, click.Option) and one.expose_value is exposed]
 
 
@@ -65,20 +65,20 @@ def _sections() -> Iterator[str]:
 
 
 def _section(name: str, command: click.Command, level: str) -> Iterator[str]:
-    prose, examples = _paragraphs(command)
+    prose, examples = paragraphs(command)
     yield f"{level} dom0 {name}\n"
     for paragraph in prose:
         yield f"{paragraph}\n"
     usage = " ".join(command.collect_usage_pieces(click.Context(command)))
     yield f"```text\ndom0 {name} {usage}\n```\n"
-    if options := _options(command, exposed=True):
-        yield from _table(options)
+    if taken := options(command, exposed=True):
+        yield from _table(taken)
         yield ""
     if examples:
         yield "\n".join(["```console", *examples, "```", ""])
 
 
-def _paragraphs(command: click.Command) -> tuple[list[str], list[str]]:
+def paragraphs(command: click.Command) -> tuple[list[str], list[str]]:
     """The help text: paragraphs, and lines to type (marked with a backspace, see cli/options)."""
     prose, examples = [], []
     for paragraph in (command.help or "").split("\n\n"):
