@@ -120,7 +120,8 @@ def test_nothing_from_outside_reaches_the_terminal_unescaped() -> None:
 
 def test_what_is_old_is_told_so() -> None:
     assert (REVERSED, "not as it is now") in frame(seen(), "service", size=(79, 25), old="not as it is now")[0]
-    assert "processor and memory: not known, the agent did not answer" in texts(seen(usage=None))
+    shown = texts(seen(usage=None, missing=("/v1/usage: no such path",)))
+    assert shown[1:3] == ["processor and memory: not known", "/v1/usage: no such path"]
 
 
 def answer(agent: FakeAgent) -> None:
@@ -138,6 +139,24 @@ def test_without_a_terminal_it_is_shown_once(agent: FakeAgent, dom0: RunCommand)
     assert document["status"]["project"] == "box"
     assert document["usage"]["containers"]["c" * 64]["memory"] == 5_000_000
     assert document["events"][0]["text"] == "start box-web-1"
+
+
+def test_what_is_not_answered_does_not_hide_the_rest(agent: FakeAgent, dom0: RunCommand) -> None:
+    answer(agent)
+    agent.refusals["GET /v1/events"] = (500, {"message": "/var/lib/dom0/events: cannot be read", "hint": "dmesg"})
+    shown = dom0("top").stdout.splitlines()
+    assert "/var/lib/dom0/events: cannot be read" in shown
+    assert any(line.startswith("redis ") for line in shown)
+
+
+def test_a_terminal_whose_size_nobody_knows_is_taken_for_the_usual_one(
+    agent: FakeAgent, environment: dict[str, str]
+) -> None:
+    answer(agent)
+    with Terminal(["top"], environment | {"TERM": "linux"}, columns=0, lines=0) as terminal:
+        assert len(terminal.until("sort by service").splitlines()) == 25
+        terminal.type("q")
+        assert terminal.wait() == 0
 
 
 def test_without_an_agent_it_says_why(dom0: RunCommand) -> None:

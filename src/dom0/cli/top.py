@@ -20,6 +20,7 @@ import tty
 
 import click
 import msgspec
+from msgspec.structs import replace
 from rich.cells import set_cell_size
 
 from dom0 import terminal, times
@@ -53,13 +54,16 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     status: Status
     events: tuple[Entry, ...]  # the last ones, the oldest first
-    usage: UsageStatus | None  # null: not answered, while the Engine does not
+    usage: UsageStatus | None
+    missing: tuple[str, ...] = ()  # why there are no events or no usage
     percent: dict[str, float] = {}  # by container ID
     machine_percent: float | None = None  # of all processors together: 100 is all that there is
 
 
 @click.command(name="top")
-@click.option("--json", "as_json", is_flag=True, help="One object: status, events, usage, percent, machine_percent.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One object: status, events, usage, missing, percent, machine_percent."
+)
 def command(as_json: bool) -> None:
     """Show the machine at a glance, refreshed: its state, services with processor and memory, what happened last.
 
@@ -82,13 +86,18 @@ def command(as_json: bool) -> None:
 def look(agent: Agent, before: Seen | None) -> Seen:
     """Ask once. Raises AgentUnreachable, or what the agent refuses."""
     status = with_commands(agent.call("GET", "/v1/status", Status, within=ANSWER_WITHIN))
-    events = tuple(agent.last_events(TOLD, within=ANSWER_WITHIN))
+    events, usage, missing = tuple[Entry, ...](), None, []
+    try:
+        events = tuple(agent.last_events(TOLD, within=ANSWER_WITHIN))
+    except Dom0Error as error:  # its disk is broken
+        missing.append(error.message)
     try:
         usage = agent.call("GET", "/v1/usage", UsageStatus, within=ANSWER_WITHIN)
-    except Dom0Error:
-        return Seen(status=status, events=events, usage=None)
-    if before is None or before.usage is None or usage.now <= before.usage.now:
-        return Seen(status=status, events=events, usage=usage)
+    except Dom0Error as error:  # it waits for the Engine, or is older than this command
+        missing.append(error.message)
+    seen = Seen(status=status, events=events, usage=usage, missing=tuple(missing))
+    if usage is None or before is None or before.usage is None or usage.now <= before.usage.now:
+        return seen
     passed, earlier = usage.now - before.usage.now, before.usage
     percent = {
         key: 100 * (now.processor - earlier.containers[key].processor) / passed
@@ -99,7 +108,7 @@ def look(agent: Agent, before: Seen | None) -> Seen:
     busy = sum(seconds for mode, seconds in spent.items() if mode not in IDLE)
     whole = sum(spent.values())
     machine = 100 * busy / whole if whole > 0 else None
-    return Seen(status=status, events=events, usage=usage, percent=percent, machine_percent=machine)
+    return replace(seen, percent=percent, machine_percent=machine)
 
 
 def frame(
@@ -114,7 +123,7 @@ def frame(
     status = seen.status
     width, height = size or (10_000, 0)
     state = textwrap.wrap(terminal.printable(headline(status)), width) or [""]
-    above = [(BOLD, line) for line in state[:3]] + [("", _machine(seen))]
+    above = [(BOLD, line) for line in state[:3]] + [("", _machine(seen))] + [(YELLOW, why) for why in seen.missing]
     above += [(REVERSED, line) for line in textwrap.wrap(terminal.printable(old), width)[:2] if old]
     for problem in status.problems[: 3 if size else None]:
         sign = RED if problem.severity == "error" else YELLOW
@@ -146,7 +155,7 @@ def frame(
 
 def _machine(seen: Seen) -> str:
     if seen.usage is None:
-        return "processor and memory: not known, the agent did not answer"
+        return "processor and memory: not known"
     machine = seen.usage.machine
     words = [f"processor {seen.machine_percent:.0f}%"] if seen.machine_percent is not None else []
     used = machine.memory - machine.memory_available
@@ -222,6 +231,9 @@ class _Looks:
             except BaseException as error:  # raised in the main thread
                 self.bug = error
                 self._ended.set()
+            with contextlib.suppress(ChildProcessError):  # each question to another machine was a program
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
             with contextlib.suppress(OSError):  # full: it is awake; closed: nobody waits any more
                 os.write(self._wake, b"\0")
 
@@ -260,9 +272,9 @@ def _show(agent: Agent, seen: Seen) -> None:
     try:
         enter()
         while True:
-            columns, lines = os.get_terminal_size(sys.stdout.fileno())
+            columns, lines = os.get_terminal_size(sys.stdout.fileno())  # 0: a serial line, which nobody knows it of
             # Never in the last column: what stands there makes some terminals begin another line.
-            size = max(20, columns - 1), max(5, lines)
+            size = max(20, (columns or 80) - 1), max(5, lines or 25)
             drawn, first = frame(looks.seen, sort, old=looks.old(), size=size, first=first)
             _write("\x1b[H" + "\r\n".join(map(_painted, drawn)) + "\x1b[J")
             ready, _, _ = select.select([sys.stdin, woken], [], [], 1.0)
