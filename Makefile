@@ -21,7 +21,7 @@ LANES := -n 3 --dist loadfile --no-loadscope-reorder
 # The machine is this one, whatever the docker client is set to.
 export DOCKER_HOST := unix:///var/run/docker.sock
 
-.PHONY: help up down clean test test-engines test-vm escape fuzz coverage lint wheel bench bench-ambassador bench-boot bench-farm bench-pull bench-socket bench-web os setup dev
+.PHONY: help up down clean test test-engines test-vm escape fuzz coverage lint wheel deb bench bench-ambassador bench-boot bench-farm bench-pull bench-socket bench-web os setup dev
 .NOTPARALLEL:
 
 help: ## list these
@@ -70,6 +70,9 @@ coverage: dev ## which lines the tests run that need no Engine
 
 wheel: dev ## build the wheel, install it in an environment of its own and run it there
 	$(STEP) "wheel" scripts/check-wheel
+
+deb: dev ## build a Debian package into dist/
+	$(STEP) --show "Debian package" scripts/deb
 
 bench: dev ## measure against docker and docker compose, write docs/benchmarks.md
 	.venv/bin/python -m bench $(BENCH)

@@ -1,8 +1,4 @@
-"""From an empty checkout to a running machine with one command, on a Debian that has git, make and Python only.
-
-The fresh machine is a privileged container: Debian's smallest file system, no service manager, no Docker. What it can
-reach of package registries is what this machine reaches, by this machine's settings.
-"""
+"""From an empty checkout to a running machine with one command, on a Debian that has git, make and Python only."""
 
 from __future__ import annotations
 
@@ -13,48 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from dom0.names import ROOTFS_IMAGE
-from dom0.run import Output
-from dom0.testing import chain
+from dom0.testing.fresh_machine import FreshMachine
 from dom0.testing.hosts import Host
 
 CHECKOUT = Path(__file__).parents[2]
-NAME = "fresh"
-CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
-SETTINGS = ("pip_", "http_proxy", "https_proxy", "no_proxy")  # beginnings of names, in any case
-DOCKERFILE = f"""\
-FROM {ROOTFS_IMAGE}
-RUN apt-get update && apt-get install --yes --no-install-recommends git make python3 ca-certificates
-"""
-
-
-class FreshMachine:
-    def __init__(self, host: Host) -> None:
-        self._host = host
-
-    def run(self, *argv: str, check: bool = True) -> Output:
-        exec_ = ("docker", "exec", "--workdir", "/root/dom0", NAME)
-        return self._host.run([*exec_, *argv], check=check, timeout=900)
-
-    def containers(self) -> set[str]:
-        return set(self.run("docker", "ps", "--format", "{{.Names}}").stdout.split())
 
 
 @pytest.fixture
 def machine(chain_images: None, fresh_host: Callable[..., Host]) -> FreshMachine:
-    host = fresh_host(outside=True)
-    chain.provide(host)
-    host.run(["docker", "build", "--tag", NAME, "-"], stdin=DOCKERFILE.encode(), timeout=300)
-    options = ["--env", f"PIP_CERT={CERTIFICATES}", "--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"]
-    for name, value in os.environ.items():
-        if name.lower().startswith(SETTINGS):
-            options += ["--env", f"{name}={value}"]
-    host.docker(
-        *("run", "--detach", "--init", "--privileged", "--name", NAME, "--hostname", NAME),
-        *("--volume", "/var/lib/docker", *options, NAME, "sleep", "infinity"),
-    )
-    host.run(["docker", "cp", "-", f"{NAME}:/root"], stdin=checkout(), timeout=120)
-    return FreshMachine(host)
+    packages = ("git", "make", "python3", "ca-certificates")
+    machine = FreshMachine(fresh_host(outside=True), packages, workdir="/root/dom0")
+    machine.unpack(checkout())
+    return machine
 
 
 def checkout() -> bytes:

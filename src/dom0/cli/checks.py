@@ -8,12 +8,13 @@ import shutil
 import socket
 import time
 from enum import StrEnum
+from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
 
-from dom0 import times
+from dom0 import __version__, times
 from dom0.cli.client import Agent
 from dom0.cli.engine_client import connected
 from dom0.cli.places import agent_socket, is_here
@@ -23,6 +24,7 @@ from dom0.errors import Dom0Error, EngineError
 from dom0.images import fetched, recipe
 from dom0.images.names import find
 from dom0.names import BASE_IMAGE, MIRROR
+from dom0.package_data import PACKAGE
 from dom0.plan.labels import COMPOSE, compose_version
 from dom0.registry.web import is_loopback
 from dom0.run import CommandFailed, capture
@@ -56,6 +58,7 @@ async def examine() -> list[CheckResult]:
     docker, compose, buildx = await asyncio.gather(*map(_version, asked))
     no_docker = CheckResult("docker", MISSING, "not on PATH", "apt-get install docker-cli")
     commands = [
+        CheckResult("dom0 command", OK, f"{__version__}, in {PACKAGE.parent}{_installed_by()}"),
         CheckResult("docker", OK, docker) if docker else no_docker,
         _plugin("docker compose", compose, parser.OLDEST),
     ]
@@ -72,6 +75,15 @@ async def examine() -> list[CheckResult]:
     if not is_here():
         return [*commands, *await _engine(compose, disk=False), _agent()]
     return [*commands, *await _engine(compose), _cgroups(), _ssh_port(), _clock(), _launcher(), _agent()]
+
+
+def _installed_by() -> str:
+    """As whoever has installed it says: pip, uv, or dpkg."""
+    try:
+        installer = metadata.distribution("dom0").read_text("INSTALLER")
+    except metadata.PackageNotFoundError:  # in an image
+        installer = None
+    return f", installed by {installer.strip()}" if installer else ""
 
 
 def _plugin(name: str, found: str, oldest: tuple[int, int]) -> CheckResult:
