@@ -249,7 +249,7 @@ def test_a_login_makes_a_project_from_an_example(client: Client) -> None:
 
 def test_a_login_lists_the_snapshots_of_the_home(client: Client) -> None:
     """They are in a directory of the host, which a login does not see."""
-    repository = client.machine.host.state / "home-snapshots"
+    repository = client.machine.state / "home-snapshots"
     seen_by_root = client.machine.docker("exec", "dom0", "dom0", "home", "ls", "--json", check=False)
     seen = client.run("dom0", "home", "ls", "--json")
     assert (seen.code, seen.stdout) == (0, seen_by_root.stdout)

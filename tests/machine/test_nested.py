@@ -38,7 +38,9 @@ GUEST = """
         entrypoint: [sleep, "100000"]
         init: true
         healthcheck: {{disable: true}}
-        x-dom0: {{orchestrator: {{grants: {{images: {{use: [busybox]}}, containers: 3}}}}}}
+        x-dom0:
+          orchestrator:
+            grants: {{images: {{use: ["*"]}}, containers: 3, capabilities: [NET_ADMIN], ports: ["8080"], paths: [/srv]}}
     volumes: {{data: {{}}}}
     """
 OWNER = """
@@ -121,6 +123,27 @@ def test_a_team_in_the_guests_machine_has_a_scope_inside_its_scope(machine: Mach
     assert set(machine.host.run(["docker", "exec", "guest.team.dom0", *seen]).stdout.split()) == {"dom0", "web"}
     assert {"team.dom0", "team.web", "box-web-1"} <= set(inside(machine, *seen).split())
     assert machine.container("guest.team.web")["Config"]["Labels"]["dom0.scope"] == "/guest/team"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--cap-add", "NET_ADMIN", "busybox:test"], "capabilities: [NET_ADMIN]"),
+        (["--publish", "8080:80", "busybox:test"], 'ports: ["8080/tcp"]'),
+        (["--volume", "/srv:/srv", "busybox:test"], 'paths: ["/srv"]'),
+        (["extra:1"], "No such image: extra:1"),
+    ],
+)
+def test_what_the_guest_grants_a_team_and_was_not_granted_itself_the_team_has_not(
+    machine: Machine, asked: list[str], said: str
+) -> None:
+    machine.docker("tag", "busybox:test", "extra:1")
+    before = set(machine.containers())
+    argv = ["docker", "exec", "guest.team.dom0", "docker", "run", "--pull", "never", *asked]
+    refused = machine.host.run(argv, check=False)
+    assert refused.code != 0
+    assert said in refused.stderr
+    assert set(machine.containers()) == before
 
 
 def test_the_guest_repairs_its_own(machine: Machine) -> None:

@@ -210,8 +210,8 @@ ASK = """
 
 def test_a_service_behind_an_alias_is_replaced_without_a_refused_connection(box: Machine) -> None:
     before = box.container(WEB)["Id"]
-    run = ["docker", "run", "--rm", "--init", "--network", "box_front", "--name", "asking", "busybox:test"]
-    asking = box.host.popen([*run, "sh", "-c", ASK], stdout=subprocess.PIPE)
+    run = ["run", "--rm", "--init", "--network", "box_front", "--name", "asking", "busybox:test"]
+    asking = box.host.popen([*box.docker_command, *run, "sh", "-c", ASK], stdout=subprocess.PIPE)
     with asking:
         assert asking.stdout is not None
         assert asking.stdout.readline() == b"answered\n"

@@ -36,7 +36,7 @@ FILES = {".env": "WORD=from-env\n", "web.env": "WORD='in # quotes'\n", "word": "
 
 def generation(machine: Machine, number: int) -> Any:
     """What the agent aims at in it."""
-    path = machine.host.state / "generations" / str(number) / "generation.json"
+    path = machine.state / "generations" / str(number) / "generation.json"
     return json.loads(path.read_text())["desired"]
 
 

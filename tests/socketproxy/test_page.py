@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from dom0.socketproxy import system
 from dom0.socketproxy.grants import Grants
@@ -29,10 +30,11 @@ def test_the_page_says_how_many_ways_out_are_tried() -> None:
     assert f"| `dom0 socket serve` | {len(cases())} | 0 |" in PAGE
 
 
-def test_what_the_conformance_suite_fails_is_on_the_page() -> None:
-    tests = Path(__file__).parents[1] / "engine"
+@pytest.mark.parametrize(("folder", "files"), [("engine", "test_conformance_*.py"), ("machine", "test_*.py")])
+def test_what_fails_in_a_scope_is_on_the_page(folder: str, files: str) -> None:
+    tests = Path(__file__).parents[1] / folder
     failed = tomllib.loads((tests / "scoped.toml").read_text())
-    sources = "".join(path.read_text() for path in tests.glob("test_conformance_*.py"))
+    sources = "".join(path.read_text() for path in tests.glob(files))
     for why, said in failed.items():
         assert f"\n| {why} | {len(said['tests'])} |" in PAGE
         for test in said["tests"]:

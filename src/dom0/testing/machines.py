@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,29 @@ from dom0.testing.hosts import PATIENCE, Host, until
 from dom0.testing.namespaces import Child, Stream
 
 T = TypeVar("T")
-AGENT_SOCKET = "/run/dom0/dom0.sock"
+GUEST_IMAGE = "guest/dom0:1"
+NOTHING = """
+    name: box
+    services: {}
+    """
+OWNER = """
+    name: owner
+    x-dom0: {{rollout: {{monitor: 1s}}}}
+    services:
+      guest:
+        image: guest/dom0:1
+        volumes: ["{files}:{files}"]
+        x-dom0:
+          orchestrator:
+            grants:
+              images: {{use: ["*"], build: true}}
+              ports: ["1-65535", "1-65535/udp"]
+              paths: ["{files}"]
+    """
+"""What a whole machine in a scope needs; it reads what a person has in `files`."""
+DOM0 = (sys.executable, "-m", "dom0")
+RUN, STATE = "/run/dom0", "/var/lib/dom0"
+AGENT_SOCKET = f"{RUN}/dom0.sock"
 
 
 class Machine:
@@ -28,6 +50,10 @@ class Machine:
     def __init__(self, host: Host, project: Path) -> None:
         self.host = host
         self.project = project
+        self._engine = host.socket
+        self._dom0: Sequence[str] = DOM0
+        self.docker_command: Sequence[str] = ("docker",)
+        self._run, self.state = host.path(RUN), host.path(STATE)
 
     # what a person does
 
@@ -42,18 +68,18 @@ class Machine:
         self, *arguments: str, check: bool = True, timeout: float = PATIENCE, env: Mapping[str, str] | None = None
     ) -> Output:
         """Run the `dom0` command on the host. Raises CommandFailed."""
-        return self.host.run([*DOM0, *arguments], check=check, timeout=timeout, env=env, cwd=self.project)
+        return self.host.run([*self._dom0, *arguments], check=check, timeout=timeout, env=env, cwd=self.project)
 
     def begin(self, *arguments: str, stdout: Stream = None, stderr: Stream = None) -> Child:
         """Start the `dom0` command and leave it running."""
-        return self.host.popen([*DOM0, *arguments], stdout=stdout, stderr=stderr, cwd=self.project)
+        return self.host.popen([*self._dom0, *arguments], stdout=stdout, stderr=stderr, cwd=self.project)
 
     def up(self, *arguments: str, wait: bool = True, check: bool = True) -> Output:
         """With `wait` until it is known whether all stays well."""
         return self.dom0("up", *arguments, *(["--wait"] if wait else []), str(self.project), check=check)
 
     def docker(self, *arguments: str, check: bool = True) -> Output:
-        return self.host.docker(*arguments, check=check)
+        return self.host.run([*self.docker_command, *arguments], check=check)
 
     def run_by_hand(self, image: str = "dom0:latest") -> None:
         """Start the root container by the documented `docker run`."""
@@ -68,7 +94,7 @@ class Machine:
 
     def ask(self, target: str) -> Any:
         """One GET on the Engine. Raises EngineRefused."""
-        return api.request(self.host.socket, "GET", target)
+        return api.request(self._engine, "GET", target)
 
     def container(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.ask(f"/containers/{name}/json")
@@ -76,7 +102,7 @@ class Machine:
 
     def containers(self) -> dict[str, str]:
         """Name -> state of every container on the host."""
-        rows = api.request(self.host.socket, "GET", "/containers/json", query={"all": "1"})
+        rows = api.request(self._engine, "GET", "/containers/json", query={"all": "1"})
         return {row["Names"][0].removeprefix("/"): row["State"] for row in rows}
 
     def lives(self, *names: str) -> dict[str, tuple[str, str]]:
@@ -86,7 +112,7 @@ class Machine:
 
     def live(self, path: str) -> Path:
         """Where a file of the project is on the host, as containers have it."""
-        return self.host.path(f"/var/lib/dom0/project/{path}")
+        return self.state / "project" / path
 
     def variable(self, container: str, name: str) -> str:
         """What the container was created with in its environment."""
@@ -103,12 +129,12 @@ class Machine:
 
     def status(self) -> dict[str, Any]:
         """The agent's own word. Raises OSError, EngineRefused while none answers."""
-        found: dict[str, Any] = api.request(self.host.path(AGENT_SOCKET), "GET", "/v1/status")
+        found: dict[str, Any] = api.request(self._run / "dom0.sock", "GET", "/v1/status")
         return found
 
     def history(self) -> list[dict[str, Any]]:
         """Newest first."""
-        found: list[dict[str, Any]] = api.request(self.host.path(AGENT_SOCKET), "GET", "/v1/history")
+        found: list[dict[str, Any]] = api.request(self._run / "dom0.sock", "GET", "/v1/history")
         return found
 
     # waiting
@@ -142,7 +168,8 @@ class Machine:
         return found
 
     def _story(self) -> str:
-        parts = [["docker", "ps", "--all"], [*DOM0, "status"], ["docker", "logs", "--tail", "40", "dom0"]]
+        logs = [*self.docker_command, "logs", "--tail", "40", "dom0"]
+        parts = [[*self.docker_command, "ps", "--all"], [*self._dom0, "status"], logs]
         return "\n".join(self._say(argv) for argv in parts)
 
     def _say(self, argv: list[str]) -> str:
@@ -153,7 +180,27 @@ class Machine:
         return said.stdout + said.stderr
 
 
-DOM0 = (sys.executable, "-m", "dom0")
+class GuestMachine(Machine):
+    """One whose root container is a service of another machine, and has its Engine through a scoped socket.
+
+    Names, files and documents are those that the guest has, who reads what is beside `project`. `owner` is where the
+    other machine's project lies.
+    """
+
+    def __init__(self, host: Host, project: Path, owner: Path) -> None:
+        super().__init__(host, project)
+        owners = Machine(host, owner)
+        owners.write(NOTHING)
+        owners.build(tag=GUEST_IMAGE)
+        owners.write(OWNER.format(files=project.parent))
+        owners.up()
+        socket = f"{RUN}/scopes/guest/docker.sock"
+        self._engine = host.path(socket)
+        self.docker_command = ("docker", "--host", f"unix://{socket}")
+        self._dom0 = ("docker", "exec", "--workdir", str(project), "guest.dom0", "dom0")
+        volumes = "/var/lib/docker/volumes/owner_guest-{}/_data"
+        self._run, self.state = host.path(volumes.format("run")), host.path(volumes.format("state"))
+        self.until_good()
 
 
 def docker_run(image: str) -> list[str]:
