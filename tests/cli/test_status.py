@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from dom0.agent.status import BackupStatus, GenerationInfo, Outcome, Phase, Progress, SharingStatus, Status
 from dom0.health import Problem
 from dom0.run import Output
-from dom0.testing.fake_agent import EndlessLines, FakeAgent, Lines, make_service, make_status
+from dom0.testing.fake_agent import EndlessLines, FakeAgent, Lines, Turns, make_service, make_status
 
 RunCommand = Callable[..., Output]
 
@@ -115,13 +115,21 @@ def test_status_as_json_is_the_agents_document(agent: FakeAgent, dom0: RunComman
 
 def test_watch_as_json_prints_one_document_a_line(agent: FakeAgent, dom0: RunCommand) -> None:
     later = make_status(converged=False, steps=("start box-web-1",))
-    agent.answers["GET /v1/watch"] = Lines([make_status(), later])
+    agent.answers["GET /v1/watch"] = Turns([Lines([make_status(), later])])
     lines = dom0("status", "--watch", "--json").stdout.splitlines()
     assert [json.loads(line)["converged"] for line in lines] == [True, False]
 
 
+def test_watch_goes_on_with_the_next_agent_and_fails_when_there_is_none(agent: FakeAgent, dom0: RunCommand) -> None:
+    agent.answers["GET /v1/watch"] = Turns([Lines([make_status()]), Lines([make_status(converged=False)])])
+    watched = dom0("status", "--watch", "--json")
+    first, second, why = [json.loads(line) for line in (watched.stdout + watched.stderr).splitlines()]
+    assert (first["converged"], second["converged"]) == (True, False)
+    assert (watched.code, why["exit_code"]) == (1, 1)
+
+
 def test_watch_without_a_terminal_prints_each_status_without_colours(agent: FakeAgent, dom0: RunCommand) -> None:
-    agent.answers["GET /v1/watch"] = Lines([make_status()])
+    agent.answers["GET /v1/watch"] = Turns([Lines([make_status()])])
     assert dom0("status", "--watch").stdout == dom0("status").stdout + "\n"
 
 

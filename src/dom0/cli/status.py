@@ -40,7 +40,7 @@ COLOURS = {
     is_flag=True,
     help="End with 1 unless all is as desired and no problem is an error.",
 )
-@click.option("-w", "--watch", is_flag=True, help="Stay, and show every change until Ctrl-C.")
+@click.option("-w", "--watch", is_flag=True, help="Stay, and show every change until Ctrl-C, or until no dom0 runs.")
 def command(as_json: bool, exit_code: bool, watch: bool) -> int:
     """Show what runs here, and why what does not.
 
@@ -61,18 +61,20 @@ def command(as_json: bool, exit_code: bool, watch: bool) -> int:
         else:
             click.echo("\n".join(lines(status)))
         return int(exit_code and not is_well(status))
+    # one agent after the other, as each ends when the next one takes its place; it raises where there is none
+    statuses = (with_commands(status) for agent in iter(Agent, None) for status in agent.watch())
     if as_json:
-        for status in map(with_commands, Agent().watch()):
+        for status in statuses:
             terminal.say_json_line(status)
     elif sys.stdout.isatty():
         from rich.live import Live
         from rich.text import Text
 
         with Live(auto_refresh=False, screen=False) as live:
-            for status in map(with_commands, Agent().watch()):
+            for status in statuses:
                 live.update(Text.from_ansi("\n".join(lines(status))), refresh=True)
     else:
-        for status in map(with_commands, Agent().watch()):
+        for status in statuses:
             click.echo("\n".join(lines(status)) + "\n")
     return 0
 
