@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from dom0.agent.vitals import file_systems
 from dom0.engine.values import Container, ContainerSummary
 from dom0.names import HOME, HOME_SNAPSHOTS
 from dom0.plan import labels
@@ -82,7 +83,7 @@ def storage(desired: Desired, actual: Actual, *, state: Path, places: Sequence[P
         others=len(actual.volumes) - len(shown),
         home_snapshots=len(snapshots),
         last_home_snapshot=max(snapshots, default=0.0),
-        disks=tuple(_disks(places)),
+        disks=tuple(DiskSpace(path=one.path, size=one.size, free=one.available) for one in file_systems(places)),
     )
 
 
@@ -97,16 +98,3 @@ def _times(directory: Path) -> Iterator[float]:
             yield from (entry.stat().st_mtime for entry in entries)
     except OSError:  # there are none
         return
-
-
-def _disks(places: Sequence[Path]) -> Iterator[DiskSpace]:
-    seen = set()
-    for path in places:
-        try:
-            device, found = path.stat().st_dev, os.statvfs(path)
-        except OSError:  # not of this machine, or not for us
-            continue
-        if device not in seen:
-            seen.add(device)
-            shown = str(path).removeprefix("/proc/1/root")
-            yield DiskSpace(path=shown, size=found.f_blocks * found.f_frsize, free=found.f_bavail * found.f_frsize)

@@ -77,7 +77,7 @@ def look(paths: Sequence[Path], proc: Path = PROC) -> Vitals:
         load=float(load[0]),
         booted=float(counted.get("btime", ["0"])[0]),
         processors={mode: int(ticks) / os.sysconf("SC_CLK_TCK") for mode, ticks in modes},
-        file_systems=tuple(_file_systems(paths)),
+        file_systems=tuple(file_systems(paths)),
         own_memory=int(pages[1]) * resource.getpagesize(),
         own_processor=usage.ru_utime + usage.ru_stime,
     )
@@ -88,7 +88,8 @@ def _words(path: Path) -> Iterator[list[str]]:
         yield from (line.split() for line in path.read_text().splitlines() if line)
 
 
-def _file_systems(paths: Sequence[Path]) -> Iterator[FileSystem]:
+def file_systems(paths: Sequence[Path]) -> Iterator[FileSystem]:
+    """Those that have `paths`, each once."""
     seen = set[int]()
     for path in paths:
         with contextlib.suppress(OSError):  # not of this machine, or not for us
