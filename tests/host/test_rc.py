@@ -158,3 +158,11 @@ def test_with_a_program_of_the_owner_containerd_starts_after_it(booting: DiskMac
     found = steps(booting)
     assert "bootlocal" in found
     assert "engine containerd" not in found
+
+
+def test_images_that_are_not_unpacked_in_time_leave_their_space_to_the_engine(booting: DiskMachine) -> None:
+    install(booting, f"{HERE}/prepared", "#!/bin/sh\nmkdir -p /var/lib/docker/.prepared\nsleep 100000\n")
+    fresh = booting.inside("/var/lib/docker/.prepared")
+    booting.start("DOM0_UNPACKING=1", f"{HERE}/rc", "boot")
+    booting.until(fresh.exists)
+    booting.until(lambda: not fresh.exists())
