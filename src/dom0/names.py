@@ -43,7 +43,7 @@ class Access(IntEnum):
     """What is answered on one of the agent's sockets, each of which answers what the ones before it do."""
 
     VIEW = 0  # what changes nothing, and tells no variables and no contents of files
-    OPERATE = 1  # what brings about nothing but what the machine was already, and stops and starts services
+    OPERATE = 1  # what makes of the machine nothing but what it was, stops and starts services, rewires within it
     ALL = 2
 
     @property

@@ -93,7 +93,11 @@ def converse(rig: Rig, talk: Talk) -> None:
         ("/v1/ambassadors/nobody/rewire", b'{"to": "10.0.0.1:80"}'),
         ("/v1/ambassadors/nobody/rewire", b'{"do": "undo", "to": ["10.0.0.1:80"]}'),
         ("/v1/ambassadors/%2e%2e%2fetc/rewire", b'{"to": ["10.0.0.1:80"]}'),
+        ("/v1/ambassadors/nobody/lead", b"{}"),
+        ("/v1/ambassadors/nobody/lead", b'{"service": "web", "to": ["10.0.0.1:80"]}'),
+        ("/v1/ambassadors/nobody/lead", b'{"service": "web", "existing": "cut"}'),
         ("/v1/ambassadors/nobody/undo", b'{"everything": true}'),
+        ("/v1/ambassadors/nobody/undo", b'{"receipt": -1}'),
     ],
 )
 def test_what_is_asked_wrongly_is_refused_with_words_and_changes_nothing(rig: Rig, path: str, body: bytes) -> None:
@@ -417,7 +421,22 @@ def test_the_socket_for_looking_has_nothing_that_changes_the_machine() -> None:
         "POST /v1/services/{service}/start",
         "POST /v1/services/{service}/stop",
         "POST /v1/services/{service}/restart",
+        "POST /v1/ambassadors/{name}/lead",
+        "POST /v1/ambassadors/{name}/undo",
     }
+
+
+@pytest.mark.parametrize("name", ["10.0.0.1:80", "web:80", "[::1]:80", "container:other", "label:a=b", "", "web "])
+def test_an_ambassador_is_led_to_a_service_of_the_project_and_to_nothing_else(rig: Rig, name: str) -> None:
+    async def talk(client: Client, machine: Machine) -> None:
+        await machine.changed.until(lambda: bool(machine.status().services))
+        for service, said in ((name, f"{name}: no service here has this name"), ("web", "nobody: is no ambassador")):
+            body = msgspec.json.encode({"service": service})
+            async with client.ask("POST", "/v1/ambassadors/nobody/lead", body=body, headers=JSON) as answer:
+                assert answer.status == 400
+                assert (await document(answer))["message"].startswith(said)
+
+    converse(rig, talk)
 
 
 def test_a_service_is_stopped_started_and_restarted_as_by_a_person(rig: Rig) -> None:
@@ -539,6 +558,12 @@ def test_a_generation_tells_what_it_changed_and_what_going_back_to_it_would_do(r
         number = machine.history()[0].number
         async with client.ask("GET", f"/v1/generations/{number}/differences") as answer:
             assert [(one["subject"], one["key"]) for one in await document(answer)] == [("service web", "image")]
+        for query, changed in ((f"?before={number - 1}", ["image"]), (f"?before={number}", [])):
+            async with client.ask("GET", f"/v1/generations/{number}/differences{query}") as answer:
+                assert [one["key"] for one in await document(answer)] == changed
+        async with client.ask("GET", f"/v1/generations/{number - 1}/differences?before={number}") as answer:
+            [change] = await document(answer)
+            assert (change["before"].split()[0], change["after"].split()[0]) == ("app2", "app")
         async with client.ask("GET", f"/v1/generations/{number - 1}/plan") as answer:
             changes = await document(answer)
         assert [(one["action"], one["name"]) for one in changes] == [("replace", "box-web-1")]
@@ -551,8 +576,12 @@ def test_a_generation_tells_what_it_changed_and_what_going_back_to_it_would_do(r
             "-1/differences",
             "99/differences",
             "²/differences",
+            f"{number}/differences?before=99",
+            f"{number}/differences?before=0",
+            f"{number}/differences?before=x",
+            f"{number}/differences?after=1",
         ):
-            async with client.ask("GET", f"/v1/generations/{quote(path)}") as answer:
+            async with client.ask("GET", f"/v1/generations/{quote(path, safe='/?=')}") as answer:
                 assert answer.status == 400, path
         assert generations(machine) == before
         shutil.rmtree(rig.path / "state" / "generations" / str(number - 1))

@@ -136,8 +136,10 @@ def test_a_connect_to_a_dead_target_is_rescued(wires: Wires, amb: ControlPlane) 
 
 def test_undo_goes_back_and_back_again(wires: Wires, amb: ControlPlane) -> None:
     amb.rewire(wires.providers[1].v4)
-    amb.rewire("10.77.0.250")
-    assert amb.undo().after == (f"{wires.providers[1].v4}:6379",)
+    last = amb.rewire("10.77.0.250").number
+    with pytest.raises(Dom0Error, match=f"rewire {last - 1} is not the last one any more: that is {last}"):
+        amb.undo(receipt=last - 1)
+    assert amb.undo(receipt=last).after == (f"{wires.providers[1].v4}:6379",)
     assert answerer(wires) == "provider2"
     amb.undo()
     assert answerer(wires) == "provider1"

@@ -70,6 +70,7 @@ def test_every_answer_is_as_the_agent_describes_it(agent: BareAgent) -> None:
         *("/v1/generations/2/differences", "/v1/generations/1/plan", "/v1/logs?container=box-web-1&tail=5"),
         *("/v1/files", "/v1/files/diff?path=app.conf", "/v1/ambassadors", "/v1/ambassadors/front/history"),
         *("/v1/ambassadors/front/flows?listener=80/tcp", "/v1/storage", "/v1/usage", "/v1/boots"),
+        "/v1/generations/2/differences?before=1",
     ):
         get(target)
     for target in ("/v1/watch?repeat=5", "/v1/events?follow=1", "/v1/logs?container=box-web-1&follow=1"):
@@ -84,6 +85,7 @@ def test_every_answer_is_as_the_agent_describes_it(agent: BareAgent) -> None:
     post("/v1/ambassadors/front/rewire", {"to": [f"{web}:80"], "existing": "drain=1s"})
     get("/v1/ambassadors/front/history")
     post("/v1/ambassadors/front/undo", {})
+    post("/v1/ambassadors/front/lead", {"service": "web", "plan": True})
     for verb in ("stop", "start", "restart"):
         post(f"/v1/services/web/{verb}")
     post("/v1/files/plan", {"files": {"app.conf": {"content": "link /etc/hosts"}}})

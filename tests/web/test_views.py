@@ -3,35 +3,62 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import threading
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from dom0.agent.ambassador_status import AmbassadorStatus, Rewired
 from dom0.agent.problems import of_engine
-from dom0.agent.storage import StorageStatus
+from dom0.agent.status import BackupStatus, GenerationInfo, Outcome, Phase
+from dom0.agent.storage import StorageStatus, VolumeStatus
 from dom0.errors import EngineUnreachable
 from dom0.host.boot import Boot
 from dom0.http import server
 from dom0.http.client import Client
-from dom0.http.server import Request, Response
+from dom0.http.server import Handler, Request, Response
 from dom0.testing import browser
 from dom0.testing.browser import Browser
-from dom0.testing.fake_agent import make_status
+from dom0.testing.fake_agent import make_service, make_status
+from dom0.testing.fake_talk import make_receipt, make_state
 from dom0.testing.possible import require
 from dom0.web import page
 from dom0.web.session import Sessions
 
+JOB = "dom0-backup-data"
+REFUSED: list[tuple[str, Any]] = []  # path and body of what was asked to be changed
 BLIND = make_status(problems=(of_engine(EngineUnreachable("gone"), 1000.0),))
 BOOTS = [
     Boot(number=number, running=number == 4, written=1000.0, stages=(), slowest="", firmware=None, ready=1.0)
     for number in range(1, 5)
 ]
+GOOD = GenerationInfo(number=2, created=900.0, cause="dom0 up", dom0_image="", outcome=Outcome.GOOD)
+ON_TRIAL = msgspec.structs.replace(
+    GOOD, number=3, outcome=Outcome.TRIAL, current=True, trial_until=9000.0, goes_back_to=2
+)
+BUSY = make_status(
+    generation=ON_TRIAL,
+    services=(
+        make_service("web", Phase.READY),
+        make_service("other", Phase.STOPPED),
+        make_service(JOB, Phase.SCHEDULED),
+    ),
+    backups=(BackupStatus(volume="box_data", key="data", service=JOB, to="/srv"),),
+)
+ECHO = AmbassadorStatus(
+    service="echo",
+    container="box-echo-1",
+    container_id="2",
+    running=True,
+    state=make_state("service:web:80", receipts=4),
+)
+VOLUME = VolumeStatus(name="box_data", driver="local", created=1.0, declared=True, is_home=False, kept_of="", users=())
 ANSWERS: dict[str, Any] = {
     "GET /v1/history": [],
     "GET /v1/ambassadors": [],
@@ -46,6 +73,33 @@ async def stream(*documents: Any) -> AsyncGenerator[bytes]:
     await asyncio.Event().wait()
 
 
+ACTING: dict[str, Any] = {
+    "GET /v1/history": [ON_TRIAL, GOOD],
+    "GET /v1/generations/2/plan": [],
+    "GET /v1/generations/2/differences": [],
+    "GET /v1/generations/3/differences": [],
+    "GET /v1/ambassadors": [ECHO],
+    "GET /v1/ambassadors/echo/flows": [],
+    "GET /v1/ambassadors/echo/history": [make_receipt(number=4)],
+    "GET /v1/storage": StorageStatus(volumes=(VOLUME,), others=0, home_snapshots=0, last_home_snapshot=0.0, disks=()),
+}
+
+
+async def refuse(request: Request) -> Response:
+    """A machine on which everything can be asked for, and is refused."""
+    if request.path == "/v1/watch":
+        return Response(stream(BUSY), content_type="application/x-ndjson")
+    if request.path == "/v1/events":
+        return Response(stream(), content_type="application/x-ndjson")
+    if request.method == "GET":
+        return Response(msgspec.json.encode(ACTING[f"GET {request.path}"]))
+    body = msgspec.json.decode(await request.read(1000))
+    if body.get("plan"):
+        return Response(msgspec.json.encode(Rewired(receipt=make_receipt(number=0, kept=3))))
+    REFUSED.append((request.path, body))
+    return server.refusal(409, "dom0: another dom0 command is changing this machine", "wait for it")
+
+
 async def answer(request: Request) -> Response:
     if request.path == "/v1/watch":
         return Response(stream(BLIND), content_type="application/x-ndjson")
@@ -56,17 +110,23 @@ async def answer(request: Request) -> Response:
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
-    """Of the page; its server has a loop of its own, as the browser is waited for."""
+    with serving(tmp_path, answer, operates=False) as address:
+        yield address
+
+
+@contextmanager
+def serving(directory: Path, answer: Handler, *, operates: bool) -> Iterator[str]:
+    """The address of the page; its server has a loop of its own, as the browser is waited for."""
     sessions, loop, begun = Sessions(), asyncio.new_event_loop(), threading.Event()
     ended = asyncio.Event()
     listening = socket.create_server(("127.0.0.1", 0))
 
     async def run() -> None:
         async with AsyncExitStack() as running:
-            await running.enter_async_context(server.serve(answer, tmp_path / "agent"))
-            agent = Client(lambda: asyncio.open_unix_connection(tmp_path / "agent"), "dom0")
+            await running.enter_async_context(server.serve(answer, directory / "agent"))
+            agent = Client(lambda: asyncio.open_unix_connection(directory / "agent"), "dom0")
             running.push_async_callback(agent.close)
-            handler = page.handler(agent, sessions, command="dom0", opened=lambda: None)
+            handler = page.handler(agent, sessions, command="dom0", opened=lambda: None, operates=operates)
             await running.enter_async_context(server.serve(handler, listening))
             begun.set()
             await ended.wait()
@@ -99,3 +159,87 @@ def test_what_is_old_and_what_is_chosen_is_said(address: str) -> None:
         looking.until_text("than in boot 1", ".stages thead")
         assert looking.run(f"{select}.value") == "1"
         assert looking.problems == []
+
+
+ACTIONS: tuple[tuple[str, str, str, tuple[str, dict[str, Any]]], ...] = (
+    ("", "confirm 3", "dom0 confirm", ("/v1/confirm", {"generation": 3})),
+    ("", "abort 3 2", "dom0 abort", ("/v1/abort", {"generation": 3})),
+    ("generations", "rollback 2", "dom0 rollback 2", ("/v1/rollback", {"generation": 2})),
+    ("services", "restart web", "dom0 restart web", ("/v1/services/web/restart", {})),
+    ("services", "stop web", "dom0 stop web", ("/v1/services/web/stop", {})),
+    ("services", "start other", "dom0 start other", ("/v1/services/other/start", {})),
+    ("storage", f"backup {JOB} data", "dom0 backup now data", (f"/v1/services/{JOB}/start", {})),
+    (
+        "wiring",
+        "lead echo other 4",
+        "dom0 ambassador rewire echo --to service:other",
+        ("/v1/ambassadors/echo/lead", {"service": "other"}),
+    ),
+    ("wiring", "undo echo 4 4", "dom0 ambassador undo echo", ("/v1/ambassadors/echo/undo", {"receipt": 4})),
+)
+
+
+@pytest.mark.parametrize("by", ["point", "reach"])
+def test_every_action_is_asked_for_once_by_mouse_and_by_keyboard_and_refused_in_words(tmp_path: Path, by: str) -> None:
+    require(browser.missing(), "tests of the page")
+    with serving(tmp_path, refuse, operates=True) as address, Browser() as desk:
+        press = getattr(desk, by)
+        desk.look(1440, 900)
+        desk.open(address)
+        desk.until_text("Generation 3 is on trial", "h1")
+        for view, action, command, asked in ACTIONS:
+            REFUSED.clear()
+            desk.run(f"location.hash = '#/{view}'")
+            press(f"[data-ask='{action}']")
+            desk.until("document.querySelector('#ask .main')?.disabled === false")
+            assert command in desk.text("#ask")
+            assert desk.run("document.activeElement.dataset.do") == "leave"
+            for width, dark in itertools.product((390, 1440), (False, True)):
+                desk.look(width, 900, dark=dark)
+                assert desk.run("document.documentElement.scrollWidth <= innerWidth"), (action, width, dark)
+                assert desk.pale_texts() == [], (action, width, dark)
+                assert desk.violations() == [], (action, width, dark)
+            press("#ask [data-do=leave]")
+            desk.until("!document.querySelector('#ask').open")
+            assert REFUSED == []
+            press(f"[data-ask='{action}']")
+            desk.until("document.querySelector('#ask .main')?.disabled === false")
+            press("#ask .main")
+            said = "refused, nothing was changed: dom0: another dom0 command is changing this machine. wait for it"
+            assert command in desk.until_text(said, "#acts")
+            assert [asked] == REFUSED
+            press("#acts button")
+            desk.until("document.querySelector('#acts').innerText === ''")
+        assert desk.run("""(async () => {
+            const { ACTIONS } = await import("/act.js");
+            return Object.keys(ACTIONS).sort();
+        })()""") == sorted(action.split()[0] for _, action, *_ in ACTIONS)
+
+
+def test_a_page_that_was_taken_over_asks_for_nothing_elsewhere(address: str) -> None:
+    """Tried from inside, by a script in it. What the agent answers it with its token is in tests/agent/test_api.py."""
+    require(browser.missing(), "tests of the page")
+    elsewhere = socket.create_server(("127.0.0.1", 0))
+    with Browser() as looking:
+        looking.open(address)
+        looking.until_text("The Docker Engine cannot be asked", "h1")
+        there = f"127.0.0.1:{elsewhere.getsockname()[1]}/"
+        for attempt in (
+            f"fetch('http://{there}', {{mode: 'no-cors'}})",
+            f"new WebSocket('ws://{there}')",
+            f"new Image().src = 'http://{there}'",
+            f"navigator.sendBeacon('http://{there}', 'x')",
+            f"document.head.append(Object.assign(document.createElement('link'), {{rel: 'stylesheet', href: 'http://{there}'}}))",
+            f"document.body.append(Object.assign(document.createElement('iframe'), {{src: 'http://{there}'}}))",
+        ):
+            refused = looking.run(f"""new Promise((done) => {{
+                addEventListener("securitypolicyviolation", (event) => done(event.blockedURI), {{ once: true }});
+                try {{ Promise.resolve({attempt}).catch(() => {{}}); }} catch {{ /* the event tells it, too */ }}
+            }})""")
+            assert there.rstrip("/") in refused, attempt
+    with elsewhere, suppress(BlockingIOError):
+        elsewhere.setblocking(False)
+        while connection := elsewhere.accept()[0]:  # it may connect early, where it would have led a frame
+            with connection:
+                connection.settimeout(60)
+                assert connection.recv(1) == b""

@@ -4,6 +4,7 @@
     GET  /v1/ambassadors/{name}/history         -> [Receipt], oldest first
     GET  /v1/ambassadors/{name}/flows           -> [PlacedFlow]; ?listener=6379/tcp, ?generation=7
     POST /v1/ambassadors/{name}/rewire  Rewire  -> Rewired
+    POST /v1/ambassadors/{name}/lead    Lead    -> Rewired
     POST /v1/ambassadors/{name}/undo    Undo    -> Rewired
 `name` is that of the service. Receipt, Rewire, Undo, State and Flow are in dom0.ambassador.
 """
@@ -15,6 +16,14 @@ import msgspec
 from dom0.ambassador.messages import Receipt, State
 from dom0.forward.dataplane import Flow
 from dom0.forward.drain import Counts
+
+
+class Lead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A Rewire that leads nowhere but to a service of the project: all that the page may ask for."""
+
+    service: str
+    listener: str = ""
+    plan: bool = False
 
 
 class ShortcutStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

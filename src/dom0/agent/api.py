@@ -20,7 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dom0.agent import asked_by
-from dom0.agent.ambassador_status import AmbassadorStatus, PlacedFlow, Rewired
+from dom0.agent.ambassador_status import AmbassadorStatus, Lead, PlacedFlow, Rewired
 from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.boot import last_boots
 from dom0.agent.events import Entry, EventsRequest, Kind, actor
@@ -33,6 +33,7 @@ from dom0.agent.status import (
     LARGEST_PROJECT,
     Acted,
     CurrentRequest,
+    DifferencesRequest,
     GenerationInfo,
     LogLine,
     LogsRequest,
@@ -192,7 +193,7 @@ class _Api:
         asking = asked_by.say(request.peer, self._machine.container_ids)
         before = actor.set(f"{asking} on the page" if access is Access.OPERATE else asking)
         subject, asked_of = route.command, request.captured.get("service")
-        if asked_of and any(one.service == asked_of for one in self._machine.status().services):
+        if asked_of and self._has_service(asked_of):
             subject = f"{subject} {asked_of}"  # and no name that somebody has made up
         try:
             if route.command:
@@ -205,6 +206,9 @@ class _Api:
         finally:
             actor.reset(before)
 
+    def _has_service(self, name: str) -> bool:
+        return any(one.service == name for one in self._machine.status().services)
+
     async def status(self, _request: Request) -> Status:
         """The machine: its generation, services and problems."""
         return self._machine.status()
@@ -213,9 +217,9 @@ class _Api:
         """The generations that are kept, newest first."""
         return self._machine.history()
 
-    async def differences(self, request: Request) -> list[Difference]:
-        """What a generation asks for and the one made before it does not."""
-        return await asyncio.to_thread(self._machine.differences, _number(request))
+    async def differences(self, request: Request, asked: DifferencesRequest) -> list[Difference]:
+        """What a generation asks for and another one, or the one made before it, does not."""
+        return await asyncio.to_thread(self._machine.differences, _number(request), asked.before)
 
     async def plan_rollback(self, request: Request) -> list[Change]:
         """What a rollback to a generation would do."""
@@ -356,6 +360,13 @@ class _Api:
         rewired = await self._ambassadors.rewire(request.captured["name"], asked)
         return rewired if asked.plan else self._rewired(request, rewired)
 
+    async def lead(self, request: Request, asked: Lead) -> Rewired:
+        """Send new connections to a service of the project, or say what that would concern."""
+        if not self._has_service(asked.service):
+            raise UsageError(f"{asked.service}: no service here has this name", hint="dom0 status shows them")
+        to = (f"service:{asked.service}",)
+        return await self.rewire(request, Rewire(to=to, listener=asked.listener, plan=asked.plan))
+
     async def undo(self, request: Request, asked: Undo) -> Rewired:
         """Send new connections where they went before the last rewire."""
         return self._rewired(request, await self._ambassadors.undo(request.captured["name"], asked))
@@ -417,7 +428,8 @@ ROUTES: Mapping[str, Route] = {
     "GET /v1/ambassadors/{name}/history": Route(Access.VIEW, _Api.receipts),
     "GET /v1/ambassadors/{name}/flows": Route(Access.VIEW, _Api.flows),
     "POST /v1/ambassadors/{name}/rewire": Route(Access.ALL, _Api.rewire),
-    "POST /v1/ambassadors/{name}/undo": Route(Access.ALL, _Api.undo),
+    "POST /v1/ambassadors/{name}/lead": Route(Access.OPERATE, _Api.lead),
+    "POST /v1/ambassadors/{name}/undo": Route(Access.OPERATE, _Api.undo),
 }
 """All that the agent answers."""
 

@@ -302,14 +302,17 @@ class Machine:
         used = await usages(self._engine, running)
         return UsageStatus(now=self._clock.now(), machine=await asyncio.to_thread(look, self._places), containers=used)
 
-    def differences(self, number: int) -> list[Difference]:
-        """What generation `number` asks for and the one made before it does not. Raises UsageError, Damaged."""
+    def differences(self, number: int, before: int | None) -> list[Difference]:
+        """What generation `number` asks for and generation `before` does not; None: the one made before it. Raises
+        UsageError, Damaged.
+        """
         generations = self._current.generations
         target = generations.read(number)
-        if number > 1 and number - 1 not in generations.numbers():
+        if before is None and number > 1 and number - 1 not in generations.numbers():
             hint = "dom0 history lists those that are"
             raise UsageError(f"generation {number}: the one before it is not kept any more", hint=hint)
-        return compare(generations.read(number - 1).desired if number > 1 else None, target.desired)
+        before = number - 1 if before is None else before
+        return compare(generations.read(before).desired if before else None, target.desired)
 
     def follow_logs(self, request: LogsRequest) -> AsyncGenerator[list[LogLine]]:
         """Raises UsageError for what is no container of a service."""

@@ -3,7 +3,7 @@
     GET  /v1/status               -> Status
     GET  /v1/watch                -> Status, one JSON a line, at every change
     GET  /v1/history              -> [GenerationInfo], newest first
-    GET  /v1/generations/N/differences -> [Difference], as in plan/differences.py
+    GET  /v1/generations/N/differences -> [Difference], as in plan/differences.py; ?before=1
     GET  /v1/generations/N/plan   -> [Change], as in plan/preview.py: what a rollback to it would do
     GET  /v1/storage              -> StorageStatus, as in agent/storage.py
     GET  /v1/usage                -> UsageStatus, as in agent/vitals.py
@@ -190,6 +190,12 @@ class WatchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     repeat: Annotated[float, msgspec.Meta(ge=1.0, le=3600.0)] = math.inf  # seconds; the same status comes again then
     differences: bool = False  # of a status only what is another than in the one before: agent/report.difference
+
+
+class DifferencesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of `GET /v1/generations/N/differences`."""
+
+    before: Annotated[int, msgspec.Meta(ge=1, lt=10**9)] | None = None  # None: the one made before it
 
 
 class LogsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -47,12 +47,16 @@ class Rewire(_Request, frozen=True, kw_only=True, tag="rewire"):
     plan: bool = False
 
 
-class Undo(_Request, frozen=True, kw_only=True, tag="undo"):
-    """Back to the targets before the last rewire; `existing` and `udp` are for the flows made since."""
+class Undo(_Request, frozen=True, kw_only=True, omit_defaults=True, tag="undo"):
+    """Back to the targets before the last rewire; `existing` and `udp` are for the flows made since. `receipt`: that of
+    the rewire that is meant, where another one is refused; 0: whichever is the last. An ambassador older than the field
+    is not told of it unless it is given.
+    """
 
     listener: str = ""
     existing: Existing = ""
     udp: Udp | None = None
+    receipt: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class History(_Request, frozen=True, kw_only=True, tag="history"):

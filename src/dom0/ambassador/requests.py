@@ -226,6 +226,9 @@ class Requests(msgspec.Struct, frozen=True):
                 if undoable is None:
                     where = f" of {request.listener}" if request.listener else ""
                     raise UsageError(f"undo: there is no rewire{where} to go back from", hint="dom0-ambassador history")
+                if request.receipt not in (0, undoable.receipt):
+                    said = f"undo: rewire {request.receipt} is not the last one any more: that is {undoable.receipt}"
+                    raise UsageError(said, hint="dom0-ambassador history")
                 concerned = [it for it in forwarder.declaration.rules if str(it.listener) in undoable.sources]
                 policies = _policies(concerned, request.existing, request.udp)
                 wished = rewire.wishes_before(forwarder.stored, undoable)

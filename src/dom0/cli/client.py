@@ -80,11 +80,12 @@ class Agent:
     def history(self) -> list[GenerationInfo]:
         return self.call("GET", "/v1/history", list[GenerationInfo])
 
-    def differences(self, generation: int) -> list[Difference]:
-        """What it asks for and the one made before it does not."""
+    def differences(self, generation: int, before: int | None = None) -> list[Difference]:
+        """What it asks for and generation `before`, or the one made before it, does not."""
         from dom0.plan.differences import Difference
 
-        return self.call("GET", f"/v1/generations/{generation}/differences", list[Difference])
+        query = f"?before={before}" if before else ""
+        return self.call("GET", f"/v1/generations/{generation}/differences{query}", list[Difference])
 
     def plan_rollback(self, generation: int) -> list[Change]:
         """What going back to it would do."""

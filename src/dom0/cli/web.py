@@ -34,7 +34,7 @@ HERE = "127.0.0.1"
 @click.option(
     "--operate",
     is_flag=True,
-    help="The page may go back, keep or end a change, and restart, stop and start services.",
+    help="The page may go back, keep or end a change, restart, stop and start services, back up, and rewire.",
 )
 def command(port: int, no_browser: bool, operate: bool) -> None:
     """Show this machine as a page in a browser, until Ctrl-C. The page changes nothing, unless you say --operate.

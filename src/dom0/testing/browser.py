@@ -25,6 +25,7 @@ from dom0.testing import owned
 T = TypeVar("T")
 PATIENCE = 60.0  # seconds; a deadline, not an expectation
 PAUSE = 0.02
+MOST_STOPS = 300  # of the Tab key, in a page
 FLAGS = (
     "--headless",
     "--no-sandbox",  # tests are root's, and open pages of ours
@@ -170,6 +171,26 @@ class Browser:
     def click(self, selector: str) -> None:
         self.until(f"!!document.querySelector({json.dumps(selector)})")
         self.run(f"document.querySelector({json.dumps(selector)}).click()")
+
+    def point(self, selector: str) -> None:
+        """Click it with the mouse, where it is on the screen: what covers it is clicked instead."""
+        self.until(f"!!document.querySelector({json.dumps(selector)})")
+        place = self.run(
+            f"(one => {{ one.scrollIntoView({{block: 'center'}}); const at = one.getBoundingClientRect(); "
+            f"return [at.x + at.width / 2, at.y + at.height / 2]; }})(document.querySelector({json.dumps(selector)}))"
+        )
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            said = {"x": place[0], "y": place[1], "button": "left", "clickCount": 1}
+            self.ask("Input.dispatchMouseEvent", type=kind, **said)
+
+    def reach(self, selector: str) -> None:
+        """Go there with the keyboard, and press it."""
+        self.until(f"!!document.querySelector({json.dumps(selector)})")
+        for _ in range(MOST_STOPS):
+            if self.run(f"document.activeElement.matches({json.dumps(selector)})"):
+                return self.press("Enter")
+            self.press("Tab")
+        raise AssertionError(f"the keyboard does not get to {selector}")
 
     def look(self, width: int, height: int, *, dark: bool = False) -> None:
         """At a screen of this size."""

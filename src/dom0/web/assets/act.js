@@ -3,7 +3,7 @@
 
 import { h } from "/dom.js";
 import { cmd, phase, state as sign } from "/parts.js";
-import { clock, moment } from "/words.js";
+import { becomes, clock, leads, moment } from "/words.js";
 import { change, mayOperate, Refused } from "/wire.js";
 
 const MOST_LINES = 8; // of progress, in the page
@@ -11,15 +11,16 @@ const STARTED = ["good", "trial"]; // outcomes of a generation that runs
 const UNDECIDED = ["pending", "trial"]; // of one that can be ended
 
 /**
- * `plan`: number of the generation that the machine goes to. `holds`: whether it is still what would be done. `judge`: what one document of
- * the answer says of the end, or null.
+ * `plan`: what says what it would do (app.js: load); `lead …` only a page is answered that may change the machine. `holds`: whether it is still
+ * what would be done, of the generation and the ambassadors. `judge`: what one document of the answer says of the end, or null. `isPassedOn`: to a
+ * container, so that the agent does not know what it did where that does not answer.
  */
-const ACTIONS = {
+export const ACTIONS = {
   rollback: (number) => ({
     title: `Go back to generation ${number}?`,
     does: `Go back to generation ${number}`,
     words: `rollback ${number}`,
-    plan: Number(number),
+    plan: `plan ${number}`,
     about: "Services run with the images and files of that generation again. Data in volumes stays as it is.",
     path: "/v1/rollback",
     body: { generation: Number(number) },
@@ -39,14 +40,60 @@ const ACTIONS = {
     title: `End generation ${number}?`,
     does: Number(back) ? `End it, and go back to generation ${back}` : "End it",
     words: "abort",
-    plan: Number(back),
+    plan: Number(back) ? `plan ${back}` : "",
     about: Number(back) ? "Data in volumes stays as it is." : "",
     path: "/v1/abort",
     body: { generation: Number(number) },
     holds: (one) => one?.number === Number(number) && UNDECIDED.includes(one.outcome) && one.goes_back_to === Number(back),
     judge: () => ({ is: "ok", text: `generation ${number} was ended` }),
   }),
+  lead: (service, to, receipts) => ({
+    title: `Lead ${service} to ${to}?`,
+    does: `Lead ${service} to ${to}`,
+    words: `ambassador rewire ${service} --to service:${to}`,
+    plan: mayOperate() ? `lead ${service} ${to}` : "",
+    about: "It can be undone, by its receipt in Wiring.",
+    path: `/v1/ambassadors/${encodeURIComponent(service)}/lead`,
+    body: { service: to },
+    isPassedOn: true,
+    holds: (_, all) => isAt(all, service, receipts),
+    judge: switched,
+  }),
+  undo: (service, number, receipts) => ({
+    title: `Undo rewire ${number} of ${service}?`,
+    does: `Undo rewire ${number}`,
+    words: `ambassador undo ${service}`,
+    receipt: (all) => knows(all, service)?.receipts.find((one) => one.number === Number(number)),
+    about: "What is done with connections that were made since, the settings of the ambassador say.",
+    path: `/v1/ambassadors/${encodeURIComponent(service)}/undo`,
+    body: { receipt: Number(number) },
+    isPassedOn: true,
+    holds: (_, all) => isAt(all, service, receipts),
+    judge: switched,
+  }),
+  backup: (service, key) => ({
+    title: `Back up ${key} now?`,
+    does: `Back up ${key}`,
+    words: `backup now ${key}`,
+    service,
+    about: "Services that its settings stop are stopped while it runs.",
+    path: `/v1/services/${encodeURIComponent(service)}/start`,
+    body: {},
+    judge: () => ({ is: "ok", text: `the backup of ${key} has begun: Storage says what comes of it` }),
+  }),
 };
+
+const knows = (all, service) => all?.find((one) => one.service === service);
+
+/** Whether nothing was rewired since there were so many receipts. */
+function isAt(all, service, receipts) {
+  const one = knows(all, service);
+  return Boolean(one) && (one.state?.receipts ?? 0) === Number(receipts);
+}
+
+function switched({ receipt, refused = [] }) {
+  return { is: "ok", text: [`receipt ${receipt.number}: ${leads(receipt)}; ${becomes(receipt)}`, ...refused.map((one) => `no shortcut for ${one}`)].join(". ") };
+}
 
 const VERBS = {
   start: ["Start", "was started", ""],
@@ -77,23 +124,27 @@ export function ask(text, title, label) {
   return h("button", { type: "button", "data-ask": text, "aria-label": label }, title);
 }
 
-function planned(found, number, now) {
+function planned(found, what, now) {
+  const [kind, number] = what.split(" ");
   if (!found) return h("p.mute", null, "asking what that would do…");
   if (found.error) return h("p.bad", { role: "alert" }, found.error);
+  if (kind === "lead") return [h("p", null, `New connections: ${leads(found.said.receipt)}.`), h("p", null, `Those that were open at ${moment(found.at, now)}: ${becomes(found.said.receipt)}.`)];
   return [
-    h("p", null, found.list.length ? `Going back to generation ${number} would, as the machine was at ${moment(found.at, now)}:` : `Going back to generation ${number} would have changed nothing at ${moment(found.at, now)}.`),
-    h("table", null, h("tbody", null, found.list.map((one) => h("tr", null, h(`td.${one.action}`, null, one.action), h("td.mute", null, one.kind), h("th", { scope: "row" }, one.name), h("td.mute", null, one.reason)))))];
+    h("p", null, found.said.length ? `Going back to generation ${number} would, as the machine was at ${moment(found.at, now)}:` : `Going back to generation ${number} would have changed nothing at ${moment(found.at, now)}.`),
+    h("table", null, h("tbody", null, found.said.map((one) => h("tr", null, h(`td.${one.action}`, null, one.action), h("td.mute", null, one.kind), h("th", { scope: "row" }, one.name), h("td.mute", null, one.reason)))))];
 }
 
 /** What is asked, with what it would do. */
-export function question({ asking, details, status, now }, isOld) {
+export function question({ asking, asked, details, status, now }, isOld) {
   if (!asking) return null;
-  const found = asking.plan ? details.get(`plan ${asking.plan}`) : { list: [] };
-  const ready = found?.list && !isOld;
-  const holds = isOld || !asking.holds || asking.holds(status.generation);
+  const found = asking.plan ? details.get(asking.plan) : { said: [] };
+  const ready = found?.said && !isOld;
+  const holds = isOld || !asking.holds || asking.holds(status.generation, asked?.found);
+  const receipt = asking.receipt?.(asked?.found);
   return [
     h("h2", { id: "ask-title" }, asking.title),
     h("div.plan", null, asking.plan ? planned(found, asking.plan, now) : null,
+      receipt && h("p", null, `It was: ${leads(receipt)}. New connections go again where they went before.`),
       asking.service && h("table", null, h("tbody", null, status.services.filter((one) => one.service === asking.service && one.container).map((one) => h("tr", null, h(`td.${asking.name}`, null, asking.name), h("td.mute", null, "container"), h("th", { scope: "row" }, one.container), h("td", null, phase(one)))))),
       asking.about && h("p", null, asking.about)),
     h("p.mute", null, mayOperate() ? "The same in a terminal:" : ["This page may only look. This does it, or open the page with ", h("code", null, "dom0 web --operate"), ":"]),
@@ -128,6 +179,7 @@ export class Act {
       });
     } catch (error) {
       end ??= !(error instanceof Refused) || error.status === 502 ? null
+        : error.status === 500 && this.asked.isPassedOn ? { is: "unknown", text: `${error.message}. ${error.hint}` }
         : error.status === 500 ? { is: "bad", text: `it failed: ${error.message}. ${error.hint}` }
           : { is: "bad", text: `refused, nothing was changed: ${error.message}. ${error.hint}` };
     }
@@ -151,7 +203,7 @@ function acted(act, index) {
       end && h("button", { type: "button", "data-forget": index, "aria-label": `Take away what became of dom0 ${act.asked.words}` }, "OK")),
     act.lines.length && !end ? h("ul.mute", null, act.lines.map((line) => h("li", null, line))) : null,
     end?.text && h(`p.${end.is}`, null, end.text),
-    end?.is === "unknown" && h("p", null, "The connection ended before the answer came. Whether it was carried out, or a part of it, is not known here: look at ", h("a", { href: "#/generations" }, "Generations"), " and ", h("a", { href: "#/events" }, "What happened"), "."));
+    end?.is === "unknown" && h("p", null, "No answer came. Whether it was carried out, or a part of it, is not known here: look at ", h("a", { href: "#/generations" }, "Generations"), ", ", h("a", { href: "#/wiring" }, "Wiring"), " and ", h("a", { href: "#/events" }, "What happened"), "."));
 }
 
 export function acts(all) {

@@ -4,7 +4,7 @@ import { Act, action, acts, question } from "/act.js";
 import { askForBoots, boots } from "/boots.js";
 import { h, patch } from "/dom.js";
 import { events } from "/events.js";
-import { generations, under } from "/generations.js";
+import { compared, generations, under } from "/generations.js";
 import { Log, logs } from "/logs.js";
 import { overview } from "/overview.js";
 import { services } from "/services.js";
@@ -143,8 +143,8 @@ async function readHistory() {
   try {
     state.history = await get("/v1/history");
     for (const key of state.details.keys()) if (key.startsWith("plan ")) state.details.delete(key);
-    if (state.asking?.plan) load(`plan ${state.asking.plan}`);
-    for (const one of state.history.filter((one) => one.current || one.number === state.chosen)) load(`differences ${one.number}`);
+    if (state.asking?.plan) load(state.asking.plan);
+    for (const one of state.history.filter((one) => one.current || one.number === state.chosen)) load(compared(one, state.history, state.picked).what);
     changed();
   } catch {
     clearTimeout(again);
@@ -153,13 +153,14 @@ async function readHistory() {
 }
 
 async function load(what) {
-  const [kind, number] = what.split(" ");
-  if (state.details.get(what)?.list && kind === "differences") return;
+  const [kind, number, before] = what.split(" ");
+  const { asking } = state;
+  if (state.details.get(what)?.said && kind === "differences") return;
   const at = now();
   try {
-    state.details.set(what, { at, list: await get(`/v1/generations/${number}/${kind}`) });
+    state.details.set(what, { at, said: await (kind === "lead" ? get(asking.path, { ...asking.body, plan: true }) : get(`/v1/generations/${number}/${kind}${before ? `?before=${before}` : ""}`)) });
   } catch (error) {
-    state.details.set(what, { error: error.message });
+    state.details.set(what, { error: [error.message, error.hint].filter(Boolean).join(". ") });
   }
   changed();
 }
@@ -229,10 +230,10 @@ document.addEventListener("click", async (event) => {
     state.log?.toEnd();
   } else if (target.dataset.ask) {
     state.asking = action(target.dataset.ask);
-    state.details.delete(`plan ${state.asking.plan}`);
+    state.details.delete(state.asking.plan);
     render();
     document.getElementById("ask").showModal();
-    if (state.asking.plan) await load(`plan ${state.asking.plan}`);
+    if (state.asking.plan) await load(state.asking.plan);
   } else if (target.dataset.forget) {
     state.acts.splice(Number(target.dataset.forget), 1);
   } else if (target.dataset.do === "leave") {
@@ -256,7 +257,9 @@ document.addEventListener("input", (event) => {
 
 document.addEventListener("change", (event) => {
   if (event.target.dataset.pick) {
-    state.picked.set(event.target.dataset.pick, event.target.value);
+    const { pick } = event.target.dataset;
+    state.picked.set(pick, event.target.value);
+    if (pick.startsWith("differences ")) load(`${pick} ${event.target.value}`);
     changed();
   }
   if (event.target.id === "log-of") location.hash = `#/logs/${encodeURIComponent(event.target.value)}`;

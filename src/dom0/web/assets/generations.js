@@ -2,7 +2,7 @@
 
 import { ask } from "/act.js";
 import { h } from "/dom.js";
-import { card, cmd, outcome } from "/parts.js";
+import { card, cmd, outcome, picker } from "/parts.js";
 import { age, countdown, moment, shortId } from "/words.js";
 import { command } from "/wire.js";
 
@@ -21,14 +21,29 @@ function value(key, text) {
 function differences(found) {
   if (!found) return h("p.mute", null, "reading…");
   if (found.error) return h("p.mute", null, found.error);
-  if (!found.list.length) return h("p.mute", null, "Its containers are asked for as by the one before it.");
-  const subjects = Map.groupBy(found.list, (one) => one.subject);
+  if (!found.said.length) return h("p.mute", null, "Its containers are asked for as by that one.");
+  const subjects = Map.groupBy(found.said, (one) => one.subject);
   return h("div.difference", null, [...subjects].map(([subject, list]) =>
     h("div", { "data-key": subject }, h("h4", null, subject), list.map((one) => h("div.change", null,
       one.key === "" ? h(`span.${one.after ? "ok" : "bad"}`, null, one.after ? "+ new" : "− gone") : [
         h("span.key", null, one.key.replace(/^HostConfig\./, "")),
         one.before !== "" && h("del", null, value(one.key, one.before)), one.before !== "" && one.after !== "" && h("span.mute", null, h("span", { "aria-hidden": "true" }, "→"), h("span.hidden-text", null, "becomes")),
         one.after !== "" && h("ins", null, value(one.key, one.after))])))));
+}
+
+/** What a generation is compared with: the one that was picked, or the last before it that is kept; and what is asked for then (app.js: load). */
+export function compared({ number }, history, picked) {
+  const others = history.map((it) => it.number).filter((it) => it !== number).map(String);
+  const wanted = picked.get(`differences ${number}`);
+  const before = others.includes(wanted) ? wanted : others.find((it) => Number(it) < number);
+  return { others, before, what: before ? `differences ${number} ${before}` : `differences ${number}` };
+}
+
+function comparison(one, { details, history, picked, chosen }) {
+  const { others, before, what } = compared(one, history, picked);
+  const words = before && Number(before) !== one.number - 1 ? `history --compare ${before} ${one.number}` : `history ${one.number}`;
+  return h("details", { open: chosen === one.number || one.current, "data-load": what }, h("summary", null, "What it changed"),
+    before && h("p", null, h("label", null, "than in generation ", picker(`differences ${one.number}`, others, before)), " ", cmd(words)), differences(details.get(what)));
 }
 
 /** Of a generation that is not good yet: what is decided, and when. */
@@ -44,10 +59,10 @@ export function under(one, now) {
     h("p.acts", null, ask(`abort ${one.number} ${one.goes_back_to}`, "Go back now…"), " ", h("span.mute", null, command("abort"))));
 }
 
-export function generations({ history, now, details, chosen }) {
+export function generations(seen) {
+  const { history, now } = seen;
   return card("Generations", { sub: "newest first; the good ones can be gone back to", right: cmd("history") },
     h("ol.line.long", null, history.map((one) => {
-      const open = chosen === one.number || one.current;
       return h("li", { "data-key": one.number, id: `generation-${one.number}` },
         h(`span.dot.${one.current ? "current" : one.outcome}`, { "aria-hidden": "true" }, one.number),
         h("div.head", null, h("h3", null, `Generation ${one.number}`), outcome(one), one.current && h("span.tag", null, "runs now"),
@@ -57,7 +72,7 @@ export function generations({ history, now, details, chosen }) {
         one.reason && h("p.bad", null, one.reason),
         one.current && under(one, now),
         one.said.length ? h("details", null, h("summary", null, "What its services said last"), h("pre", { tabindex: "0" }, one.said.join("\n"))) : null,
-        h("details", { open, "data-load": `differences ${one.number}` }, h("summary", null, "What it changed"), differences(details.get(`differences ${one.number}`))),
+        comparison(one, seen),
         !one.current && h("p.acts", null, ask(`rollback ${one.number}`, "Go back…", `Go back to generation ${one.number}: what that would do`), " ", h("span.mute", null, command(`rollback --plan ${one.number}`))));
     })));
 }

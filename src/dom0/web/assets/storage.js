@@ -1,5 +1,6 @@
 // Where the data is: volumes, who mounts them, what is in no backup, snapshots of the home, and the room on disks.
 
+import { ask } from "/act.js";
 import { h } from "/dom.js";
 import { card, cmd, isOld, isUnseen, state, time } from "/parts.js";
 import { moment, size } from "/words.js";
@@ -22,7 +23,8 @@ function backup(volume, { backups = [], services }, now) {
   const under = job && ["starting", "ready", "waiting"].includes(job.phase);
   return [failed ? state(["✕", "bad"], "the last run failed") : under ? state(["◐", "busy"], "under way") : !one.last ? state(["△", "warn"], "not yet") : one.complete ? state(["✓", "ok"], "backed up") : state(["△", "warn"], "some files could not be read"),
     h("small", null, one.last ? ["last ", time(one.last, now), ` ago, snapshot ${one.snapshot.slice(0, 8)}, `] : null, `to ${one.to}`, job?.next_run ? `, next at ${moment(job.next_run, now)}` : ""),
-    failed && job.reason ? h("small", null, job.reason) : null];
+    failed && job.reason ? h("small", null, job.reason) : null,
+    h("p.acts", null, !under && ask(`backup ${one.service} ${one.key}`, "Back up now…", `Back up ${one.key} now`), cmd(`backup restore ${one.key}`))];
 }
 
 function users(volume) {

@@ -59,8 +59,9 @@ async function ask(path, signal, body) {
   return answer;
 }
 
-export async function get(path) {
-  return (await ask(path, AbortSignal.timeout(ANSWER_WITHIN))).json();
+/** `body`: of what is asked by POST, and changes nothing. */
+export async function get(path, body) {
+  return (await ask(path, AbortSignal.timeout(ANSWER_WITHIN), body)).json();
 }
 
 /** Call `take` with the documents of a stream, those that have come; none at first. Returns when it ends; throws when it breaks. */

@@ -1,9 +1,10 @@
-// Who connects to whom: ambassadors, where each leads, and which of its consumers take the shortcut. It only looks.
+// Who connects to whom: ambassadors, where each leads, and which of its consumers take the shortcut.
 
+import { ask } from "/act.js";
 import { h, keep } from "/dom.js";
 import { card, cmd, isOld, isUnseen, picker, state } from "/parts.js";
 import { Asked, get } from "/wire.js";
-import { clock, moment } from "/words.js";
+import { becomes, clock, moment } from "/words.js";
 
 const EVERY = 2000; // milliseconds between two times that all ambassadors are asked for
 const FLOWS_EVERY = 10_000; // milliseconds, of connections: a process in the ambassador's container tells them
@@ -23,9 +24,9 @@ export function askForWiring(changed) {
 
 /** Its connections and receipts; `unknown`: why they are not known. Asked for when a receipt is new, or after a while. */
 async function hear({ service, running, state }, before) {
-  const count = state?.receipts ?? 0;
-  if (before && before.wasRunning === running && before.count === count && Date.now() - before.at < FLOWS_EVERY) return before;
-  const told = { count, wasRunning: running, at: Date.now(), flows: [], receipts: before?.receipts ?? [], unknown: running ? "" : "it does not run" };
+  const now = count({ state });
+  if (before && before.wasRunning === running && before.count === now && Date.now() - before.at < FLOWS_EVERY) return before;
+  const told = { count: now, wasRunning: running, at: Date.now(), flows: [], receipts: before?.receipts ?? [], unknown: running ? "" : "it does not run" };
   if (!running) return told;
   const path = `/v1/ambassadors/${encodeURIComponent(service)}`;
   try {
@@ -41,6 +42,9 @@ const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}�
 const many = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
 
 const heading = (title) => h(`th${["connections", "sent", "received"].includes(title) ? ".n" : ""}`, { scope: "col" }, title);
+
+/** How many receipts there are: another number, and where it leads has changed. */
+const count = (one) => one.state?.receipts ?? 0;
 
 /** How many connections; "?" where that was not told. */
 const open = (one, flows) => (one.unknown ? "?" : String(flows.length));
@@ -148,20 +152,21 @@ function rewiring(one, all, picked) {
   const words = `ambassador rewire ${one.service} --to service:${chosen}`;
   return h("div.tools", null,
     h("label", null, "To lead it to ", picker(`lead ${one.service}`, others, chosen)),
-    h("span.mute", null, "what that would do: ", cmd(`${words} --plan`)), h("span.mute", null, "and do it: ", cmd(words)));
+    ask(`lead ${one.service} ${chosen} ${count(one)}`, "Lead it there…", `Lead ${one.service} to ${chosen}: what that would do`), h("span.mute", null, cmd(`${words} --plan`)));
 }
 
 function receipt(it, now) {
-  const counts = ["kept", "ended", "cut", "moved", "rescued"].filter((name) => it[name]).map((name) => `${it[name]} ${name}`);
   return h("li", { "data-key": it.number }, h("time", { datetime: new Date(it.at * 1000).toISOString(), title: moment(it.at, now) }, clock(it.at)), h("i.quiet", { "aria-hidden": "true" }, "⇢"),
     h("div", null, `${it.listeners.join(", ")}: ${it.before.join(", ") || "nowhere"} → ${it.after.join(", ") || "nowhere"}`,
-      h("small", null, [`${it.cause}${it.undone ? ", undone" : ""}`, counts.join(", "), `${it.switch_ms.toFixed(1)} ms`].filter(Boolean).join(" · "))));
+      h("small", null, [`${it.cause}${it.undone ? ", undone" : ""}`, `old connections: ${becomes(it)}`, `${it.switch_ms.toFixed(1)} ms`].join(" · "))));
 }
 
 function receipts(one, now) {
   const last = one.receipts.slice(-MOST_RECEIPTS).reverse();
+  const undoable = one.receipts.findLast((it) => it.cause === "rewire" && !it.undone)?.number;
   if (!last.length) return null;
-  return [h("div.tools", null, h("h3", null, "Rewired"), cmd(`ambassador history ${one.service}`), h("span.mute", null, "back: ", cmd(`ambassador undo ${one.service}`))),
+  return [h("div.tools", null, h("h3", null, "Rewired"), cmd(`ambassador history ${one.service}`),
+    undoable && ask(`undo ${one.service} ${undoable} ${count(one)}`, `Undo rewire ${undoable}…`, `Undo rewire ${undoable} of ${one.service}: what that would do`)),
     h("ul.events", null, last.map((it) => receipt(it, now)))];
 }
 

@@ -107,3 +107,13 @@ export function headline(status, now) {
   if (warnings) return { is: "busy", title: `As desired, with ${warnings === 1 ? "one warning" : `${warnings} warnings`}`, rest };
   return { is: "ok", title: "Everything is as desired", rest };
 }
+
+/** What a receipt of an ambassador says of new connections: 7000/tcp from 10.0.0.2:7000 to 10.0.0.3:7000. */
+export function leads(receipt) {
+  return `${receipt.listeners.join(", ")} from ${receipt.before.join(", ") || "nowhere"} to ${receipt.after.join(", ") || "nowhere"}`;
+}
+
+/** What it says of old ones. */
+export function becomes(receipt) {
+  return ["kept", "ended", "cut", "moved", "rescued"].filter((name) => receipt[name]).map((name) => `${receipt[name]} ${name}`).join(", ") || "none";
+}
