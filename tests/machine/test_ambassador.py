@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -393,6 +393,113 @@ def test_who_is_no_ambassador_is_refused_with_those_that_are(agent: BareAgent) -
     assert (wrong.code, "loop" in wrong.stderr) == (2, True)
 
 
+def asked(desk: Browser, action: str, press: Callable[[str], None]) -> str:
+    """What is asked before `action`, when it can be answered."""
+    press(f"[data-ask='{action}']")
+    desk.until("document.querySelector('#ask').open && document.querySelector('#ask .main')?.disabled === false")
+    return desk.text("#ask")
+
+
+@pytest.fixture(scope="module")
+def desk(agent: BareAgent) -> Iterator[Browser]:
+    """The page that may change the machine, at its wiring."""
+    require(browser.missing(), "tests of the page")
+    with Web(agent.machine, "--operate") as web, Browser() as desk:
+        desk.look(1440, 900)
+        desk.open(web.address)
+        desk.until("document.querySelectorAll('main .card').length > 2")
+        desk.run("location.hash = '#/wiring'")
+        desk.until_text("box-client-1", "[aria-label='Who reaches echo']")
+        desk.run("document.querySelector('[data-pick]').focus()")
+        desk.press("t")  # of all names that can be picked, one begins so
+        yield desk
+
+
+def last_receipt(agent: BareAgent) -> dict[str, Any]:
+    return dict(json.loads(agent.machine.dom0("ambassador", "history", "echo", "--json").stdout)[-1])
+
+
+@pytest.mark.parametrize("by", ["point", "reach"])
+def test_the_page_leads_an_ambassador_to_another_service_and_back(agent: BareAgent, desk: Browser, by: str) -> None:
+    """By the mouse, and by the keyboard alone."""
+    machine, press = agent.machine, getattr(desk, by)
+    [one], [two] = targets(machine, "one"), targets(machine, "two")
+    for action, before, after, words in (
+        ("lead echo two {0}", one, two, "dom0 ambassador rewire echo --to service:two"),
+        ("undo echo {0} {0}", two, one, "dom0 ambassador undo echo"),
+    ):
+        question = asked(desk, action.format(last_receipt(agent)["number"]), press)
+        assert words in question
+        assert (f"7000/tcp from {before} to {after}" in question) == (action[:4] == "lead")
+        assert (f"It was: 7000/tcp from {after} to {before}" in question) == (action[:4] == "undo")
+        for width, dark in itertools.product((390, 1440), (False, True)):
+            desk.look(width, 900, dark=dark)
+            assert desk.run("document.documentElement.scrollWidth <= innerWidth"), (width, dark)
+            assert desk.pale_texts() == [], (width, dark)
+            assert desk.violations() == [], (width, dark)
+        press("#ask .main")
+        told = desk.until_text("done", "#acts")
+        receipt = last_receipt(agent)
+        assert f"receipt {receipt['number']}: 7000/tcp from {before} to {after}; " in told
+        assert leads_to(agent) == [after]
+        assert desk.violations() == []
+        press("#acts button")
+        desk.until("document.querySelector('#acts').innerText === ''")
+    noted = [json.loads(line) for line in machine.dom0("events", "--json").stdout.splitlines()][-2:]
+    assert [(one["kind"], one["reason"]) for one in noted] == [("rewired", "rewire"), ("rewired", "undo")]
+    assert {one["actor"] for one in noted} == {f"uid {os.getuid()} on the page"}
+    assert desk.problems == []
+
+
+def test_what_another_one_has_rewired_meanwhile_is_asked_no_more_and_refused(agent: BareAgent, desk: Browser) -> None:
+    rewire(agent, "service:two")
+    number = last_receipt(agent)["number"]
+    asked(desk, f"undo echo {number} {number}", desk.point)
+    rewire(agent, "service:one")
+    desk.until_text("The machine has changed meanwhile: this is not asked any more.", "#ask")
+    desk.press("Escape")
+    desk.until("!document.querySelector('#ask').open")
+    end = desk.run(f"""(async () => {{
+        const {{ Act, action }} = await import("/act.js");
+        const act = new Act(action("undo echo {number} 1"), () => {{}});
+        await act.done;
+        return act.end;
+    }})()""")
+    assert end["is"] == "bad"
+    said = f"refused, nothing was changed: undo: rewire {number} is not the last one any more"
+    assert end["text"].startswith(said)
+    assert leads_to(agent) == targets(agent.machine, "one")
+    desk.problems.clear()  # the browser says that it was refused
+
+
+def test_what_became_of_a_rewire_is_unknown_where_the_agent_is_killed_and_it_is_not_done_twice(
+    agent: BareAgent, desk: Browser
+) -> None:
+    machine = agent.machine
+    before = last_receipt(agent)["number"]
+    [pid] = control_planes(machine)
+    asked(desk, f"lead echo two {before}", desk.point)
+    machine.host.run(["kill", "-STOP", pid])
+    try:
+        desk.point("#ask .main")
+        desk.until_text("under way", "#acts")
+        machine.until(lambda: "socat -t" in machine.docker("top", "box-echo-1", "-eo", "pid,args").stdout)
+        agent.kill()
+        desk.until_text("unknown", "#acts")
+        desk.until_text("Not connected since", "#line")
+    finally:
+        machine.host.run(["kill", "-CONT", pid])
+    agent.start()
+    desk.until("!document.querySelector('#line').innerText")
+    desk.until_text("box-client-1", "[aria-label='Who reaches echo']")
+    machine.until(lambda: not ambassador(agent).get("error") and bool(ambassador(agent).get("state")))
+    receipts = json.loads(machine.dom0("ambassador", "history", "echo", "--json").stdout)
+    assert len([one for one in receipts if one["number"] > before and one["cause"] == "rewire"]) <= 1
+    assert "done" not in desk.text("#acts")
+    desk.point("#acts button")
+    desk.problems.clear()  # the browser says what it could not load
+
+
 def test_the_page_shows_who_reaches_an_ambassador_and_where_each_connection_goes(agent: BareAgent) -> None:
     require(browser.missing(), "tests of the page")
     machine = agent.machine
@@ -414,6 +521,10 @@ def test_the_page_shows_who_reaches_an_ambassador_and_where_each_connection_goes
         page.run("document.querySelector('[data-pick]').focus()")
         page.press("t")  # the only one that begins so
         page.until_text("dom0 ambassador rewire echo --to service:two --plan", "[data-key='echo']")
+        page.point("[data-ask^='lead echo two ']")
+        assert "This page may only look" in page.until_text("dom0 ambassador rewire echo --to service:two", "#ask")
+        assert page.run("document.querySelectorAll('#ask .acts button').length") == 1
+        page.press("Escape")
         for width, dark in itertools.product((390, 1440), (False, True)):
             page.look(width, 900, dark=dark)
             assert page.run("document.documentElement.scrollWidth <= innerWidth"), (width, dark)
