@@ -22,7 +22,7 @@ from dom0.testing.machines import GuestMachine, Machine
 
 PROJECT = "box"  # the name of every project in this folder
 SCOPED = Path(__file__).with_name("scoped.toml")
-IN_A_SCOPE = os.environ.get("DOM0_TEST_IN_A_SCOPE", "test_reconciliation").split()
+IN_A_SCOPE = os.environ.get("DOM0_TEST_IN_A_SCOPE", "test_reconciliation test_login").split()
 FAILURES = (AssertionError, CommandFailed, api.EngineRefused)
 
 

@@ -140,13 +140,14 @@ async def resolve(
 ) -> Candidate:
     """Read the project of our own image in `etc`, or of `image_id`, and pull what is missing.
 
-    Raises ProjectError, EngineError, and UsageError if `image_id` stands on another dom0-base than we do.
+    Raises ProjectError, EngineError, and UsageError if `image_id` stands on another dom0-base than we do. A guest takes
+    it: nobody comes in its place, and what it starts of dom0-base (sshd, the home) is of the one that it has.
     """
     image_id = image_id or own.image
     if image_id == own.image and not own.private:
         return await _resolve_in(engine, etc, state, own, audience, handed)
     image = await engine.image(image_id)
-    if image_id != own.image and image.labels.get(labels.BASE, "") != own.built_on:
+    if image_id != own.image and not own.is_guest and image.labels.get(labels.BASE, "") != own.built_on:
         raise UsageError(
             f"{image_id}: stands on another dom0-base than the running dom0", hint="dom0 up lets it take over"
         )

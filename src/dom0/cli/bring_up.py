@@ -371,6 +371,7 @@ async def _become(
     from dom0.engine.protocol import find_container
     from dom0.engine.values import State
     from dom0.images import names
+    from dom0.socketproxy.scope import ORCHESTRATOR
 
     image = built.image
     root = None if start.is_pending else await find_container(engine, ROOT)
@@ -382,6 +383,9 @@ async def _become(
             return None, False, False
         if root.labels.get(labels.BASE) == image.labels.get(labels.BASE):
             return (built.project if built.project and _is_read_alike(built.project, image) else None), True, False
+        if root.labels.get(ORCHESTRATOR):  # its owner decides which image it is of, and it may not make another one
+            report.say(f"{ROOT}: is a service of another machine, and stays of the image that it has")
+            return None, True, False
     is_beside = root is None and names.has_its_names(image.tags) and labels.AWAITS in image.labels
     read, answers = await _refuse_or_start(engine, built, project, start if is_beside else None, report, adopts=adopts)
     if answers:
