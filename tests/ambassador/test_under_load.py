@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,17 @@ def test_a_restart_of_the_container_ends_no_connection(host: Host, load: Load) -
     for _ in range(3):
         host.docker("restart", "amb")
         asking.goes_on()
+    assert asking.end()["failed"] == []
+
+
+def test_four_restarts_within_eight_seconds_lose_no_request(host: Host, load: Load) -> None:
+    """Nobody waits until the control plane answers again. Some of the clients connect anew for each question."""
+    asking = load(fresh=FRESH)
+    began = time.monotonic()
+    for number in range(4):
+        time.sleep(max(0.0, began + 2 * number - time.monotonic()))
+        host.docker("restart", "amb")
+    asking.goes_on()
     assert asking.end()["failed"] == []
 
 

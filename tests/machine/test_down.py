@@ -45,7 +45,11 @@ def test_programs_get_what_a_build_made_and_what_down_removed(box: Machine) -> N
     assert (built[0]["name"], built[0]["id"]) == ("box:other", box.image_id("box:other"))
     (base,) = json.loads(box.dom0("image", "build", "dom0-base", "--json").stdout)
     assert (base["name"], base["id"]) == ("dom0-base", box.image_id("dom0-base"))
-    removed = json.loads(box.dom0("down", "--json").stdout)
+    with box.begin("status", "--watch", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watching:
+        assert watching.stdout is not None
+        watching.stdout.readline()
+        removed = json.loads(box.dom0("down", "--json").stdout)
+        assert (watching.communicate()[1] != b"", watching.returncode) == (True, 1)
     assert {one["name"] for one in removed if one["kind"] == "container"} == OURS
     assert {one["name"] for one in removed if one["kind"] == "network"} == {"box_default"}
     box.up()

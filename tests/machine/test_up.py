@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
@@ -118,3 +119,28 @@ def test_a_cold_start_that_is_refused_leaves_neither_root_container_nor_network(
     assert machine.lives("other") == before
     assert "does not run here" in machine.dom0("status", check=False).stderr
     machine.docker("rm", "--force", "other")
+
+
+def test_what_people_type_who_know_compose_is_understood(machine: Machine) -> None:
+    machine.write(PROJECT, FILES)
+    machine.dom0("up", "-d", "--build", str(machine.project))
+    started = machine.until_good()["generation"]["number"]
+    machine.write(PROJECT.replace("64m", "66m"), FILES)
+    for words in (("--build",), ("-d",)):
+        machine.dom0("up", *words)
+        assert machine.until_good()["generation"]["number"] == started + 1
+    assert machine.container("box-web-1")["HostConfig"]["Memory"] == 66 << 20
+    forget(machine)
+
+
+def test_progress_has_one_clock_from_the_build_to_the_hand_over(machine: Machine) -> None:
+    machine.write(PROJECT, FILES)
+    machine.up()
+    machine.write(PROJECT.replace("64m", "66m"), FILES)
+    said = machine.up().stdout
+    lines = [found.groups() for line in said.splitlines() if (found := re.fullmatch(r" *(\d+\.\d)s  (.*)", line))]
+    times, texts = [float(time) for time, _ in lines], [text for _, text in lines]
+    assert times == sorted(times), said
+    stages = ("dom0:latest: the files of box", "stop box-web-1", "dom0: runs from its new image")
+    assert [stage for text in texts for stage in stages if text.startswith(stage)] == list(stages), said
+    forget(machine)

@@ -6,6 +6,7 @@ Slow imports wait until Compose, which is another process, reads the project, or
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -119,11 +120,15 @@ async def bring_up(
             built = Built(await engine.image(image), changed=False)
         elif project is not None:
             await _prepare(engine, "dom0.images.project")
+            from dom0.agent.in_use import require_free
             from dom0.cli import kept_reading
             from dom0.images.project import Options, built_unnamed
 
             places = await projects_in_place(engine, project, adopts=adopts)
-            options = Options(tag=tag, taken_over=places, running=running_project())
+            running = running_project()
+            is_first = not (running or adopts) and what_runs(asks=False).generation is None
+            refuse = functools.partial(require_free, engine) if is_first else None
+            options = Options(tag=tag, taken_over=places, running=running, refuse=refuse)
             async with (
                 built_unnamed(engine, project, report.say, options, reading) as built,
                 _unmarking(engine, built.image.id, BaseException),

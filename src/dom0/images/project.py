@@ -52,7 +52,7 @@ from dom0.images.unpack import unpacked
 from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ETC, IMAGE, PLACED
 from dom0.plan import labels
 from dom0.plan.checks import check_runs
-from dom0.plan.desired import Role
+from dom0.plan.desired import Desired, Role
 from dom0.plan.expand import expand
 from dom0.plan.facts import NOWHERE, Facts, image_ref, images_needed
 
@@ -68,6 +68,7 @@ class Options(msgspec.Struct, frozen=True):
     pull: bool = False
     taken_over: Collection[str] = ()  # names of the projects that dom0 took over from Docker Compose there
     running: str = ""  # the project that the machine is, where that is known: for another one nothing is built
+    refuse: Callable[[Desired], Awaitable[None]] | None = None  # raises where nothing is to be built, its images apart
 
 
 DEFAULTS = Options()
@@ -109,7 +110,9 @@ async def _built(
         check_runs(options.running, project.name)
     base = await build_base(engine, say)
     if project:
-        _check(project, base)
+        desired = _check(project, base)
+        if options.refuse is not None:
+            await options.refuse(desired)
     if project and _has_ambassadors(project):
         await build_ambassador(engine, say)
     written = {layer: name for name, layer in layer_names(project).items()} if project else {}
@@ -134,9 +137,9 @@ async def _built(
             await draft.forget()
 
 
-def _check(project: Project, base: Image) -> None:
-    """Raises ProjectError for what no machine can run, whatever its images and its Engine are."""
-    expand(project, Facts(images={need.ref: NOWHERE for need in images_needed(project)}, base=base))
+def _check(project: Project, base: Image) -> Desired:
+    """Without its images. Raises ProjectError for what no machine can run, whatever those and its Engine are."""
+    return expand(project, Facts(images={need.ref: NOWHERE for need in images_needed(project)}, base=base))
 
 
 class Draft:
