@@ -11,10 +11,10 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.agent import shortcut
-from dom0.agent.ambassadors import DRAIN_EVERY, HELD_WITHIN, LEAVE_WITHIN, PATIENCE, Ambassadors
+from dom0.agent.ambassadors import DRAIN_EVERY, DRAINED_WITHIN, HELD_WITHIN, LEAVE_WITHIN, PATIENCE, Ambassadors
 from dom0.agent.progress import Changes
 from dom0.agent.readiness import Readiness, ReadyStarts
-from dom0.ambassador.messages import Follow, Rewire, Undo
+from dom0.ambassador.messages import Flows, Follow, Rewire, Undo
 from dom0.engine.bodies import EndpointSettings, HealthConfig, NetworkingConfig
 from dom0.engine.values import Image
 from dom0.errors import Dom0Error, UsageError
@@ -294,7 +294,19 @@ async def test_one_that_does_not_answer_prevents_no_stop() -> None:
             assert asyncio.get_running_loop().time() == began + LEAVE_WITHIN
 
 
-async def test_old_connections_have_the_time_that_is_promised_and_no_more_than_they_need() -> None:
+async def test_one_that_falls_silent_while_old_connections_drain_prevents_no_stop() -> None:
+    bench = Bench(FakeTalk(make_state(FOLLOWS, existing={"80/tcp": "drain=30s"})))
+    await bench.start(slot("echo"), forwards=True)
+    web = await bench.start(slot("web"))
+    async with bench.running():
+        await bench.until(lambda: bench.talk.told)
+        bench.talk.hangs_at = Flows
+        began = asyncio.get_running_loop().time()
+        async with bench.ambassadors.leaving(web, comes_back=True):
+            assert asyncio.get_running_loop().time() == began + LEAVE_WITHIN
+
+
+async def test_old_connections_have_time_and_no_more_than_they_need() -> None:
     state = make_state(FOLLOWS, existing={"80/tcp": "drain=30s"})
     bench = Bench(FakeTalk(state))
     await bench.start(slot("echo"), forwards=True)
@@ -303,7 +315,7 @@ async def test_old_connections_have_the_time_that_is_promised_and_no_more_than_t
     async with bench.running():
         await bench.until(lambda: bench.talk.told)
         for flows, listener, least, most in (
-            ((flow,), state.listeners[0], 30.0, 30.0 + DRAIN_EVERY),
+            ((flow,), state.listeners[0], DRAINED_WITHIN, DRAINED_WITHIN + DRAIN_EVERY),
             ((flow,), replace(state.listeners[0], down="hold"), HELD_WITHIN, HELD_WITHIN + DRAIN_EVERY),
             ((replace(flow, state="TIME_WAIT"), make_flow("10.0.0.77")), state.listeners[0], 0.0, 0.0),
         ):

@@ -46,6 +46,7 @@ SETTLE = 0.05  # seconds: events come in bursts
 DRAIN_EVERY = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds until an ambassador is asked again, growing
 HELD_WITHIN = 2.0  # seconds that old connections have while new ones wait
+DRAINED_WITHIN = 10.0  # seconds, whatever is promised: a change that goes back meanwhile needs what is being stopped
 LEAVE_WITHIN = 5.0  # seconds for ambassadors to lead to a container no more; then it is stopped all the same
 RESTARTS_WITHIN = 60.0  # seconds
 PATIENCE = 10.0  # seconds that one may be silent before it is a problem: its control plane starts after its rules
@@ -113,7 +114,7 @@ class Ambassadors:
         self._told: tuple[Problem, ...] = ()
         self._swept = ""  # project
         self._looked = asyncio.Event()
-        self._ending: dict[str, bool] = {}  # ID of a container that is being stopped -> whether it comes back
+        self._ending: dict[str, list[bool]] = {}  # ID of a container -> whether it comes back, for each who stops it
 
     async def run(self) -> None:
         """Until `close`."""
@@ -228,8 +229,9 @@ class Ambassadors:
 
     async def _switched(self, known: Known, receipt: Receipt) -> Rewired:
         """Shortcuts follow before the answer, so that it counts what was done in them."""
-        known.hear(await self._ask(known, Show(), State))
-        await self._follow(known)
+        with contextlib.suppress(Dom0Error):  # it is done: they follow when it is heard again
+            known.hear(await self._ask(known, Show(), State))
+            await self._follow(known)
         part = known.shortcuts.counted(receipt.number)
         refused = tuple(f"{consumer}: {why}" for consumer, why in sorted(known.shortcuts.refused.items()))
         self._tell_problems()
@@ -264,7 +266,7 @@ class Ambassadors:
         Where nothing else is behind an ambassador and it, or another one in its place, `comes_back`, new connections
         wait for that. An ambassador that does not answer prevents nothing.
         """
-        self._ending[container_id] = comes_back
+        self._ending.setdefault(container_id, []).append(comes_back)
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LEAVE_WITHIN):
@@ -278,7 +280,9 @@ class Ambassadors:
                 await self._until_drained(container, concerned)
             yield
         finally:
-            self._ending.pop(container_id, None)
+            self._ending[container_id].remove(comes_back)
+            if not self._ending[container_id]:
+                del self._ending[container_id]
             self._wake.set()
 
     async def _lead_elsewhere(self, known: Known, container: Container) -> Known | None:
@@ -298,28 +302,33 @@ class Ambassadors:
         return known
 
     async def _until_drained(self, container: Container, concerned: Collection[Known]) -> None:
-        """For as long as an ambassador promises; not for long where new connections have to wait meanwhile."""
+        """For as long as is promised, but not for long: less where new connections have to wait meanwhile."""
         began, pause = self._clock.monotonic(), FIRST_PAUSE
         its_own = {address for endpoint in container.endpoints for address in endpoint.addresses}
-        with contextlib.suppress(Dom0Error, ValueError):  # an ambassador is gone, or says nonsense
-            while any([await self._has_time(known, its_own, self._clock.monotonic() - began) for known in concerned]):
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, DRAIN_EVERY)
+        while any([await self._has_time(known, its_own, self._clock.monotonic() - began) for known in concerned]):
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, DRAIN_EVERY)
 
     async def _has_time(self, known: Known, its_own: Collection[str], waited: float) -> bool:
         """Whether a connection to one of the addresses `its_own` may still end by itself."""
         if known.state is None:
             return False
         patience: dict[str, float] = {}
-        for listener in known.state.listeners:
-            policy = parse_policy(known.state.existing.get(listener.listener, "keep"))
-            if isinstance(policy, DrainFor):
-                patience[listener.listener] = min(policy.seconds, HELD_WITHIN) if listener.down else policy.seconds
-        if all(seconds <= waited for seconds in patience.values()):
+        try:
+            for listener in known.state.listeners:
+                policy = parse_policy(known.state.existing.get(listener.listener, "keep"))
+                if isinstance(policy, DrainFor):
+                    most = HELD_WITHIN if listener.down else DRAINED_WITHIN
+                    patience[listener.listener] = min(policy.seconds, most)
+            if all(seconds <= waited for seconds in patience.values()):
+                return False
+            async with asyncio.timeout(LEAVE_WITHIN):
+                flows = await self.flows(known.container.name, Flows())
+        except (Dom0Error, TimeoutError, ValueError):  # it is gone, silent, or says nonsense
             return False
         return any(
             waited < patience.get(str(flow.came_by), 0.0)
-            for flow in [one.flow for one in await self.flows(known.container.name, Flows())]
+            for flow in [one.flow for one in flows]
             if flow.target.address in its_own and flow.protocol is Protocol.TCP and flow.state not in ENDED
         )
 
@@ -425,7 +434,8 @@ class Ambassadors:
             rows = await self._engine.containers()
             meant = [row.id for row in rows if any(concerns(source, row, self._project()) for source in followed)]
             candidates = await find_containers(self._engine, meant)
-            found = find(followed, known.container, candidates, self._readiness.now, self._ending)
+            leaving = {container_id: any(back) for container_id, back in self._ending.items()}
+            found = find(followed, known.container, candidates, self._readiness.now, leaving)
             if found != known.told:
                 request = Follow(found=found.addresses, identities=found.identities, awaited=found.awaited)
                 known.hear(await self._talk.ask(known.container.id, request, State))

@@ -177,10 +177,11 @@ class Shortcuts:
             undo.callback(os.close, handle)
             where = place.consumer(_path(handle), addresses(ambassador, consumer), self._name)
             await silence(where.namespace, known)
+            shortcut = Shortcut(consumer, handle, where)
+            is_needed = wanted or await shortcut.plane.read() is not None
             undo.pop_all()
-        shortcut = Shortcut(consumer, handle, where)
         self._seen.add(start)
-        if not wanted and await shortcut.plane.read() is None:
+        if not is_needed:
             shortcut.close()
             return None
         self._open[start] = shortcut

@@ -158,6 +158,7 @@ class Calls:
         finally:
             del self._listening[key]
             await _cancel(accepting, *connected)
+            listening.close()  # also where it has not begun to accept
 
     async def _listen(self, key: str, listening: socket.socket) -> None:
         listening.setblocking(False)

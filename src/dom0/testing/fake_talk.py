@@ -82,6 +82,7 @@ class FakeTalk:
     refusal: Dom0Error | None = None
     asked_of: list[str] = field(default_factory=list)  # container IDs, one for every request
     hangs: bool = False  # it takes a request, and says nothing
+    hangs_at: type[Request] | None = None  # the same, for requests of this kind alone
     flows: tuple[Flow, ...] = ()
     watched: list[str] = field(default_factory=list)  # container IDs, one for every start of a watcher
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -98,7 +99,7 @@ class FakeTalk:
     async def ask(self, container_id: str, request: Request, answer: type[T]) -> T:
         self.asked_of.append(container_id)
         await asyncio.sleep(0)
-        if self.hangs:
+        if self.hangs or (self.hangs_at and isinstance(request, self.hangs_at)):
             await asyncio.Event().wait()
         if self.state is None:
             raise Unanswered("nobody in it listens")
