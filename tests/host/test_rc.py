@@ -161,8 +161,10 @@ def test_with_a_program_of_the_owner_containerd_starts_after_it(booting: DiskMac
 
 
 def test_images_that_are_not_unpacked_in_time_leave_their_space_to_the_engine(booting: DiskMachine) -> None:
-    install(booting, f"{HERE}/prepared", "#!/bin/sh\nmkdir -p /var/lib/docker/.prepared\nsleep 100000\n")
+    install(
+        booting, f"{HERE}/prepared", "#!/bin/sh\nmkdir -p /var/lib/docker/.prepared; : >/run/unpacks; sleep 100000\n"
+    )
     fresh = booting.inside("/var/lib/docker/.prepared")
-    booting.start("DOM0_UNPACKING=1", f"{HERE}/rc", "boot")
-    booting.until(fresh.exists)
+    booting.start("DOM0_UNPACKING=5", f"{HERE}/rc", "boot")
+    booting.until(booting.inside("/run/unpacks").exists)
     booting.until(lambda: not fresh.exists())
