@@ -59,7 +59,7 @@ def write(directory: Path, files: dict[str, str]) -> Path:
         ),
         (
             {"compose.yaml": NAMELESS},
-            {"compose.d/49-project.yaml": "name: project\n", "compose.d/50-project.yaml": NAMELESS},
+            {"compose.d/49-project.yaml": 'name: "project"\n', "compose.d/50-project.yaml": NAMELESS},
         ),
         (
             {"compose.yaml": NAMED, "compose.override.yaml": "services: {a: {command: [x]}}\n"},
@@ -102,7 +102,7 @@ async def test_of_a_project_that_has_changed_since_the_hashes_are_its_own(tmp_pa
     [
         ({"compose.d/50-box.yaml": NAMED.replace("data", "other")}, "services.a"),
         ({".env": "TAG=8\n"}, "services.a.image"),
-        ({"compose.d/49-box.yaml": "name: another\n"}, ""),
+        ({"compose.d/49-box.yaml": 'name: "another"\n'}, ""),
         ({"compose.d/51-more.yaml": "services: {a: {command: [x]}}\n"}, "services.a.command"),
     ],
 )

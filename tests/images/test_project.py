@@ -177,10 +177,18 @@ async def test_the_override_is_the_layer_above(directory: Path, tmp_path: Path) 
     assert await layout(directory, tmp_path) == {"compose.d/50-box.yaml", "compose.d/51-box.override.yaml"}
 
 
-async def test_a_name_that_came_from_the_directory_is_written_down(directory: Path, tmp_path: Path) -> None:
-    (directory / "compose.yaml").write_text("services: {a: {image: i}}\n")
-    assert await layout(directory, tmp_path) == {"compose.d/49-project.yaml", "compose.d/50-project.yaml"}
-    assert (tmp_path / "staged" / "compose.d" / "49-project.yaml").read_text() == "name: project\n"
+@pytest.mark.parametrize("name", ["project", "2024", "1e3", "null"])
+async def test_a_name_that_came_from_the_directory_is_written_down(directory: Path, tmp_path: Path, name: str) -> None:
+    named = directory.with_name(name)
+    write(named, **{"compose.yaml": "services: {a: {image: i}}\n"})
+    assert await layout(named, tmp_path) == {f"compose.d/49-{name}.yaml", f"compose.d/50-{name}.yaml"}
+
+
+async def test_a_compose_file_may_be_a_link_to_the_one_that_compose_file_names(directory: Path, tmp_path: Path) -> None:
+    (directory / "compose.yaml").rename(directory / "other.yaml")
+    (directory / "compose.yaml").symlink_to("other.yaml")
+    (directory / ".env").write_text("COMPOSE_FILE=other.yaml\n")
+    assert "compose.d/.staged" in await layout(directory, tmp_path)
 
 
 async def test_a_second_compose_file_that_compose_does_not_choose_is_only_a_file(

@@ -18,7 +18,7 @@ from dom0.compose.files import ProjectFiles
 from dom0.compose.parser import View
 
 _PLAIN = re.compile(r"[\w./-]+", re.ASCII)  # a path that is the same in JSON and YAML
-_NAME = re.compile(rb"name: ([a-z0-9_-]+)\n")  # a Compose file that says nothing else
+_NAME = re.compile(rb'name: "([a-z0-9_-]+)"\n')  # a Compose file that says nothing else
 
 
 class ComposeOutput(msgspec.Struct, frozen=True):

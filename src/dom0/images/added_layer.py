@@ -6,6 +6,7 @@ image below is made, the Engine says nowhere but in what it saves. So that is as
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import io
@@ -48,7 +49,7 @@ async def add(engine: Engine, below: str, layer: Path, *, tag: str, labels: Mapp
     base = parse_manifest(made_of.manifest, made_of.media_type)
     assert isinstance(base, ImageManifest)
     with layer.open("rb") as opened:
-        digest = f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
+        digest = f"sha256:{(await asyncio.to_thread(hashlib.file_digest, opened, 'sha256')).hexdigest()}"
         size = opened.tell()
     config = _config(made_of.config, digest, labels, created)
     manifest = _manifest(base, config, Descriptor(_LAYER.get(base.media_type, _OCI_LAYER), digest, size))

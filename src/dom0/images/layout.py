@@ -37,8 +37,8 @@ def stage(
         raise ProjectError(f"{directory / LAYERS}: is a link", hint="make it a directory, or give it another name")
     sources = (read_source(name, (directory / name).read_bytes()) for name in layers)
     if not any(document.get("name") for source in sources for document in source.documents):
-        _write(into / LAYERS / f"49-{project.name}.yaml", f"name: {project.name}\n".encode())
-    if any((into / name).exists() for name in BASES):
+        _write(into / LAYERS / f"49-{project.name}.yaml", f'name: "{project.name}"\n'.encode())
+    if any(os.path.lexists(into / name) for name in BASES):
         _write(into / STAGED, b"")
     for name, layer in layers.items():
         _write(into / layer, (directory / name).read_bytes())

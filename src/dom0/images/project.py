@@ -264,8 +264,10 @@ async def _put_on_base(
 ) -> str:
     """The ID of dom0-base with the tar `files` on it: loaded as a layer, or built where the Engine cannot do that."""
     engine, tag = draft.engine, draft.name(options.tag)
-    if not whiteout(found):
-        if (await engine.info()).containerd_store:
+    info = await engine.info()
+    # A scope's socket passes no image on in the form in which containerd takes a layer alone.
+    if not whiteout(found) and not (info.containerd_store and info.is_scoped):
+        if info.containerd_store:
             return await added_layer.add(engine, base.id, files, tag=tag, labels=told, created=EPOCH)
         with files.open("rb") as tar:
             return await engine.add_layer(base.id, tar, tag=tag, labels=told, created=EPOCH)
@@ -300,7 +302,9 @@ async def _build_own(draft: Draft, own: Path, base: Image, say: Say, options: Op
                 apart = private.of_image(found)  # of the image below: the project has its own
                 private.lay(apart, etc, [own.parent], found.get(labels.PROJECT, ""))
                 project = await load(etc, PLACED)
-                _check(project, base)
+                desired = _check(project, base)
+                if options.refuse is not None:
+                    await options.refuse(desired)
                 await _check_in_base(engine, base, etc, project, say)
                 for line in project.warnings:
                     say(line)

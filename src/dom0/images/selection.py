@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 from dom0.compose import above
 from dom0.compose.model import Project, ServiceVolume
 from dom0.compose.x_dom0 import files_of
+from dom0.errors import ProjectError
 from dom0.images import weight
 from dom0.images.fingerprint import NEVER, selected
 from dom0.images.ignore import Ignore, literal
@@ -80,7 +81,7 @@ def words(
     """Messages on data: how much of it goes into the image, and which does not.
 
     `names`: as `kept` says; `apart`: as `writable_binds`, in a project that was taken over. Raises ProjectError for
-    more than an image may hold.
+    more than an image may hold, and for a bound link that leads somewhere else where the machine keeps the project.
     """
     written = writable_binds(project, directory)
     sizes = weight.check(directory, selected(directory, names, writable_binds=apart or ()))
@@ -93,6 +94,10 @@ def words(
     for name in _directories(project, directory, _binds(project) if apart is None else ()):
         *_, real = _on_the_way(directory, name)
         if (path := above.find(directory, real)).is_symlink():  # it leads out of the project
+            target = path.readlink()
+            if not target.is_absolute() and _leads_out(os.path.normpath(PurePath(real).parent / target)):
+                hint = f"bind {path.resolve()} itself, or make the link absolute"
+                raise ProjectError(f"{real}: is a link to {target}, which is elsewhere on the machine", hint=hint)
             continue
         with os.scandir(path) as found:
             entries = [(f"{real}/{entry.name}", entry) for entry in found if entry.name not in NEVER]
