@@ -20,6 +20,7 @@ from dom0.errors import Dom0Error
 if TYPE_CHECKING:
     import socket
     from asyncio.subprocess import Process
+    from logging import LogRecord
 
 _PIECE = 1 << 16  # bytes
 _SILENCE = 1.0  # seconds
@@ -176,9 +177,16 @@ async def _running(argv: Sequence[str], **options: Any) -> AsyncIterator[Process
 
 async def _spawn(argv: Sequence[str], **options: Any) -> Process:
     import asyncio
+    from asyncio.log import logger
 
+    logger.addFilter(_is_news)
     with _installed(argv):
         return await asyncio.create_subprocess_exec(*argv, **options)
+
+
+def _is_news(record: LogRecord) -> bool:
+    """Not that a program which ended just before it was killed was reaped by who killed it, and not by asyncio."""
+    return not str(record.msg).startswith("Unknown child process pid")
 
 
 @contextlib.contextmanager
