@@ -41,7 +41,7 @@ def test_every_command_and_option_is_in_them() -> None:
             if not it.hidden:
                 assert f"   dom0 {name} {child}".rstrip() in page
                 for option in reference.options(it, exposed=True):
-                    assert all(word in page for word in option.opts), option
+                    assert all(word in page for word in (*option.opts, *option.secondary_opts)), option
 
 
 def test_what_begins_with_a_dot_or_has_a_backslash_stands_for_itself() -> None:

@@ -12,7 +12,6 @@ from dom0.testing.machines import Machine
 from dom0.testing.pages import page
 
 COMPOSE = """
-    name: box
     x-dom0: {{rollout: {{monitor: 1s, timeout: 60s}}}}
     services:
       web:

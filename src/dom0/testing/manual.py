@@ -92,7 +92,7 @@ def prose(command: click.Command) -> Iterator[str]:
 
 def _listed(taken: list[click.Option]) -> Iterator[str]:
     for option in taken:
-        names = ", ".join(rf"\fB{_text(name)}\fR" for name in option.opts)
+        names = ", ".join(rf"\fB{_text(name)}\fR" for name in (*option.opts, *option.secondary_opts))
         default = f" Default: {option.default}." if option.show_default else ""
         yield from (".TP", names + (rf" \fI{_text(option.metavar)}\fR" if option.metavar else ""))
         yield _text(f"{option.help or ''}{default}")

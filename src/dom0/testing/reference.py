@@ -93,8 +93,8 @@ def _table(options: list[click.Option]) -> Iterator[str]:
     yield "| option | means |"
     yield "|---|---|"
     for option in options:
-        names = [f"`{name}`" for name in option.opts[:-1]]
-        names.append(f"`{option.opts[-1]}{f' {option.metavar}' if option.metavar else ''}`")
+        names = [f"`{name}`" for name in (*option.opts, *option.secondary_opts)]
+        names[-1] = f"{names[-1][:-1]}{f' {option.metavar}' if option.metavar else ''}`"
         default = f" Default: `{option.default}`." if option.show_default else ""
         text = (option.help or "").replace("|", "\\|")
         yield f"| {', '.join(names)} | {text}{default} |"
