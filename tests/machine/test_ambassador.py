@@ -489,6 +489,7 @@ def test_what_became_of_a_rewire_is_unknown_where_the_agent_is_killed_and_it_is_
         desk.until_text("Not connected since", "#line")
     finally:
         machine.host.run(["kill", "-CONT", pid])
+    machine.until(lambda: "socat -t" not in machine.docker("top", "box-echo-1", "-eo", "pid,args").stdout)
     agent.start()
     desk.until("!document.querySelector('#line').innerText")
     desk.until_text("box-client-1", "[aria-label='Who reaches echo']")

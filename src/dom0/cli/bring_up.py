@@ -114,27 +114,12 @@ async def bring_up(
     elif image is None:
         image = _built_before(project, tag)
     async with _reading_of(project if not image else None) as reading, _engine() as engine:
-        from dom0.images import names, private
+        from dom0.images import private
 
         if image:
             built = Built(await engine.image(image), changed=False)
         elif project is not None:
-            await _prepare(engine, "dom0.images.project")
-            from dom0.agent.in_use import require_free
-            from dom0.cli import kept_reading
-            from dom0.images.project import Options, built_unnamed
-
-            places = await projects_in_place(engine, project, adopts=adopts)
-            running = running_project()
-            is_first = not (running or adopts) and what_runs(asks=False).generation is None
-            refuse = functools.partial(require_free, engine) if is_first else None
-            options = Options(tag=tag, taken_over=places, running=running, refuse=refuse)
-            async with (
-                built_unnamed(engine, project, report.say, options, reading) as built,
-                _unmarking(engine, built.image.id, BaseException),
-            ):
-                await names.mark(engine, built.image, tag)  # a new one has no other name yet
-            kept_reading.keep(built)
+            built = await _build(engine, project, tag, reading, report, adopts=adopts)
         else:
             built = Built(await image_as_it_is(engine, tag, report.say), changed=False)
         async with _unmarking(engine, built.image.id, BaseException):
@@ -156,6 +141,30 @@ async def bring_up(
             new = short_id(built.image.id)
             report.aside(f"dom0: its new image {new} takes the place of the running one when the generation is good")
         return last
+
+
+async def _build(
+    engine: Engine, project: Path, tag: str, reading: Awaitable[Reading] | None, report: Report, *, adopts: bool
+) -> Built:
+    """The project's image, marked as one that may be taken up. Raises as `bring_up`."""
+    await _prepare(engine, "dom0.images.project")
+    from dom0.agent.in_use import require_free
+    from dom0.cli import kept_reading
+    from dom0.images import names
+    from dom0.images.project import Options, built_unnamed
+
+    places = await projects_in_place(engine, project, adopts=adopts)
+    running = running_project()
+    is_first = not (running or adopts) and what_runs(asks=False).generation is None
+    refuse = functools.partial(require_free, engine) if is_first else None
+    options = Options(tag=tag, taken_over=places, running=running, refuse=refuse)
+    async with (
+        built_unnamed(engine, project, report.say, options, reading) as built,
+        _unmarking(engine, built.image.id, BaseException),
+    ):
+        await names.mark(engine, built.image, tag)  # a new one has no other name yet
+    kept_reading.keep(built)
+    return built
 
 
 @contextlib.asynccontextmanager

@@ -90,11 +90,12 @@ def let_docker(verb: Literal["start", "stop", "restart"], services: Sequence[str
 
     from dom0.agent.status import Acted
     from dom0.cli.client import Agent, AgentUnreachable
+    from dom0.plan.phase import Phase
 
     agent, known = Agent(patient=False), set[str]()
     if verb != "start":
         with contextlib.suppress(AgentUnreachable):
-            known = {one.service for one in agent.status().services if one.container}
+            known = {one.service for one in agent.status().services if one.container and one.phase is not Phase.DATA}
     if known.issuperset(services):
         paths = [f"/v1/services/{quote(service, safe='')}/{verb}" for service in dict.fromkeys(services)]
         done = [one for path in paths for one in agent.call("POST", path, list[Acted], within=None)]

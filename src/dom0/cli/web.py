@@ -29,7 +29,13 @@ HERE = "127.0.0.1"
 
 
 @click.command(name="web")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Of this machine; default: one that is free.")
+@click.option(
+    "--port",
+    metavar="PORT",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Of this machine; default: one that is free.",
+)
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
 @click.option(
     "--operate",

@@ -175,11 +175,15 @@ class Browser:
     def point(self, selector: str) -> None:
         """Click it with the mouse, where it is on the screen: what covers it is clicked instead."""
         self.until(f"!!document.querySelector({json.dumps(selector)})")
-        place = self.run(
+        measure = (
             f"(one => {{ one.scrollIntoView({{block: 'center'}}); const at = one.getBoundingClientRect(); "
             f"return [at.x + at.width / 2, at.y + at.height / 2]; }})(document.querySelector({json.dumps(selector)}))"
         )
-        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+        place = None
+        while (found := self.run(measure)) != place:  # the page may have moved it meanwhile
+            place = found
+            self.ask("Input.dispatchMouseEvent", type="mouseMoved", x=place[0], y=place[1])
+        for kind in ("mousePressed", "mouseReleased"):
             said = {"x": place[0], "y": place[1], "button": "left", "clickCount": 1}
             self.ask("Input.dispatchMouseEvent", type=kind, **said)
 

@@ -57,8 +57,11 @@ class Terminal:
             self._read(0.1)
 
     def until_stopped(self) -> None:
-        _, status = os.waitpid(self.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status)
+        deadline = time.monotonic() + WITHIN
+        while not (found := os.waitpid(self.pid, os.WUNTRACED | os.WNOHANG))[0]:
+            assert time.monotonic() < deadline, self.shown()
+            self._read(0.1)
+        assert os.WIFSTOPPED(found[1])
         self._read(0)
         self._from = len(self._all)
 

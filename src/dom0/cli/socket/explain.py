@@ -39,7 +39,13 @@ class Explained(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @click.command("explain")
-@click.option("--grants", "file", type=click.Path(path_type=Path), help="What is granted (YAML). Default: nothing.")
+@click.option(
+    "--grants",
+    "file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="What is granted (YAML). Default: nothing.",
+)
 @click.option(
     "--json",
     "as_json",

@@ -27,7 +27,7 @@ from dom0.socketproxy.upstream import Upstream
 
 @click.command("serve")
 @click.option("--scope", metavar="NAME", help="Whose objects it shows, and their names' first part.")
-@click.option("--grants", "file", type=click.Path(path_type=Path), help="What the scope may do (YAML).")
+@click.option("--grants", "file", metavar="FILE", type=click.Path(path_type=Path), help="What the scope may do (YAML).")
 @click.option("--listen", metavar="PATH", type=click.Path(path_type=Path), help="Where the socket is made.")
 @click.option(
     "--scopes",

@@ -83,7 +83,7 @@ export const ACTIONS = {
   }),
 };
 
-const knows = (all, service) => all?.find((one) => one.service === service);
+const knows = (all, service) => Array.isArray(all) ? all.find((one) => one.service === service) : undefined;
 
 /** Whether nothing was rewired since there were so many receipts. */
 function isAt(all, service, receipts) {
@@ -138,8 +138,9 @@ function planned(found, what, now) {
 export function question({ asking, asked, details, status, now }, isOld) {
   if (!asking) return null;
   const found = asking.plan ? details.get(asking.plan) : { said: [] };
-  const ready = found?.said && !isOld;
-  const holds = isOld || !asking.holds || asking.holds(status.generation, asked?.found);
+  const unseen = asking.isPassedOn && !asked?.found; // ambassadors were not heard yet: neither ready nor changed
+  const ready = found?.said && !isOld && !unseen;
+  const holds = isOld || unseen || !asking.holds || asking.holds(status.generation, asked?.found);
   const receipt = asking.receipt?.(asked?.found);
   return [
     h("h2", { id: "ask-title" }, asking.title),
@@ -203,7 +204,7 @@ function acted(act, index) {
       end && h("button", { type: "button", "data-forget": index, "aria-label": `Take away what became of dom0 ${act.asked.words}` }, "OK")),
     act.lines.length && !end ? h("ul.mute", null, act.lines.map((line) => h("li", null, line))) : null,
     end?.text && h(`p.${end.is}`, null, end.text),
-    end?.is === "unknown" && h("p", null, "No answer came. Whether it was carried out, or a part of it, is not known here: look at ", h("a", { href: "#/generations" }, "Generations"), ", ", h("a", { href: "#/wiring" }, "Wiring"), " and ", h("a", { href: "#/events" }, "What happened"), "."));
+    end?.is === "unknown" && h("p", null, end.text ? null : "No answer came. ", "Whether it was carried out, or a part of it, is not known here: look at ", h("a", { href: "#/generations" }, "Generations"), ", ", h("a", { href: "#/wiring" }, "Wiring"), " and ", h("a", { href: "#/events" }, "What happened"), "."));
 }
 
 export function acts(all) {

@@ -295,7 +295,10 @@ function move() {
     state.findLine = "";
   }
   if (name === "generations" && state.status) readHistory();
-  if (view !== name) stopAsking();
+  if (view !== name) {
+    document.getElementById("ask").close(); // what is asked stands on what this view has heard
+    stopAsking();
+  }
   if (streams.length && ASKS[name]) state.asked ??= ASKS[name](changed);
   if (view !== name) {
     scrollTo(0, 0);
