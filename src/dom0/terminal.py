@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TextIO
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TextIO, TypeAlias
 
 from dom0.errors import Dom0Error, UsageError
 from dom0.printable import printable as printable
 
+Branch: TypeAlias = "tuple[str, Sequence[Branch]]"  # a line, and what is below it
 QUIET = "dom0.quiet"  # in click's context: the option was given
 _HINTS = {
     errno.ENOSPC: "free some space: df -h",
@@ -131,6 +132,14 @@ def columns(
             line += painted + " " * (width - len(cell) + 2)
         lines.append(line.rstrip())
     return lines
+
+
+def branches(trees: Sequence[Branch], indent: str = "") -> Iterator[str]:
+    """Lines as tree(1) prints what is below a root."""
+    for index, (text, below) in enumerate(trees):
+        is_last = index == len(trees) - 1
+        yield f"{indent}{'└── ' if is_last else '├── '}{text}"
+        yield from branches(below, indent + ("    " if is_last else "│   "))
 
 
 def has_keyboard() -> bool:

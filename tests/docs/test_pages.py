@@ -25,6 +25,7 @@ from dom0.ambassador import messages
 from dom0.cli.commands import cli
 from dom0.cli.farms.nodes import NodeInfo
 from dom0.cli.farms.status import FarmStatus, FloatStatus, NodeStatus, ServiceStatus
+from dom0.cli.farms.tree import FarmFloat, FarmImageInfo, FarmNode, FarmRole, FarmTree
 from dom0.compose.load import load
 from dom0.engine import values
 from dom0.farms.nodes import Standing
@@ -334,7 +335,10 @@ def test_every_field_of_a_disk_is_documented(document: type[msgspec.Struct]) -> 
 
 @pytest.mark.parametrize(
     "document",
-    [NodeInfo, Standing, FarmStatus, NodeStatus, FloatStatus, ServiceStatus],
+    [
+        *(NodeInfo, Standing, FarmStatus, NodeStatus, FloatStatus, ServiceStatus),
+        *(FarmTree, FarmRole, FarmNode, FarmImageInfo, FarmFloat),
+    ],
     ids=lambda one: one.__name__,
 )
 def test_every_field_of_a_farm_is_documented(document: type[msgspec.Struct]) -> None:

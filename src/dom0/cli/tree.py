@@ -152,17 +152,14 @@ def draw(nodes: Sequence[Node], *, whole_ids: bool) -> Iterator[str]:
     for node in nodes:
         by = "manually" if node.started_by == BY_HAND else f"by {node.started_by}"
         yield f"{node.name}  {_details(node, whole_ids=whole_ids)}, started {by}"
-        yield from _branches(node, "", whole_ids=whole_ids)
+        yield from terminal.branches([_branch(child, whole_ids=whole_ids) for child in node.children])
 
 
-def _branches(node: Node, indent: str, *, whole_ids: bool) -> Iterator[str]:
-    """What is below `node`, by the names that are used there."""
-    for index, child in enumerate(node.children):
-        is_last = index == len(node.children) - 1
-        prefix = child.scope.removeprefix("/").replace("/", ".")
-        name = child.name.removeprefix(f"{prefix}.")
-        yield f"{indent}{'└── ' if is_last else '├── '}{name}  {_details(child, whole_ids=whole_ids)}"
-        yield from _branches(child, indent + ("    " if is_last else "│   "), whole_ids=whole_ids)
+def _branch(node: Node, *, whole_ids: bool) -> terminal.Branch:
+    """By the name that is used where it is."""
+    name = node.name.removeprefix(f"{node.scope.removeprefix('/').replace('/', '.')}.")
+    below = [_branch(child, whole_ids=whole_ids) for child in node.children]
+    return f"{name}  {_details(node, whole_ids=whole_ids)}", below
 
 
 def _details(node: Node, *, whole_ids: bool) -> str:

@@ -11,6 +11,7 @@ from dom0.cli.farms.reach import exec_command, logs
 from dom0.cli.farms.rollout import drain, pause, resume, undrain, unlock
 from dom0.cli.farms.serve import serve
 from dom0.cli.farms.status import status
+from dom0.cli.farms.tree import tree
 from dom0.cli.farms.up import history, plan, rollback, up
 
 
@@ -25,7 +26,7 @@ def command() -> None:
     """
 
 
-for one in (init, serve, nodes, approve, assign, remove, join, plan, up, status, history, rollback):
+for one in (init, serve, nodes, approve, assign, remove, join, plan, up, status, tree, history, rollback):
     command.add_command(one)
 for one in (pause, resume, drain, undrain, unlock, exec_command, logs):
     command.add_command(one)

@@ -67,7 +67,7 @@ def nodes(farm: FarmDirectory, as_json: bool) -> None:
         for node in found
     ]
     heads = ("NODE", "STATE", "ROLE", "CODE", "MACHINE", "ARCHITECTURE", "MEMORY", "ADDRESS", "SEEN")
-    terminal.say_table([_info(node) for node in found], heads, rows, as_json=as_json, colours=_COLOURS)
+    terminal.say_table([info(node) for node in found], heads, rows, as_json=as_json, colours=_COLOURS)
 
 
 @click.command("approve", short_help="Make a machine that waits a node of the farm.")
@@ -87,7 +87,7 @@ def approve(code: str, name: str, role: str, farm: FarmDirectory, as_json: bool)
     farm.check_role(role)
     node = farm.change(lambda before: registry.approve(before, code, name, role))
     terminal.say_done(
-        _info(node), f"{name}: approved, with the role {role}; it is told when it asks again", as_json=as_json
+        info(node), f"{name}: approved, with the role {role}; it is told when it asks again", as_json=as_json
     )
 
 
@@ -104,7 +104,7 @@ def assign(name: str, role: str, farm: FarmDirectory, as_json: bool) -> None:
     farm.settings()
     farm.check_role(role)
     node = farm.change(lambda before: registry.assign(before, name, role))
-    terminal.say_done(_info(node), f"{name}: has the role {role}", as_json=as_json)
+    terminal.say_done(info(node), f"{name}: has the role {role}", as_json=as_json)
 
 
 @click.command("remove", short_help="Let a machine be a node no more, or not wait.")
@@ -121,10 +121,10 @@ def remove(which: str, farm: FarmDirectory, as_json: bool) -> None:
     farm.settings()
     node = farm.change(lambda before: registry.remove(before, which))
     farm.change_rollout(lambda state: (rollout.forget(state, node.name), None))
-    terminal.say_done(_info(node), f"{which}: is not known any more", as_json=as_json)
+    terminal.say_done(info(node), f"{which}: is not known any more", as_json=as_json)
 
 
-def _info(node: Node) -> NodeInfo:
+def info(node: Node) -> NodeInfo:
     return NodeInfo(
         name=node.name,
         state=node.state.value,

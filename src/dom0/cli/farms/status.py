@@ -104,7 +104,7 @@ def status(farm: FarmDirectory, as_json: bool, watch: bool) -> int:
     $ dom0 farm status --dir attic
     $ dom0 farm status --watch
     """
-    found = _look(farm)
+    found = look(farm)
     if watch:
         _watch(farm, found, as_json=as_json)
     if as_json:
@@ -116,11 +116,12 @@ def status(farm: FarmDirectory, as_json: bool, watch: bool) -> int:
     return EXIT_CHANGES if waits or _is_on_its_way(found.document.floating) else 0
 
 
-class _Found(msgspec.Struct, frozen=True):
-    """`roles`: what each of them waits for, "" where it does not."""
+class Found(msgspec.Struct, frozen=True):
+    """`roles`: what each of them waits for, "" where it does not; `now`: the time that nodes are silent by."""
 
     document: FarmStatus
     roles: dict[str, str]
+    now: float
 
     @property
     def is_like(self) -> FarmStatus:
@@ -128,7 +129,8 @@ class _Found(msgspec.Struct, frozen=True):
         return replace(self.document, nodes=tuple(replace(one, last_seen=0.0) for one in self.document.nodes))
 
 
-def _look(farm: FarmDirectory) -> _Found:
+def look(farm: FarmDirectory) -> Found:
+    """As the server would decide now. Raises Dom0Error."""
     settings, current, state = farm.settings(), farm.current(), farm.rollout()
     nodes = [node for node in farm.nodes().nodes if node.state is not NodeState.WAITING]
     last = {node.key: node.last for node in nodes}
@@ -145,10 +147,10 @@ def _look(farm: FarmDirectory) -> _Found:
         nodes=tuple(_status(view, current, found.targets[view.name]) for view in views),
         floating=_float_status(farm, settings.name, current, now),
     )
-    return _Found(document, found.roles)
+    return Found(document, found.roles, now)
 
 
-def _watch(farm: FarmDirectory, found: _Found, *, as_json: bool) -> NoReturn:
+def _watch(farm: FarmDirectory, found: Found, *, as_json: bool) -> NoReturn:
     """Until Ctrl-C."""
     if sys.stdout.isatty() and not as_json:
         from rich.live import Live
@@ -158,7 +160,7 @@ def _watch(farm: FarmDirectory, found: _Found, *, as_json: bool) -> NoReturn:
             while True:
                 live.update(Text.from_ansi("\n".join(_lines(found))), refresh=True)
                 time.sleep(LOOK_AGAIN)
-                found = _look(farm)
+                found = look(farm)
     said = None
     while True:
         if found.is_like != said:
@@ -168,10 +170,10 @@ def _watch(farm: FarmDirectory, found: _Found, *, as_json: bool) -> NoReturn:
             else:
                 click.echo("\n".join(_lines(found)) + "\n")
         time.sleep(LOOK_AGAIN)
-        found = _look(farm)
+        found = look(farm)
 
 
-def _lines(found: _Found) -> list[str]:
+def _lines(found: Found) -> list[str]:
     """For people; nothing in it is unescaped."""
     document, now = found.document, time.time()
     rows = [
