@@ -70,7 +70,6 @@ def test_what_a_rollback_goes_to_is_there_and_earlier() -> None:
         {"turn": 1.5},
         {"os": "\x1b[31m"},
         {"os": "a\n"},
-        {"name": "nas"},
     ],
 )
 def test_a_report_that_says_what_cannot_be_is_none(said: dict[str, object]) -> None:

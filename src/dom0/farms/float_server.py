@@ -28,7 +28,7 @@ MOST_REPORT = 4 << 20  # bytes; of the one that writes: all that the farm has in
 log = logging.getLogger(__name__)
 
 
-class FloatRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FloatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`report`: None until the node has been told that the farm has a Swarm."""
 
     report: FloatReport | None = None

@@ -33,7 +33,7 @@ _INACTIVE, _ACTIVE = "inactive", "active"
 MANAGER, _WORKER = "manager", "worker"
 
 
-class FloatReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FloatReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a node says. `images`: names of ours that its Engine has; `in_memory`: it keeps nothing on a disk; `token`,
     `members` and `objects`: of a manager; `written`: digests of services that it has just made or changed, by their
     names; `failed`: why it could not do what it was told; `since`: when the server heard that first.

@@ -2,6 +2,11 @@
 
 A revision never changes and its number is never another one's. Its images are pinned by their digests: the same content
 of a role has the same digest in whichever revision it is, and nodes go by that.
+
+Machines of a farm get another dom0 one after the other. So nodes and server pass over fields that they do not know in
+what the other one says, and check strictly those that they do; who adds a field gives it a default that means what
+happened before there was one. RoleContent gets none, as both make a digest of it. The server's own files are read
+strictly.
 """
 
 from __future__ import annotations
@@ -115,7 +120,7 @@ class RoleState(StrEnum):
     FAILED = "failed"
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What a node says of itself. `content`: digest of the one that it runs or tries, as revision number `revision`;
     `reason`: why that failed; `turn`: number of the attempt that it acted on last; `fetched`: digest of the content all
     of which is on the node; `os`: version of its base OS; `since`: when the server heard first that it is so.
@@ -131,14 +136,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     since: float = 0.0
 
 
-class Gives(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Gives(msgspec.Struct, frozen=True, kw_only=True):
     """Where a node gives blobs to others, at the address that the server hears it from (`peers`)."""
 
     port: Annotated[int, Meta(ge=1, le=65535)]
     fingerprint: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
-class Giver(Gives, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Giver(Gives, frozen=True, kw_only=True):
     """Another node."""
 
     address: Annotated[str, Meta(pattern=r"^[0-9a-f:.]{2,45}\Z")]
@@ -151,7 +156,7 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[Giver, ...] = ()
 
 
-class FollowRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FollowRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`told`: digest of the order that the node has; `gives`: None where it gives nothing."""
 
     report: Report
@@ -163,7 +168,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What a node is told: what to have on its disk, and what to run, as revision number `revision`; None: stay with
     what it has. What has failed there it tries again in another `turn` only. `floats`: number of the current revision
     where the farm has a Swarm or is to have one, else 0. `calls`: connections to its Engine that are asked for now
-    (`calls`).
+    (`calls`). `told`: the digest by the server, which may know more fields than the node.
     """
 
     farm: str
@@ -175,12 +180,13 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     fetch: RoleContent | None = None
     run: RoleContent | None = None
     calls: tuple[Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")], ...] = ()
+    told: Digest = ""
 
     @property
     def digest(self) -> str:
         """Of what stays; a call is told once."""
-        told = {name: value for name, value in msgspec.structs.asdict(self).items() if name != "calls"}
-        return f"sha256:{hashlib.sha256(msgspec.json.encode(told)).hexdigest()}"
+        stays = {name: value for name, value in msgspec.structs.asdict(self).items() if name not in ("calls", "told")}
+        return self.told or f"sha256:{hashlib.sha256(msgspec.json.encode(stays)).hexdigest()}"
 
 
 def revise(

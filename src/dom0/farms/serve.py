@@ -107,7 +107,7 @@ async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[
             keeping.cancel()
 
 
-class Hello(Machine, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Hello(Machine, frozen=True, kw_only=True, forbid_unknown_fields=False):
     """`ticket`: of one that was started from the network, once it was approved there."""
 
     ticket: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
@@ -158,7 +158,7 @@ class _Control:
         asked_for = () if request.is_gone else self._calls.take(key)
         if told.digest == asked.told and not asked_for:
             return Response(status=server.NO_CONTENT)
-        return Response(msgspec.json.encode(replace(told.order, calls=asked_for)))
+        return Response(msgspec.json.encode(replace(told.order, calls=asked_for, told=told.digest)))
 
     async def peers(self, request: Request) -> Response:
         key = _key(request)
