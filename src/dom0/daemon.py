@@ -155,11 +155,11 @@ async def _follow_farm(engine: Engine, runner: RoleRunner) -> None:
     named = contract.get(RUN, "farm")
     while not named and not (STATE / FARM_FILE).exists():  # noqa: ASYNC110 -- another process writes it
         await asyncio.sleep(LOOK_FOR_FARM)
-    from dom0.farms import follow, join  # with TLS and the fetcher, for the few machines that need them
+    from dom0.farms import base_os, follow, join  # with TLS and the fetcher, for the few machines that need them
 
     if named:
         await join.follow(STATE, named)
-    await follow.follow(STATE, engine, runner)
+    await follow.follow(STATE, engine, runner, base_os.BaseOsHost())
 
 
 async def _mend_handover(engine: Engine, machine: Machine) -> None:

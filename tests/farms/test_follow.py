@@ -19,6 +19,7 @@ import pytest
 
 from dom0.errors import Busy, Temporary
 from dom0.farms import follow, join, lock, nodes, orders, pin, reboot, rollout, serve
+from dom0.farms.base_os import BaseOsHost, Host
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.follow import Kept
 from dom0.farms.join import Membership
@@ -82,6 +83,7 @@ class Node:
         self.farm = farm
         self.engine = FakeEngine(FakeDocker())
         self.agent = Agent(self.engine)
+        self.host: Host = BaseOsHost()
         self._following: asyncio.Task[None] | None = None
         state.mkdir()
         hear = (key_of(SECRET), Machine(), "10.0.0.1", 1e6, nodes.draw_code)
@@ -93,7 +95,7 @@ class Node:
         join.keep(state, None, known)
 
     def start(self) -> None:
-        self._following = asyncio.create_task(follow.follow(self.state, self.engine, self.agent))
+        self._following = asyncio.create_task(follow.follow(self.state, self.engine, self.agent, self.host))
 
     async def kill(self) -> None:
         assert self._following is not None

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dom0.farms import lock, rollout
-from dom0.farms.revisions import Blob, FarmImage, Report, Revision, RoleContent, RoleState
-from dom0.farms.rollout import FETCH_WITHIN, SILENT, TURN_WITHIN, Lock, NodeView, Rollout, Step, Target
+from dom0.farms.revisions import SLOTS, BaseOs, Blob, FarmImage, Report, Revision, RoleContent, RoleState
+from dom0.farms.rollout import FETCH_WITHIN, REBOOT_WITHIN, SILENT, TURN_WITHIN, Lock, NodeView, Rollout, Step, Target
 from dom0.farms.settings import FarmSettings, RoleSettings
 
 NOW = 1_800_000_000.0
@@ -27,6 +27,10 @@ def content(text: str) -> RoleContent:
 
 def revision(number: int, made: float = NOW, **roles: str) -> Revision:
     return Revision(number=number, made=made, roles={role: content(text) for role, text in roles.items()})
+
+
+def base_os(version: str) -> BaseOs:
+    return BaseOs(version=version, file=Blob(digest=f"sha256:{hashlib.sha256(version.encode()).hexdigest()}", size=1))
 
 
 def of_role(**said: object) -> FarmSettings:
@@ -50,9 +54,12 @@ class World:
         self.tried: list[tuple[str, str]] = []  # (node, content), when it begins
         self.before: dict[str, Report] = {}  # what a node that tries goes back to
         self.contents: dict[int, Revision] = {}
+        self.bad_os: set[str] = set()
+        self.restarted: list[tuple[str, str]] = []  # (node, base OS), when it begins
 
-    def publish(self, number: int, **roles: str) -> None:
-        self.current = self.contents[number] = revision(number, self.now, **roles)
+    def publish(self, number: int, os: str = "", **roles: str) -> None:
+        made = revision(number, self.now, **roles)
+        self.current = self.contents[number] = replace(made, os=base_os(os)) if os else made
         self.since = self.now
 
     def back(self, number: int) -> None:
@@ -74,7 +81,9 @@ class World:
         target, report = self.look().targets[name], node.report
         self.told[name] = target
         if target.fetch and name not in self.cannot_fetch:
-            report = replace(report, fetched=self.contents[target.fetch].roles[node.role].digest)
+            fetched = self.contents[target.fetch]
+            os_fetched = fetched.os.file.digest if fetched.os and report.boots else ""
+            report = replace(report, fetched=fetched.roles[node.role].digest, os_fetched=os_fetched)
         if target.run:
             wanted = self.contents[target.run].roles[node.role].digest
             is_well = report.content == wanted and report.state is RoleState.GOOD
@@ -96,6 +105,19 @@ class World:
             is_bad = report.content in self.bad
             outcome = {"state": RoleState.FAILED, "reason": "web is unhealthy"} if is_bad else {"state": RoleState.GOOD}
             self.nodes[name] = replace(self.nodes[name], report=replace(report, **outcome))
+        self.end_os(name)
+
+    def end_os(self, name: str) -> None:
+        """A restart ends, where its turn is about the base OS too."""
+        report, target = self.nodes[name].report, self.told.get(name, Target())
+        wanted = self.contents[target.run].os if target.turn else None
+        if name in self.gone or report.state is not RoleState.GOOD or report.os_failed == target.turn:
+            return
+        if wanted is not None and not report.has_os(wanted):
+            self.restarted.append((name, wanted.version))
+            is_bad = wanted.version in self.bad_os
+            after = {"os_failed": target.turn, "os_reason": "it went back"} if is_bad else {"os": wanted.version}
+            self.nodes[name] = replace(self.nodes[name], report=replace(report, **after))
 
     def round(self, seconds: float = 11.0) -> None:
         """Everybody that is there is heard, and what it tries ends."""
@@ -132,6 +154,108 @@ def settled(count: int = 3, **said: object) -> World:
     world.run()
     assert len(world.at("one")) == count
     return world
+
+
+def with_slots(count: int = 3, **said: object) -> World:
+    """Where all run "one" on the base OS 1."""
+    world = settled(count, **said)
+    for name, node in world.nodes.items():
+        world.nodes[name] = replace(node, report=replace(node.report, boots=SLOTS, os="1"))
+    return world
+
+
+def run_os(world: World, version: str) -> list[str]:
+    return [name for name, node in world.nodes.items() if node.report.os == version]
+
+
+def test_a_base_os_goes_to_the_canary_and_to_the_next_when_it_was_good_for_a_while() -> None:
+    world = with_slots()
+    world.publish(2, os="2", web="one")
+    assert world.look().roles["web"] == "waits until pi1, pi2, pi3 have fetched revision 2"
+    for name in world.nodes:
+        world.hear(name)
+    assert [target.turn for target in world.look().targets.values()] == [4, 0, 0]
+    world.hear("pi1")
+    world.end("pi1")
+    assert world.look().roles["web"].startswith("waits: canary pi1 soaks until ")
+    world.run()
+    assert world.restarted == [("pi1", "2"), ("pi2", "2"), ("pi3", "2")]
+    assert len(world.tried) == 3  # what they run was good before
+    assert world.look().roles == {"web": ""}
+
+
+def test_a_base_os_that_has_not_proved_itself_is_not_good_yet() -> None:
+    world = with_slots()
+    world.publish(2, os="2", web="one")
+    world.round()
+    world.round()
+    (turn,) = world.state.turns
+    report = world.nodes[turn].report
+    assert report.os == "2"
+    world.nodes[turn] = replace(world.nodes[turn], report=replace(report, os_trial=True))
+    world.run()
+    assert run_os(world, "2") == [turn]
+    world.nodes[turn] = replace(world.nodes[turn], report=replace(report, os_trial=False))
+    world.run()
+    assert run_os(world, "2") == ["pi1", "pi2", "pi3"]
+
+
+def test_a_bad_base_os_touches_one_node_until_somebody_says_what_to_do() -> None:
+    world = with_slots(5, at_once=3)
+    world.bad_os = {"2"}
+    world.publish(2, os="2", web="one")
+    assert world.run().roles == {"web": "role web is paused: pi1 failed: it went back"}
+    assert world.restarted == [("pi1", "2")]
+    world.state = rollout.resume(world.state, ["web"])
+    world.run()
+    assert world.restarted == [("pi1", "2")] * 2
+    world.publish(3, os="3", web="one")
+    world.run()
+    assert len(run_os(world, "3")) == 5
+
+
+def test_back_from_a_bad_base_os_nobody_restarts() -> None:
+    world = with_slots()
+    world.publish(2, os="1", web="one")
+    world.run()
+    world.bad_os = {"2"}
+    world.publish(3, os="2", web="one")
+    world.run()
+    world.back(2)
+    assert world.run().roles == {"web": ""}
+    assert world.restarted == [("pi1", "2")]
+
+
+def test_a_content_that_fails_keeps_the_base_os_from_being_tried() -> None:
+    world = with_slots()
+    world.bad.add(content("two").digest)
+    world.publish(2, os="2", web="two")
+    assert world.run().roles == {"web": "role web is paused: pi1 failed: web is unhealthy"}
+    assert world.restarted == []
+
+
+def test_a_node_without_slots_is_left_out_of_the_base_os() -> None:
+    world = with_slots()
+    world.nodes["pi2"] = replace(world.nodes["pi2"], report=replace(world.nodes["pi2"].report, boots=""))
+    world.publish(2, os="2", web="one")
+    assert world.run().roles == {"web": ""}
+    assert world.restarted == [("pi1", "2"), ("pi3", "2")]
+
+
+def test_who_restarts_with_the_lock_may_be_silent_for_longer() -> None:
+    world = with_slots()
+    world.publish(2, os="2", web="one")
+    world.round()
+    world.hear("pi1")
+    world.state = lock.acquire(world.state, world.settings, Lock(group="web", id="pi1", since=world.now))
+    world.gone = {"pi1"}
+    world.now += REBOOT_WITHIN - 1
+    assert world.look().state.pauses == {}
+    world.now += 1
+    assert world.look().roles["web"].startswith("role web is paused: pi1 is silent since ")
+    world.gone = set()
+    assert world.run().state.turns == {}
+    assert world.restarted == []
 
 
 def test_everybody_fetches_then_one_goes_and_the_next_when_it_was_good_for_a_while() -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -26,11 +25,15 @@ from msgspec.structs import replace
 from dom0.durable import write_atomic
 from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, Final, Temporary
-from dom0.farms import calls, float_follow, join, pin, reboot
+from dom0.farms import base_os, calls, float_follow, join, pin, reboot
+from dom0.farms.base_os import Host
 from dom0.farms.join import Membership
 from dom0.farms.peers import Nodes, giving, is_in_memory
 from dom0.farms.revisions import (
+    MOST_OS_REASON,
     MOST_REASON,
+    SLOTS,
+    BaseOs,
     Blob,
     FarmImage,
     FollowRequest,
@@ -41,15 +44,16 @@ from dom0.farms.revisions import (
     RoleContent,
     RoleState,
 )
+from dom0.host.update_file import UpdateFile
 from dom0.http.channel import Malformed
 from dom0.http.client import Client
 from dom0.images import private
 from dom0.images.loading import NamedImage, remove_name
 from dom0.images.pull import KEPT, bring
-from dom0.names import OS_VERSION, pull_directory, short_id
+from dom0.names import pull_directory, short_id
 from dom0.printable import printable
 from dom0.registry import reference
-from dom0.registry.depot import Depot
+from dom0.registry.depot import Depot, Need
 from dom0.registry.fetch import fetch
 from dom0.registry.journal import CHUNK
 from dom0.registry.manifest import Descriptor, Index, digest_of, parse_manifest
@@ -67,7 +71,6 @@ FILE_WITHIN = 60.0  # seconds for a config or secret, of at most 1 MB
 CHUNKS_AGAIN = 10.0  # seconds until it is asked again
 FILE = "farm-role.json"
 NAME = "dom0-farm"  # what images are called that no project names, each with a tag of its ID
-_HOST_ROOT = Path("/proc/1/root")
 
 log = logging.getLogger(__name__)
 
@@ -104,9 +107,9 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     image: str = ""
 
 
-async def follow(state: Path, engine: Engine, runner: Runner) -> None:
+async def follow(state: Path, engine: Engine, runner: Runner, host: Host) -> None:
     """For as long as this machine is in a farm, and while it is in none."""
-    follower = _Follower(state, engine, runner)
+    follower = _Follower(state, engine, runner, host)
     while True:
         try:
             membership = join.read(state)
@@ -122,10 +125,12 @@ class _NoNode(Exception):
 
 
 class _Follower:
-    def __init__(self, state: Path, engine: Engine, runner: Runner) -> None:
+    def __init__(self, state: Path, engine: Engine, runner: Runner, host: Host) -> None:
         self._state = state
         self._engine = engine
         self._runner = runner
+        self._host = host
+        self._is_os_known = False
         self._kept = _read(state)
         self._order: Order | None = None
         self._ordered = asyncio.Event()
@@ -188,6 +193,7 @@ class _Follower:
         pause, well_since, clock = AGAIN, 0.0, asyncio.get_running_loop().time
         known = (membership.secret, membership.address)
         while (kept := join.read(self._state)) is not None and (kept.secret, kept.address) == known:
+            await self._look_at_os()
             self._reported.clear()
             asking = asyncio.create_task(self._ask(client, membership.secret))
             news = asyncio.create_task(self._reported.wait())
@@ -254,16 +260,7 @@ class _Follower:
             if order is None:
                 continue
             try:
-                for content in dict.fromkeys(each.digest for each in (order.fetch, order.run) if each):
-                    await self._until_ordered(self._fetch(origin, order, content))
-                    if self._ordered.is_set():
-                        break
-                if self._report.state in (RoleState.NONE, RoleState.GOOD) and not self._ordered.is_set():
-                    self._keep(replace(self._report, reason=""))  # why it could not be fetched: it could
-                if order.run is not None and not self._ordered.is_set():
-                    await self._run(origin, order, order.run)
-                elif order.run is None and self._report.state is RoleState.TRYING:  # it was called off
-                    await self._until_ordered(self._end())
+                await self._obey(origin, order)
                 pause = AGAIN
             except (Dom0Error, OSError, ValueError) as error:
                 words = error.message if isinstance(error, Dom0Error) else str(error)
@@ -275,6 +272,24 @@ class _Follower:
                         await self._ordered.wait()
                 self._ordered.set()
                 pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _obey(self, origin: _Origin, order: Order) -> None:
+        """Or until there is another one. Raises Dom0Error, OSError."""
+        for content in dict.fromkeys(each.digest for each in (order.fetch, order.run) if each):
+            await self._until_ordered(self._fetch(origin, order, content))
+            if self._ordered.is_set():
+                return
+        if self._report.state in (RoleState.NONE, RoleState.GOOD):
+            self._keep(replace(self._report, reason=""))  # why it could not be fetched: it could
+        if order.run is not None:
+            await self._run(origin, order, order.run)
+        elif self._report.state is RoleState.TRYING:  # it was called off
+            await self._until_ordered(self._end())
+        if order.fetch_os and self._report.os != order.fetch_os.version and not self._ordered.is_set():
+            await self._until_ordered(self._fetch_os(origin, order.fetch_os))
+        is_good = self._report.state is RoleState.GOOD and self._report.os_failed != order.turn
+        if order.os and is_good and not self._ordered.is_set():
+            await self._until_ordered(self._change_os(origin, order.os, order.turn))
 
     async def _until_ordered(self, doing: Coroutine[Any, Any, Any]) -> None:
         """Do it, unless there is another order meanwhile. Raises what it does."""
@@ -348,6 +363,49 @@ class _Follower:
             for row in await self._engine.images():
                 if row.id not in (image, *images.values()) and (name := f"{NAME}:{short_id(row.id)}") in row.tags:
                     await remove_name(self._engine, name)
+
+    async def _look_at_os(self) -> None:
+        """Until it has proved itself; nothing else changes it while we run. Raises Unwritable."""
+        if self._is_os_known and not self._report.os_trial:
+            return
+        try:
+            now = await self._host.look()
+        except Dom0Error as error:
+            log.info("farm: the base OS does not say what it is: %s", error.message)
+            return
+        self._is_os_known = True
+        if now is not None:
+            boots, is_on_trial = SLOTS if now.slots else "", now.running != now.good
+            self._keep(replace(self._report, os=now.version, boots=boots, os_trial=is_on_trial))
+
+    async def _fetch_os(self, origin: _Origin, os: BaseOs) -> None:
+        """Raises Dom0Error, OSError."""
+        depot = await asyncio.to_thread(Depot, pull_directory(), KEPT)
+        await origin.know_nodes()
+        blobs = origin.nodes.asked_before(origin, depot, origin.find_chunks)
+        wanted = [Descriptor(media_type="", digest=digest, size=size) for digest, size in os.blobs.items()]
+        with depot.use(os.blobs):
+            missing = sum(size - depot.have(digest, size) for digest, size in os.blobs.items())
+            await asyncio.to_thread(depot.make_space, Need(depot=missing, engine=0), depot.root)
+            await fetch(wanted, blobs, depot, repository="the farm's server")
+        self._keep(replace(self._report, os_fetched=os.file.digest))
+
+    async def _change_os(self, origin: _Origin, os: BaseOs, turn: int) -> None:
+        """Raises Busy, Unwritable, OSError; what keeps it from being fetched."""
+        depot = await asyncio.to_thread(Depot, pull_directory(), KEPT)
+        with depot.use(os.blobs):
+            await self._fetch_os(origin, os)
+            signature = depot.path(os.signature.digest) if os.signature else None
+            update = UpdateFile(f"base OS {os.version}", depot.path(os.file.digest), signature)
+            failed, reason = 0, ""
+            try:
+                await base_os.change(self._state, self._host, os, turn, update, self.note)
+            except Busy:
+                raise
+            except Dom0Error as error:
+                failed, reason = turn, _clip(error.message)[:MOST_OS_REASON]
+                self.note(error.message)
+        self._keep(replace(self._report, os_failed=failed, os_reason=reason))
 
     async def _end(self) -> None:
         """Of what nobody wants any more, as far as it was begun: the server waits for it. Raises Unwritable."""
@@ -478,15 +536,7 @@ def _read(state: Path) -> Kept:
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         log.warning("%s: cannot be read: %s", state / FILE, error)
         kept = Kept()
-    return replace(kept, report=replace(kept.report, os=_os_version()))
-
-
-def _os_version() -> str:
-    try:
-        said = (_HOST_ROOT / OS_VERSION.relative_to("/")).read_text(errors="replace")
-    except OSError:
-        return ""
-    return re.sub("[^A-Za-z0-9._+~-]", "", said)[:64]
+    return replace(kept, report=replace(kept.report, os=base_os.version_here()))
 
 
 def _clip(words: str) -> str:

@@ -7,16 +7,19 @@ theirs from one revision to the next.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from dom0 import temporary
 from dom0.engine.protocol import Engine
-from dom0.errors import Dom0Error
+from dom0.errors import Dom0Error, ProjectError
 from dom0.farms.directory import FarmDirectory
-from dom0.farms.revisions import Blob, FarmImage
+from dom0.farms.revisions import BaseOs, Blob, FarmImage
+from dom0.host import uki
 from dom0.images import docker_cli, saved
 from dom0.images.loading import remove_name
 from dom0.images.saved import SavedImage, SavedImages
@@ -69,6 +72,35 @@ def keep_private(farm: FarmDirectory, tar: bytes) -> Blob:
     if not farm.has_blob(blob.digest, blob.size):
         farm.add_blob(blob.digest, [tar])
     return blob
+
+
+def find_base_os(farm: FarmDirectory) -> tuple[BaseOs | None, dict[str, Path]]:
+    """What farm.yaml names, and where its blobs lie, by their digests. Raises Dom0Error."""
+    if not (named := farm.settings().os):
+        return None, {}
+    path = farm.path / named
+    if not path.is_file():
+        raise ProjectError(f"farm.yaml: os: {named}: no such file", hint="dom0 os build makes dom0-os/dom0-os.efi")
+    version = uki.read(path).version
+    if not version:
+        raise ProjectError(f"farm.yaml: os: {named}: does not say its version", hint="take one of dom0 os build")
+    found = {}
+    for file in (path, path.with_name(f"{path.name}.sig")):
+        if file.is_file():
+            with file.open("rb") as opened:
+                found[f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"] = file
+    blobs = [Blob(digest=digest, size=file.stat().st_size) for digest, file in found.items()]
+    return BaseOs(version=version, file=blobs[0], signature=blobs[1] if blobs[1:] else None), found
+
+
+def keep_base_os(farm: FarmDirectory) -> BaseOs | None:
+    """With its blobs in the farm's directory. Raises Dom0Error."""
+    base_os, files = find_base_os(farm)
+    for digest, file in files.items():
+        if not farm.has_blob(digest, file.stat().st_size):
+            with file.open("rb") as opened:
+                farm.add_blob(digest, iter(partial(opened.read, _PIECE), b""))
+    return base_os
 
 
 def named(images: Mapping[str, FarmImage], references: Mapping[str, str]) -> tuple[FarmImage, ...]:

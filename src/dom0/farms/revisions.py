@@ -23,7 +23,10 @@ from dom0.errors import UsageError
 from dom0.farms.float_content import FloatProject
 
 Digest = Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
+OsVersion = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._+~-]{0,64}\Z")]
 MOST_REASON = 500  # characters
+MOST_OS_REASON = 200  # a report has both
+SLOTS = "slots"  # how a node gets another base OS: on its boot disk
 MOST_GIVERS = 8  # that a node is told of at once
 KEPT = 10  # revisions, beside those that a node needs
 
@@ -88,13 +91,27 @@ class Floating(msgspec.Struct, frozen=True, kw_only=True):
         return {file.digest: file.size for project in self.projects.values() for file in project.files.values()}
 
 
+class BaseOs(msgspec.Struct, frozen=True, kw_only=True):
+    """The base OS of all nodes. `file`: what dom0 os update takes; `signature`: of it, as FILE.sig."""
+
+    version: OsVersion
+    file: Blob
+    signature: Blob | None = None
+
+    @property
+    def blobs(self) -> dict[str, int]:
+        """Sizes by digest."""
+        return {blob.digest: blob.size for blob in (self.file, self.signature) if blob is not None}
+
+
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
-    """`made`: seconds since the epoch, by the clock of whoever made it."""
+    """`made`: seconds since the epoch, by the clock of whoever made it. `os`: None where the farm leaves it alone."""
 
     number: Annotated[int, Meta(ge=1)]
     made: float
     roles: dict[str, RoleContent]
     floating: Floating = Floating()
+    os: BaseOs | None = None
 
     @property
     def images(self) -> tuple[FarmImage, ...]:
@@ -107,7 +124,7 @@ class Revision(msgspec.Struct, frozen=True, kw_only=True):
         """Digests of all that it is made of."""
         of_roles = (digest for content in self.roles.values() for digest in content.blobs)
         of_images = (blob.digest for image in self.floating.images for blob in image.blobs)
-        return frozenset((*of_roles, *of_images, *self.floating.files))
+        return frozenset((*of_roles, *of_images, *self.floating.files, *(self.os.blobs if self.os else ())))
 
 
 NOTHING_FLOATS = Floating()
@@ -124,6 +141,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What a node says of itself. `content`: digest of the one that it runs or tries, as revision number `revision`;
     `reason`: why that failed; `turn`: number of the attempt that it acted on last; `fetched`: digest of the content all
     of which is on the node; `os`: version of its base OS; `since`: when the server heard first that it is so.
+
+    `boots`: how it gets another base OS, "" where that is not for the farm to say; `os_fetched`: digest of the file
+    that is on the node; `os_trial`: the one that runs has not proved itself yet; `os_failed`: the turn in which it did
+    not come up with the one that it was told, and `os_reason` why.
     """
 
     content: Digest = ""
@@ -132,8 +153,17 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     reason: Annotated[str, Meta(max_length=MOST_REASON)] = ""
     turn: Annotated[int, Meta(ge=0)] = 0
     fetched: Digest = ""
-    os: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._+~-]{0,64}\Z")] = ""
+    os: OsVersion = ""
+    boots: Annotated[str, Meta(pattern=r"^[a-z]{0,16}\Z")] = ""
+    os_fetched: Digest = ""
+    os_trial: bool = False
+    os_failed: Annotated[int, Meta(ge=0)] = 0
+    os_reason: Annotated[str, Meta(max_length=MOST_OS_REASON)] = ""
     since: float = 0.0
+
+    def has_os(self, wanted: BaseOs | None) -> bool:
+        """Whether it runs that, or is not to."""
+        return wanted is None or self.boots != SLOTS or (self.os == wanted.version and not self.os_trial)
 
 
 class Gives(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,7 +198,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What a node is told: what to have on its disk, and what to run, as revision number `revision`; None: stay with
     what it has. What has failed there it tries again in another `turn` only. `floats`: number of the current revision
     where the farm has a Swarm or is to have one, else 0. `calls`: connections to its Engine that are asked for now
-    (`calls`). `told`: the digest by the server, which may know more fields than the node.
+    (`calls`). `fetch_os` and `os`: the base OS to have on its disk, and to start when `run` is good; None: as `run`.
+    `told`: the digest by the server, which may know more fields than the node.
     """
 
     farm: str
@@ -180,23 +211,32 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     fetch: RoleContent | None = None
     run: RoleContent | None = None
     calls: tuple[Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")], ...] = ()
+    fetch_os: BaseOs | None = None
+    os: BaseOs | None = None
     told: Digest = ""
 
     @property
     def digest(self) -> str:
         """Of what stays; a call is told once."""
-        stays = {name: value for name, value in msgspec.structs.asdict(self).items() if name not in ("calls", "told")}
+        gone = {"calls", "told"}
+        gone |= {name for name in ("fetch_os", "os") if getattr(self, name) is None}  # as by who has no such field
+        stays = {name: value for name, value in msgspec.structs.asdict(self).items() if name not in gone}
         return self.told or f"sha256:{hashlib.sha256(msgspec.json.encode(stays)).hexdigest()}"
 
 
 def revise(
-    known: Iterable[Revision], roles: Mapping[str, RoleContent], made: float, floating: Floating = NOTHING_FLOATS
+    known: Iterable[Revision],
+    roles: Mapping[str, RoleContent],
+    made: float,
+    floating: Floating = NOTHING_FLOATS,
+    os: BaseOs | None = None,
 ) -> Revision:
     """The newest of the known ones that says just this, or the next one."""
     by_number = {revision.number: revision for revision in known}
-    same = [n for n, revision in by_number.items() if (revision.roles, revision.floating) == (roles, floating)]
+    said = (roles, floating, os)
+    same = [n for n, revision in by_number.items() if (revision.roles, revision.floating, revision.os) == said]
     number = max(same) if same else max(by_number, default=0) + 1
-    return by_number.get(number) or Revision(number=number, made=made, roles=dict(roles), floating=floating)
+    return by_number.get(number) or Revision(number=number, made=made, roles=dict(roles), floating=floating, os=os)
 
 
 def find_unneeded(

@@ -9,6 +9,8 @@ Everybody fetches at once. To run a revision takes a turn, which the server note
 A node goes back by itself, so what has failed has touched the nodes that had a turn: the first one of a role has it
 alone. Who was silent before its turn is passed over, and gets it when it is heard of again. What runs nothing of its
 role takes nothing away, and gets what the role had last without a turn: after a power cut all of them at once.
+
+The base OS of a revision goes the same way: who has it not needs a turn, and is good when it runs both.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from dom0.times import moment
 SILENT = 180.0  # seconds without a word, after which a node counts as gone; it asks every minute
 FETCH_WITHIN = 600.0  # seconds that the first of a role waits for the others to have fetched
 TURN_WITHIN = 3600.0  # seconds that a turn may take
+REBOOT_WITHIN = 1200.0  # seconds that who has the reboot lock may be silent in its turn: three tries of a base OS
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,8 +43,8 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A node that was told to run a revision. `good`: since when it is, 0 while it is not. `over`: since when another
-    content is wanted; then it counts until the node has said how it ended.
+    """A node that was told to run a revision. `content`: what of it (`_Role.goal`). `good`: since when it is, 0 while
+    it is not. `over`: since when something else is wanted; then it counts until the node has said how it ended.
     """
 
     number: int
@@ -167,6 +170,8 @@ class _Role:
         self._settings = settings
         self._revision = current.number
         self._content = current.roles[role].digest
+        self._os = current.os
+        self._goal = f"{self._content} {current.os.file.digest}" if current.os else self._content
         self._fetch_until = max(current.made, since) + FETCH_WITHIN
         self._now = now
         self._members = {node.name: node for node in members}
@@ -179,13 +184,13 @@ class _Role:
         """Which turns go on; the first one that failed pauses the role."""
         state = self._state
         pause = state.pauses.get(self._role)
-        if pause is not None and pause.content not in ("", self._content):
+        if pause is not None and pause.content not in ("", self._goal):
             pause = None
         for name, turn in state.turns.items():
             node = self._members.get(name)
             if node is None or turn.role != self._role or name in self._drained:
                 continue
-            if turn.over or turn.content != self._content:
+            if turn.over or turn.content != self._goal:
                 over = turn.over or self._now
                 has_ended = turn.good > 0 or (node.last > over and node.report.state is not RoleState.TRYING)
                 if not has_ended and self._now - node.last < SILENT:
@@ -194,7 +199,7 @@ class _Role:
                 continue
             why, goes_on = self._judge(node, turn)
             if why:
-                pause = pause or Pause(why=why, since=self._now, content=self._content)
+                pause = pause or Pause(why=why, since=self._now, content=self._goal)
             elif goes_on is not None:
                 self.turns[name] = goes_on
         pauses = {role: one for role, one in state.pauses.items() if role != self._role}
@@ -208,11 +213,14 @@ class _Role:
         has_it = report.turn == turn.number
         if has_it and report.state is RoleState.FAILED:
             return f"{node.name} failed: {report.reason or 'it does not say why'}", None
-        if now - node.last >= SILENT:  # without a word of the turn it has begun nothing
+        if report.os_failed == turn.number:
+            return f"{node.name} failed: {report.os_reason or 'it did not come up with the base OS'}", None
+        may_be_silent = REBOOT_WITHIN if node.name in self._rebooting else SILENT
+        if now - node.last >= may_be_silent:  # without a word of the turn it has begun nothing
             is_lost = has_it or turn.good > 0
             why = f"{node.name} is silent since {_clock(node.last)}, when it had begun with revision {turn.revision}"
             return (why, None) if is_lost else ("", None)
-        self.dues.append(node.last + SILENT)
+        self.dues.append(node.last + may_be_silent)
         if not self._is_at(node):
             if now - turn.since >= TURN_WITHIN:
                 return f"{node.name} has not come to an end with revision {turn.revision} within an hour", None
@@ -230,12 +238,13 @@ class _Role:
         self._needing = sorted(  # what has failed first: a person has said that it is to be tried again
             (node for node in self._members.values() if self._needs_turn(node, state)),
             key=lambda node: (
-                (node.report.content, node.report.state) != (self._content, RoleState.FAILED),
+                (node.report.content, node.report.state) != (self._content, RoleState.FAILED)
+                and (node.report.os_failed == 0 or node.report.has_os(self._os)),
                 node.name != self._settings.canary,
                 node.name,
             ),
         )
-        self._unfetched = [node for node in self._needing if node.report.fetched != self._content]
+        self._unfetched = [node for node in self._needing if not self._has_fetched(node)]
         followers = (node for name, node in self._members.items() if name not in self._drained)
         self._busy = {node.name for node in followers if self._is_on_its_way(node, state)}
         if self._role in state.pauses:
@@ -252,10 +261,10 @@ class _Role:
             return state
         most = self._settings.at_once if self._is_proven else 1
         free = most - len(self.turns.keys() | self._rebooting.keys() | self._busy)
-        for node in [node for node in self._needing if node.report.fetched == self._content][: max(0, free)]:
+        for node in [node for node in self._needing if self._has_fetched(node)][: max(0, free)]:
             state = replace(state, drawn=state.drawn + 1)
             self.turns[node.name] = Turn(
-                number=state.drawn, role=self._role, revision=self._revision, content=self._content, since=self._now
+                number=state.drawn, role=self._role, revision=self._revision, content=self._goal, since=self._now
             )
             self.dues.append(node.last + SILENT)
         return state
@@ -315,7 +324,12 @@ class _Role:
         return node.report.state is RoleState.TRYING and not comes_back and self._now - node.last < SILENT
 
     def _is_at(self, node: NodeView) -> bool:
-        return node.report.content == self._content and node.report.state is RoleState.GOOD
+        runs_it = node.report.content == self._content and node.report.state is RoleState.GOOD
+        return runs_it and node.report.has_os(self._os)
+
+    def _has_fetched(self, node: NodeView) -> bool:
+        os_is_there = self._os is None or node.report.has_os(self._os) or node.report.os_fetched == self._os.file.digest
+        return os_is_there and node.report.fetched == self._content
 
     def _needs_turn(self, node: NodeView, state: Rollout) -> bool:
         """Whether it is to have one as soon as it may."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dom0.engine.docker import DockerEngine
 from dom0.errors import Busy
 from dom0.farms import follow
+from dom0.farms.base_os import BaseOsHost
 from dom0.names import state_directory
 
 
@@ -28,7 +29,7 @@ class NoMachine:
 
 async def main() -> None:
     engine = await DockerEngine.connect()
-    await follow.follow(state_directory(), engine, NoMachine())
+    await follow.follow(state_directory(), engine, NoMachine(), BaseOsHost())
 
 
 if __name__ == "__main__":

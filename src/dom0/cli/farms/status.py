@@ -72,12 +72,14 @@ class FloatStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FarmStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """As `--json` prints it. `revision`: the current one, 0 before the first; `paused`: by role why; `locked`: who
-    reboots; `unstarted`: by node the base OS that it was served and did not come up with.
+    """As `--json` prints it. `revision`: the current one, 0 before the first; `os`: the version of its base OS;
+    `paused`: by role why; `locked`: who reboots; `unstarted`: by node the base OS that it was served and did not come
+    up with.
     """
 
     farm: str
     revision: int
+    os: str
     paused: dict[str, str]
     drained: tuple[str, ...]
     locked: tuple[rollout.Lock, ...]
@@ -92,7 +94,7 @@ class FarmStatus(msgspec.Struct, frozen=True, kw_only=True):
     "--json",
     "as_json",
     is_flag=True,
-    help="An object: farm, revision, paused, drained, locked, unstarted, nodes, floating; with --watch one a line.",
+    help="An object: farm, revision, os, paused, drained, locked, unstarted, nodes, floating; with --watch one a line.",
 )
 @click.option("-w", "--watch", is_flag=True, help="Stay, and show every change until Ctrl-C.")
 def status(farm: FarmDirectory, as_json: bool, watch: bool) -> int:
@@ -140,6 +142,7 @@ def look(farm: FarmDirectory) -> Found:
     document = FarmStatus(
         farm=settings.name,
         revision=current.number if current else 0,
+        os=current.os.version if current and current.os else "",
         paused={role: one.why for role, one in state.pauses.items()},
         drained=state.drained,
         locked=state.locks,
@@ -200,6 +203,7 @@ def _lines(found: Found) -> list[str]:
         for name, os in document.unstarted.items()
     ]
     head = f"revision {document.revision}" if document.revision else "no revision: dom0 farm up"
+    head += f", base OS {document.os}" if document.os else ""
     table = terminal.columns(_HEADS, rows, colours=_COLOURS)
     return [f"{document.farm}: {head}", *table, *map(terminal.printable, said), *_floating_lines(document.floating)]
 
@@ -252,12 +256,13 @@ def _floating_lines(floating: FloatStatus) -> list[str]:
 def _status(node: NodeView, current: Revision | None, target: Target) -> NodeStatus:
     content = current.roles.get(node.role) if current else None
     report = node.report
+    os_reason = "" if report.has_os(current.os if current else None) else report.os_reason
     return NodeStatus(
         name=node.name,
         role=node.role,
         revision=report.revision,
         state="-" if report.state is RoleState.NONE else report.state.value,
-        reason=report.reason,
+        reason=report.reason or os_reason,
         fetched=content is not None and report.fetched == content.digest,
         target=target.run,
         waits=target.why,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from dom0.cli.report import Report
 from dom0.errors import EXIT_CHANGES
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.float_content import FloatProject
-from dom0.farms.revisions import Revision, changed, changed_roles, find_earlier, revise
+from dom0.farms.revisions import BaseOs, Revision, changed, changed_roles, find_earlier, revise
 from dom0.names import short_id
 
 if TYPE_CHECKING:
@@ -24,14 +25,15 @@ if TYPE_CHECKING:
 
 _HEADS = ("ROLE", "CHANGE", "NODES")
 _FLOAT_HEADS = ("FLOAT", "NAME", "CHANGE", "WHY")
+_BASE_OS = "base OS"  # in the place of a role, which has no such name
 _FLOAT = "float/"  # before the name of a project that floats, in the place of a role
 _COLOURS = {"CHANGE": {"removed": "red", "new": "green", "changed": "cyan"}}
 _FLOAT_COLOURS = {"CHANGE": {"remove": "red", "create": "green", "update": "cyan", "stays": "red"}}
 
 
 class RoleChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """As `--json` prints it. `nodes`: which have the role; of a project that floats, as float/NAME, `steps`: what is
-    to be done in the Swarm.
+    """As `--json` prints it. `nodes`: which have the role; `base OS` has all. Of a project that floats, as float/NAME,
+    `steps`: what is to be done in the Swarm.
     """
 
     role: str
@@ -133,7 +135,8 @@ def history(farm: FarmDirectory, as_json: bool) -> None:
     for each in revisions:
         before = earlier[each.number]
         floating = changed(before.floating.projects if before else {}, each.floating.projects)
-        changes[each.number] = changed_roles(before, each) | {f"{_FLOAT}{key}": how for key, how in floating.items()}
+        of_roles = changed_roles(before, each) | changed_os(before, each.os)
+        changes[each.number] = of_roles | {f"{_FLOAT}{key}": how for key, how in floating.items()}
     rows = [
         (
             "*" if each.current else "",
@@ -150,6 +153,7 @@ def history(farm: FarmDirectory, as_json: bool) -> None:
 async def _plan(engine: Engine, farm: FarmDirectory) -> list[RoleChange]:
     from dom0.cli.farms.floating import check_names, pinned_floats
     from dom0.cli.farms.roles import built_roles
+    from dom0.farms.publish import find_base_os
 
     current = farm.current()
     before = current.roles if current else {}
@@ -158,16 +162,20 @@ async def _plan(engine: Engine, farm: FarmDirectory) -> list[RoleChange]:
         check_names(floats, {role: built.project for role, built in roles.items()})
         same = {role for role, content in before.items() if role in roles and roles[role].find_same([content])}
     changed_ = {role: "changed" if role in before else "new" for role in roles if role not in same}
-    roles_changes = _changes(farm, {**changed_, **{role: "removed" for role in before if role not in roles}})
+    changed_ |= {role: "removed" for role in before if role not in roles}
+    os, _ = await asyncio.to_thread(find_base_os, farm)
+    roles_changes = _changes(farm, {**changed_, **changed_os(current, os)})
     return [*roles_changes, *_float_changes(farm, current, floats.projects)]
 
 
 async def _up(engine: Engine, farm: FarmDirectory, report: Report) -> Revised:
     from dom0.cli.farms.floating import check_names, pinned_floats, publish_floats
     from dom0.cli.farms.roles import built_roles, publish_roles
+    from dom0.farms.publish import find_base_os, keep_base_os
     from dom0.images import names
 
     before = farm.current()
+    await asyncio.to_thread(find_base_os, farm)  # refused first, where it is none
     floats = await pinned_floats(engine, farm, report)
     async with built_roles(engine, farm, report) as roles:
         check_names(floats, {role: built.project for role, built in roles.items()})
@@ -177,25 +185,32 @@ async def _up(engine: Engine, farm: FarmDirectory, report: Report) -> Revised:
                 report.say(f"removed revisions that nobody needs: {', '.join(map(str, gone))} ({sizes.rounded(freed)})")
             contents = await publish_roles(engine, farm, roles, farm.revisions())
             floating = await publish_floats(engine, farm, floats, farm.revisions())
-            revision, _ = farm.revise(lambda known: revise(known, contents, time.time(), floating))
+            os = await asyncio.to_thread(keep_base_os, farm)
+            revision, _ = farm.revise(lambda known: revise(known, contents, time.time(), floating, os))
         for role in roles.values():
             await names.give(engine, {**role.built, role.tag: role.image})
     return _revised(farm, before, revision)
 
 
 def _revised(farm: FarmDirectory, before: Revision | None, after: Revision) -> Revised:
-    of_roles = _changes(farm, changed_roles(before, after))
+    of_roles = _changes(farm, changed_roles(before, after) | changed_os(before, after.os))
     return Revised(revision=after.number, changes=(*of_roles, *_float_changes(farm, before, after.floating.projects)))
 
 
 def _changes(farm: FarmDirectory, changed: dict[str, str]) -> list[RoleChange]:
     by_role: dict[str, list[str]] = {}
     for node in farm.nodes().nodes:
-        by_role.setdefault(node.role, []).append(node.name)
+        for role in (node.role, *((_BASE_OS,) if node.name else ())):
+            by_role.setdefault(role, []).append(node.name)
     return [
         RoleChange(role=role, change=change, nodes=tuple(sorted(by_role.get(role, ()))))
         for role, change in sorted(changed.items())
     ]
+
+
+def changed_os(before: Revision | None, after: BaseOs | None) -> dict[str, str]:
+    was = before.os if before else None
+    return changed({_BASE_OS: was} if was else {}, {_BASE_OS: after} if after else {})
 
 
 def _float_changes(farm: FarmDirectory, before: Revision | None, after: dict[str, FloatProject]) -> list[RoleChange]:

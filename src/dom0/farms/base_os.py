@@ -1,0 +1,112 @@
+"""What a node does about the base OS that its farm's server names: it writes that into the slot that does not run, as
+`dom0 os update` does, and restarts when the server gives it the lock of its role.
+
+What was begun is on the disk before it is. After the restart either the new one runs, or the machine has gone back by
+itself to the one that it ran before: then the turn has failed, and the next one is for a person to give.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from dom0.durable import write_atomic
+from dom0.errors import Busy, Dom0Error
+from dom0.farms import reboot
+from dom0.farms.revisions import BaseOs
+from dom0.host import on_host, slots, uki, update_file
+from dom0.host.slots import OsStatus
+from dom0.host.update_file import UpdateFile
+from dom0.names import OS_VERSION
+
+FILE = "farm-os.json"
+RESTART_WITHIN = 1800.0  # seconds; containers may need long to stop
+_HOST_ROOT = Path("/proc/1/root")
+
+
+class Host(Protocol):
+    """The machine below the root container."""
+
+    async def look(self) -> OsStatus | None:
+        """None: it does not run the base OS. Raises Dom0Error."""
+
+    async def install(self, update: UpdateFile) -> None:
+        """The next start tries it. Raises Dom0Error; the next start is as before then."""
+
+    async def restart(self) -> None:
+        """It has begun to when this returns. Raises Dom0Error."""
+
+
+class Begun(msgspec.Struct, frozen=True, kw_only=True):
+    """On the disk. `boot`: the kernel's ID of the boot in which that was."""
+
+    turn: int
+    boot: str
+
+
+class BaseOsHost:
+    """Of this machine."""
+
+    async def look(self) -> OsStatus | None:
+        return await slots.status() if version_here() else None
+
+    async def install(self, update: UpdateFile) -> None:
+        now = await slots.status()
+        await update_file.check_signature(update, (await on_host.run(slots.PROGRAM, "signers")).stdout)
+        os = await asyncio.to_thread(uki.read, update.file)
+        files = await asyncio.to_thread(uki.slot_files, os)
+        slots.refuse(now, os, files)
+        await slots.update(files)
+
+    async def restart(self) -> None:
+        await on_host.run(slots.PROGRAM, "restart")
+
+
+async def change(
+    state: Path, host: Host, os: BaseOs, turn: int, update: UpdateFile, tell: Callable[[str], None]
+) -> None:
+    """Return when the machine runs it, or is on its way there: it ends with a restart. `update`: its file.
+
+    Raises Dom0Error where it has failed in this turn, Busy where it cannot be now, OSError of the disk.
+    """
+    now = await host.look()
+    if now is None or not now.slots:
+        raise Dom0Error("base OS: this machine was not started from a boot disk with slots")
+    if now.version == os.version:
+        return
+    if now.running != now.good:
+        raise Busy(f"base OS: {now.version} has not proved itself yet")
+    begun, boot = _read(state), reboot.BOOT_ID.read_text().strip()
+    if begun is not None and begun.turn == turn and begun.boot != boot:
+        raise Dom0Error(f"it went back to the base OS {now.version}: {os.version} did not prove itself")
+    is_armed = any((slot.name, slot.version) == (now.next, os.version) for slot in now.slots)
+    if not is_armed:
+        await host.install(update)
+    write_atomic(state / FILE, msgspec.json.encode(Begun(turn=turn, boot=boot)))
+    async with reboot.locked(state, tell):
+        tell(f"restarts with the base OS {os.version}")
+        await host.restart()
+    await asyncio.sleep(RESTART_WITHIN)
+    raise Dom0Error("base OS: the machine was told to restart and has not")
+
+
+def version_here() -> str:
+    """Of the base OS that runs, "" on another Linux."""
+    try:
+        said = (_HOST_ROOT / OS_VERSION.relative_to("/")).read_text(errors="replace")
+    except OSError:
+        return ""
+    return re.sub("[^A-Za-z0-9._+~-]", "", said)[:64]
+
+
+def _read(state: Path) -> Begun | None:
+    """None for a damaged file too: the turn is begun anew."""
+    try:
+        return msgspec.json.decode((state / FILE).read_bytes(), type=Begun)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
