@@ -4,10 +4,11 @@ docs/benchmarks.md.
 Two virtual machines with the same devices, memory and processors take turns. QEMU loads kernel and initramfs of both,
 so no boot loader is in it. Each has been started and switched off once before, so what is measured are later boots.
 
-Done in parts, all in this order where none is named, so that each can be measured while nothing else runs:
+Done in parts, all in this order where none is named, so that each can be measured while nothing else runs. A part that
+needs an earlier one says so:
 
     prepare    makes the base OS, the plain Debian and the disks, and forgets what was measured; no times
-    first      the first boot of both, whose disks the later boots begin with
+    first      the first boot of both, once, whose disks the later boots begin with
     boots      one more later boot of both
     media      one more first boot with a medium, prepared and not
     floor      the least memory of both; no times
@@ -247,11 +248,26 @@ def go_on(part: str, measured: Measured) -> None:
 
 def report(measured: Measured) -> str:
     boots, media = measured.boots, measured.media
-    runs = min([len(found) for found in boots.values()] + [len(found) for found in media.values()], default=0)
-    if runs < _RUNS or not measured.floors:
-        raise SystemExit(f"bench.boot: {runs} runs of {_RUNS}, floors: {measured.floors or 'not yet'}")
     rows = [*_rows(boots["dom0"], boots["plain Debian"], measured.sizes, measured.floors), *_rows_of_media(media)]
+    runs = min([*map(len, boots.values()), *map(len, media.values())])
     return _report(rows, measured.first, _shares(media), measured.kernel, runs)
+
+
+def due(part: str, measured: Measured | None) -> list[str]:
+    """The parts that have to come before `part`."""
+    if part == "prepare":
+        return []
+    if measured is None:
+        return ["prepare"]
+    if part == "first" and measured.first:
+        return ["prepare"]  # what its disks began with is gone
+    if part in ("boots", "floor", "report") and not measured.first:
+        return ["first"]
+    if part == "report":
+        runs = {name: min(map(len, getattr(measured, name).values()), default=0) for name in ("boots", "media")}
+        more = [name for name, number in runs.items() for _ in range(number, _RUNS)]
+        return more if measured.floors else [*more, "floor"]
+    return []
 
 
 def _told(what: str, system: System, boot: Boot) -> Boot:
@@ -267,21 +283,30 @@ def main() -> None:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", choices=[*_PARTS_OF_ALL, []])  # argparse looks for [], too
     for part in parser.parse_args().parts or _PARTS_OF_ALL:
+        measured = _read()
+        if before := due(part, measured):
+            raise SystemExit(f"bench.boot: {part}: first run: python -m bench.boot {' '.join(before)}")
+        if part == "prepare":
+            measured = prepare()
+        assert measured is not None
         if part == "report":
-            text = report(_read())
+            text = report(measured)
             print(text)
             write_section(REPORT, "Booting", text)
             continue
-        measured = prepare() if part == "prepare" else _read()
+        if part == "first":
+            _FILE.unlink(missing_ok=True)  # cut off, it leaves disks that nothing can begin with
         go_on(part, measured)
         _FILE.write_bytes(msgspec.json.encode(measured, enc_hook=str))
 
 
-def _read() -> Measured:
+def _read() -> Measured | None:
+    """None before all is prepared."""
+
     def path(kind: type, text: Any) -> Path:
         return Path(text)
 
-    return msgspec.json.decode(_FILE.read_bytes(), type=Measured, dec_hook=path)
+    return msgspec.json.decode(_FILE.read_bytes(), type=Measured, dec_hook=path) if _FILE.exists() else None
 
 
 _INTRODUCTION = """\
