@@ -163,12 +163,19 @@ def test_the_same_packages_make_the_same_image(
 
 
 HINT = "start it: {}; or bring an image that works: docker load"
+RESTART = HINT.format("restart this machine")
 
 
 @pytest.mark.parametrize(
-    ("told", "why"), [("runs=rescue", ": there is no dom0 image"), ("runs=latest", ""), ("runs=stopped", ": a person")]
+    ("told", "why", "hint"),
+    [
+        ("runs=starting", ": this machine has just been started", "wait: dom0 is the last step of the boot"),
+        ("runs=rescue", ": there is no dom0 image", RESTART),
+        ("runs=latest", "", RESTART),
+        ("runs=stopped", ": a person", RESTART),
+    ],
 )
-def test_the_hosts_own_dom0_command_says_why_none_runs_there(engine_host: Host, told: str, why: str) -> None:
+def test_the_hosts_own_dom0_command_says_why_none_runs_there(engine_host: Host, told: str, why: str, hint: str) -> None:
     """With `busybox sh`, as on the base OS."""
     launcher = engine_host.path("/run/dom0/os/launcher")
     launcher.parent.mkdir(parents=True)
@@ -176,7 +183,7 @@ def test_the_hosts_own_dom0_command_says_why_none_runs_there(engine_host: Host, 
     command = PROGRAM.parents[2] / "bin" / "dom0"
     said = engine_host.run(["busybox", "sh", str(command), "disk", "ls"], check=False)
     assert (said.code, said.stdout) == (1, "")
-    assert said.stderr == f"dom0: does not run here{why}\n      {HINT.format('restart this machine')}\n"
+    assert said.stderr == f"dom0: does not run here{why}\n      {hint}\n"
 
 
 def test_it_names_docker_start_only_where_there_is_a_container_to_start(engine_host: Host) -> None:
