@@ -20,6 +20,13 @@ WAIT_FOR_NETWORK = """
 docker create --name waits --entrypoint /bin/sh dom0:latest -c 'until getent hosts example.org; do sleep 1; done' &&
 docker commit waits dom0:latest && docker rm waits && sync
 """
+# Starts for a minute, with work for the processor; its health check has failed by then.
+WORK_AT_START = """
+docker create --name works --entrypoint /bin/sh dom0:latest -c '
+    timeout 60 sh -c "while :; do :; done"; exec dom0 agent' &&
+docker commit --change 'HEALTHCHECK --interval=5s --retries=1 CMD ["dom0", "agent", "--check"]' works dom0:latest &&
+docker rm works && sync
+"""
 
 
 @pytest.fixture
@@ -60,6 +67,17 @@ def test_a_broken_dom0_latest_is_left_for_the_last_good_one(key: vm.Key, place: 
         machine.wait_for_services()
         assert "last-good" in machine.ssh("dom0 status").stdout
         assert machine.ssh("docker inspect --format '{{.State.Status}}' dom0-failed").stdout == "exited\n"
+
+
+def test_an_image_that_is_unhealthy_while_it_works_at_its_start_has_time_for_it(key: vm.Key, place: Path) -> None:
+    disk = spoiled(WORK_AT_START, key, place)
+    with vm.VirtualMachine(vm.direct(key.setting), drives=[disk], key=key) as machine:
+        health = "docker inspect --format '{{.State.Health.Status}}' dom0"
+        machine.ssh(f"until {health} | grep -qx unhealthy; do sleep 0.5; done")
+        machine.wait_for(r"dom0 of image \w+ is good")
+        machine.wait_for_services()
+        assert "last-good" not in machine.ssh("dom0 status").stdout
+        assert "problem" not in machine.ssh("cat /run/dom0/boot.record").stdout
 
 
 def test_without_a_network_an_image_that_waits_for_one_is_left_for_the_last_good_one(key: vm.Key, place: Path) -> None:
