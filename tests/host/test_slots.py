@@ -121,6 +121,25 @@ def test_a_good_slot_that_is_damaged_is_a_problem_of_the_boot(machine: SlotsMach
     assert "\tproblem:slot\tslot a does not read" in machine.inside("/run/dom0/boot.record").read_text()
 
 
+def test_an_iso_that_is_damaged_is_a_problem_of_the_boot(machine: SlotsMachine) -> None:
+    """It has one base OS, and nothing by which another one could be started."""
+    machine.tell("")
+    assert machine.slots("bless").code == 0
+    assert not machine.inside("/run/dom0/boot.record").exists()
+    machine.flip_bit("a", "initrd")
+    refused = machine.slots("bless")
+    assert (refused.code, "write another medium: dom0 os iso" in refused.stderr) == (1, True)
+    assert "\tproblem:slot\tthe base OS does not read" in machine.inside("/run/dom0/boot.record").read_text()
+
+
+def test_what_was_started_without_a_medium_has_nothing_to_read(machine: SlotsMachine) -> None:
+    machine.tell("")
+    with machine.start("/medium", program="../../bin/umount") as child:
+        assert child.wait() == 0
+    done = machine.slots("bless")
+    assert (done.code, done.stderr) == (0, "")
+
+
 def test_blessing_the_good_slot_leaves_an_update_armed(machine: SlotsMachine, packed: Callable[[str], Path]) -> None:
     machine.slots("update", "-", stdin=packed("2.0"))
     assert machine.slots("bless").code == 0

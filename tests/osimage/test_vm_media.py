@@ -27,6 +27,7 @@ from dom0.osimage.boot_contract import BootContract
 from dom0.testing import data_disk, tiny_os, vm
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
+UNREAD = 53  # in an initrd: of the time of its first file, which nobody looks at
 
 
 @pytest.fixture
@@ -155,6 +156,17 @@ def test_an_iso_starts_a_machine(how: str, kind: str, data: qemu.Drive, key: vm.
     cd = iso if how == "cd" else None
     with vm.VirtualMachine(firmware(kind, place), drives=drives, cd=cd, key=key) as machine:
         is_mybox_named_attic(machine)
+
+
+def test_an_iso_that_does_not_read_as_it_was_written_says_so(data: qemu.Drive, key: vm.Key, place: Path) -> None:
+    iso = place / "dom0.iso"
+    dom0_os("iso", iso, "--ssh-key", key.file.with_suffix(".pub"))
+    content = bytearray(iso.read_bytes())
+    content[content.index(next(base_os().initrd.chunks())[:110]) + UNREAD] ^= 1
+    iso.write_bytes(content)
+    with vm.VirtualMachine(qemu.Bios(), drives=[data], cd=iso, key=key) as machine:
+        machine.wait_for_services()
+        machine.ssh("until grep -q problem:slot /run/dom0/boot.record; do sleep 1; done")
 
 
 @pytest.mark.parametrize(("kind", "first"), [("bios", "autoexec.ipxe"), ("uefi", "snponly.efi")])
@@ -304,7 +316,7 @@ def test_one_that_runs_well_and_does_not_read_as_it_was_written_is_never_blessed
     put_on_trial(drive.file, place, seconds=3600)
     initrd = bytearray(read_file(drive.file, "a/initrd"))
     assert initrd.startswith(b"070701")
-    initrd[53] ^= 1  # of the time of its first file, which nobody looks at
+    initrd[UNREAD] ^= 1
     write_file(drive.file, "a/initrd", bytes(initrd))
     with vm.VirtualMachine(qemu.Bios(), drives=[drive, data], key=key) as machine:
         machine.wait_for("slot a does not read from the boot medium as it was written", patience=2 * vm.PATIENCE)
