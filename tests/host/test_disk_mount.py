@@ -341,15 +341,18 @@ def test_boot2dockers_disk_is_used_as_it_is(machine: DiskMachine, tmp_path: Path
     assert machine.inside("/data/var/lib/boot2docker").is_dir()
 
 
-def test_boot2dockers_programs_are_not_run_and_that_is_said(machine: DiskMachine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", ["profile", "bootsync.sh", "bootlocal.sh"])
+def test_boot2dockers_programs_are_not_run_and_that_is_said(machine: DiskMachine, tmp_path: Path, program: str) -> None:
     (tmp_path / "tree/var/lib/boot2docker").mkdir(parents=True)
-    (tmp_path / "tree/var/lib/boot2docker/bootlocal.sh").write_text("touch /ran\n")
+    (tmp_path / f"tree/var/lib/boot2docker/{program}").write_text("touch /ran\n")
     (tmp_path / "tree/var/lib/dom0").mkdir()
     file = machine.root / "sdb.disk"
     file_systems.make(file, "ext4", label="boot2docker-data", tree=tmp_path / "tree", mib=64)
     machine.plug("sdb", file)
     machine.disk("mount")
-    assert "boot2docker/bootlocal.sh is not run here" in problems(machine)["data-disk"]
+    assert (
+        f"boot2docker/{program} is not run, because it was written for another system" in problems(machine)["data-disk"]
+    )
     machine.inside("/var/lib/dom0/bootlocal.sh").write_text("true\n")
     machine.boot()
     machine.disk("mount")

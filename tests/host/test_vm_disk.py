@@ -192,7 +192,7 @@ def test_what_boot2docker_left_is_used_or_said(directory: Path) -> None:
     (left / "bootlocal.sh").write_text("touch /ran\n")
     file_systems.make(directory / "disk", "ext4", label="boot2docker-data", tree=directory / "tree", mib=256)
     with boot(Drive(directory / "disk")) as machine:
-        machine.wait_for("/data/var/lib/boot2docker/bootlocal.sh is not run here; what it did goes into ")
+        machine.wait_for("/data/var/lib/boot2docker/bootlocal.sh is not run, because .* goes into /var/lib/dom0/")
         console = Console(machine)
         assert console.ask("hostname; ls -d /ran 2>/dev/null") == "moby"
         assert console.disks()["data"]["kind"] == "boot2docker"

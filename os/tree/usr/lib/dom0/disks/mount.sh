@@ -196,11 +196,12 @@ mount_boot2docker() {
     tell_of_boot2dockers_programs
 }
 
-# They were written for a Tiny Core Linux, and would be run as root.
+# They were written for a Tiny Core Linux, and would be run as root; `profile` with settings of its Engine.
 tell_of_boot2dockers_programs() {
-    for program in bootsync.sh bootlocal.sh; do
+    for program in profile bootsync.sh bootlocal.sh; do
         if [ -e /data/var/lib/boot2docker/$program ] && [ ! -e /var/lib/dom0/bootlocal.sh ]; then
-            warn "/data/var/lib/boot2docker/$program is not run here; what it did goes into /var/lib/dom0/bootlocal.sh"
+            warn "/data/var/lib/boot2docker/$program is not run, because it was written for another system; what it did \
+goes into /var/lib/dom0/bootlocal.sh"
         fi
     done
 }
