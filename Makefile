@@ -89,6 +89,7 @@ bench-farm: dev ## measure what a farm's server costs with up to 10,000 nodes, i
 	.venv/bin/python -m bench.rollout $(BENCH)
 
 bench-pull: dev ## measure how images come over lines that break, and beside the Engine's own pull, write its parts of that page
+	$(STEP) "Debian packages" scripts/packages bench
 	.venv/bin/python -m bench.pull $(BENCH)
 	.venv/bin/python -m bench.pull_beside $(BENCH)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -71,13 +70,11 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 def ways(reference: str) -> dict[str, tuple[str, ...]]:
     """Commands after which the Engine has the image."""
-    found: dict[str, tuple[str, ...]] = {
+    return {
         "dom0": (DOM0, "image", "pull", "--json", reference),
         "docker pull": ("docker", "pull", "--quiet", reference),
+        "skopeo": (*SKOPEO, f"docker://{reference}", f"docker-daemon:{reference}"),
     }
-    if shutil.which("skopeo"):
-        found["skopeo"] = (*SKOPEO, f"docker://{reference}", f"docker-daemon:{reference}")
-    return found
 
 
 def measure(host: Host, registry: DebianRegistry, line: Line, store: str, size: int) -> Found:

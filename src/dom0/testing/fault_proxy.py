@@ -62,7 +62,8 @@ class FaultProxy:
         self._random = Random(faults.seed)  # noqa: S311 -- no secret
         self.listens, self.refuses = asyncio.Event(), asyncio.Event()  # which of both it does
         self._live: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-        self._has_silent = False  # whether a connection has been silent since something was sent last
+        self._silent = 0  # connections that are
+        self._was_silent = False  # whether one has been since something was sent last
         self._sent_at = 0.0
         self._free_at = 0.0
         self._timers: set[asyncio.Task[None]] = set()
@@ -104,10 +105,10 @@ class FaultProxy:
 
     def _count(self, sent: int) -> None:
         now = asyncio.get_running_loop().time()
-        if self._has_silent and now - self._sent_at > _SILENCE:
+        if (self._silent or self._was_silent) and now - self._sent_at > _SILENCE:
             self.outages += now - self._sent_at
         self.sent += sent
-        self._sent_at, self._has_silent = now, False
+        self._sent_at, self._was_silent = now, False
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         sock: socket.socket = writer.get_extra_info("socket")
@@ -158,9 +159,12 @@ class FaultProxy:
     async def _cut(self, writer: asyncio.StreamWriter, asking: asyncio.Task[None]) -> None:
         self.cuts += 1
         if self.faults.how == "stall":
-            self._has_silent = True
-            await asyncio.wait([asking])  # until the client leaves
-            self._has_silent = True
+            self._silent += 1
+            try:
+                await asyncio.wait([asking])  # until the client leaves
+            finally:
+                self._silent -= 1
+                self._was_silent = True
         elif self.faults.how == "close":
             writer.close()
             await writer.wait_closed()
