@@ -13,10 +13,10 @@ from dom0.cli.farms.up import changed_os
 from dom0.errors import Dom0Error, ProjectError
 from dom0.farms import follow, orders, reboot, rollout
 from dom0.farms import publish as publish_
+from dom0.farms.base_os import OsNow
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import key_of
-from dom0.farms.revisions import BaseOs, Blob, Report, Revision, revise
-from dom0.host.slots import OsSlot, OsStatus
+from dom0.farms.revisions import NETWORK, SLOTS, BaseOs, Blob, Report, Revision, revise
 from dom0.host.update_file import UpdateFile
 from dom0.testing.fake_uki import make_uki
 
@@ -35,13 +35,14 @@ class Slots:
         self.next = ""
         self.bad: set[str] = set()
         self.refusal = ""
+        self.boots = SLOTS
         self.installed: list[str] = []
         self.restarts = asyncio.Semaphore(0)
 
-    async def look(self) -> OsStatus:
-        slots = tuple(OsSlot(name=name, version=version, kernel="6") for name, version in self.slots.items())
-        now = {"running": self.running, "good": self.good, "next": self.next}
-        return OsStatus(version=self.slots[self.running], machine="x86_64", slots=slots, **now)  # type: ignore[arg-type]
+    async def look(self) -> OsNow:
+        armed = self.slots.get(self.next, "")
+        is_on_trial = self.running != self.good
+        return OsNow(version=self.slots[self.running], boots=self.boots, is_on_trial=is_on_trial, armed=armed)
 
     async def install(self, update: UpdateFile) -> None:
         if self.refusal:
@@ -130,6 +131,24 @@ async def test_a_node_that_goes_back_says_so_and_does_not_try_again_by_itself(
             farm.change_rollout(lambda state: (rollout.resume(state, ["web"]), None))
         await slots.restarts.acquire()
     assert slots.installed == ["2"] * 3
+
+
+async def test_a_node_that_starts_from_the_network_restarts_and_is_given_it(
+    farm: FarmDirectory, node: Node, slots: Slots, port: int
+) -> None:
+    slots.boots = NETWORK
+    (farm.path / "farm.yaml").write_text("name: attic\nroles: {web: {soak: 0s}}\nnetboot: {interface: eth0, os: x}\n")
+    async with serving(farm, port):
+        publish(farm, node, 1, "1")
+        await until(lambda: "web" in farm.rollout().settled)
+        publish(farm, node, 2, "2")
+        await slots.restarts.acquire()
+        await node.kill()
+        slots.slots["a"] = "2"
+        slots.boot(1)
+        node.start()
+        await until(lambda: report(farm).os == "2" and farm.rollout().turns == {} and farm.rollout().locks == ())
+    assert slots.installed == []
 
 
 async def test_a_node_that_is_killed_before_it_restarts_does_not_install_again(

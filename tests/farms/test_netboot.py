@@ -30,6 +30,9 @@ from dom0.farms.directory import FarmDirectory
 from dom0.farms.netboot import Tree
 from dom0.farms.nodes import Firmware, Machine, NodeState, key_of
 from dom0.farms.pin import Pin
+from dom0.farms.publish import keep_base_os
+from dom0.farms.revisions import NETWORK, Report, Revision
+from dom0.farms.rollout import Turn
 from dom0.farms.settings import NetbootSettings
 from dom0.osimage import netboot as tree_of_os
 from dom0.testing.fake_uki import make_uki
@@ -142,6 +145,54 @@ async def test_a_node_that_is_enrolled_gets_the_base_os_and_no_ticket(served: Fa
         assert code_in(await boots(wires, **other))
 
 
+def enroll(farm: FarmDirectory) -> None:
+    """The node nas, with the key of `secret`."""
+    firmware = Firmware(mac=MAC.replace("-", ":"), uuid=UUID)
+    hear = (key_of("secret"), Machine(), "10.0.0.1", 1e6, nodes.draw_code, firmware)
+    waiting = farm.change(lambda before: nodes.hear(before, *hear))
+    farm.change(lambda before: nodes.approve(before, waiting.code, "nas", "web"))
+    (node,) = farm.nodes().nodes
+    farm.change(lambda before: (before.put(replace(node, state=NodeState.ENROLLED)), None))
+
+
+async def given_to(wires: Wires, tree: Tree) -> str:
+    """The version that nas gets now, "" for none."""
+    found = paths(await boots(wires))
+    if "linux" not in found[0]:
+        return ""
+    linux = (await ask(wires, found[0]))[1].encode("latin-1")
+    return next(os.name for os in tree.top.iterdir() if os.is_dir() and (os / "linux").read_bytes() == linux)
+
+
+async def test_a_node_gets_the_base_os_of_a_revision_in_its_turn_and_what_it_ran_before_that(
+    farm: FarmDirectory, tree: Tree, wires: Wires, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(netboot, "LOOK_AGAIN", 0.02)
+    settings = f"netboot: {{interface: eth0, os: {SETTINGS.os}}}"
+    (farm.path / "farm.yaml").write_text(f"name: attic\nos: next.efi\n{settings}\n")
+    enroll(farm)
+    farm.put_report(key_of("secret"), Report(os="1.0", boots=NETWORK))
+    listening = wires.ambassador.call(lambda: socket.create_server((wires.ambassador.v4, PORT)))
+    base = f"http://{wires.ambassador.v4}:{PORT}"
+    async with asyncio.timeout(300), netboot.serve(farm, tree, listening, base, CONTROL):
+        assert await given_to(wires, tree) == "1.0"
+        (farm.path / "next.efi").write_bytes(make_uki(version="2.0"))
+        with farm.publishing():
+            made = Revision(number=1, made=1.0, roles={}, os=keep_base_os(farm))
+            farm.revise(lambda _known: made)
+        while not (tree.top / "2.0" / netboot.LINE).exists():  # noqa: ASYNC110 -- it tells nobody
+            await asyncio.sleep(0.01)
+        assert await given_to(wires, tree) == "1.0"
+        turn = Turn(number=1, role="web", revision=1, content="", since=1.0)
+        farm.change_rollout(lambda before: (replace(before, turns={"nas": turn}, boots=Boots(good="1.0")), None))
+        found = ""
+        while not found:  # it is told to ask again until the newest is unpacked
+            found = await given_to(wires, tree)
+        assert [found, *[await given_to(wires, tree) for _ in range(3)]] == ["2.0", "2.0", "2.0", "1.0"]
+    again = await netboot.prepare(farm, SETTINGS, base)
+    assert (again.newest.version, [os.version for os in again.older]) == ("2.0", ["1.0"])
+
+
 async def test_a_base_os_that_never_says_a_word_is_given_three_times_and_then_the_last_good_one(
     farm: FarmDirectory, tree: Tree, wires: Wires
 ) -> None:
@@ -149,23 +200,10 @@ async def test_a_base_os_that_never_says_a_word_is_given_three_times_and_then_th
     (farm.path / SETTINGS.os).write_bytes(make_uki(version="2.0"))
     base = f"http://{wires.ambassador.v4}:{PORT}"
     newer = await netboot.prepare(farm, SETTINGS, base)
-    hear = (
-        key_of("secret"),
-        Machine(),
-        "10.0.0.1",
-        1e6,
-        nodes.draw_code,
-        Firmware(mac=MAC.replace("-", ":"), uuid=UUID),
-    )
-    waiting = farm.change(lambda before: nodes.hear(before, *hear))
-    farm.change(lambda before: nodes.approve(before, waiting.code, "nas", "web"))
-    (node,) = farm.nodes().nodes
-    farm.change(lambda before: (before.put(replace(node, state=NodeState.ENROLLED)), None))
+    enroll(farm)
 
     async def given() -> str:
-        linux = paths(await boots(wires))[0]
-        found = (await ask(wires, linux))[1].encode("latin-1")
-        return next(os for os in ("1.0", "2.0") if (tree.top / os / "linux").read_bytes() == found)
+        return await given_to(wires, tree)
 
     listening = wires.ambassador.call(lambda: socket.create_server((wires.ambassador.v4, PORT)))
     async with asyncio.timeout(300), netboot.serve(farm, newer, listening, base, CONTROL):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dom0.farms import lock, rollout
-from dom0.farms.revisions import SLOTS, BaseOs, Blob, FarmImage, Report, Revision, RoleContent, RoleState
+from dom0.farms.revisions import NETWORK, SLOTS, BaseOs, Blob, FarmImage, Report, Revision, RoleContent, RoleState
 from dom0.farms.rollout import FETCH_WITHIN, REBOOT_WITHIN, SILENT, TURN_WITHIN, Lock, NodeView, Rollout, Step, Target
-from dom0.farms.settings import FarmSettings, RoleSettings
+from dom0.farms.settings import FarmSettings, NetbootSettings, RoleSettings
 
 NOW = 1_800_000_000.0
 SOAK = 30.0
@@ -240,6 +240,17 @@ def test_a_node_without_slots_is_left_out_of_the_base_os() -> None:
     world.publish(2, os="2", web="one")
     assert world.run().roles == {"web": ""}
     assert world.restarted == [("pi1", "2"), ("pi3", "2")]
+
+
+def test_a_node_that_starts_from_the_network_has_its_turn_where_the_farm_starts_machines() -> None:
+    for netboot, expected in ((None, []), (NetbootSettings(interface="eth0", os="x"), ["pi1", "pi2", "pi3"])):
+        world = with_slots()
+        world.settings = replace(world.settings, netboot=netboot)
+        for name, node in world.nodes.items():
+            world.nodes[name] = replace(node, report=replace(node.report, boots=NETWORK))
+        world.publish(2, os="2", web="one")
+        assert world.run().roles == {"web": ""}
+        assert run_os(world, "2") == expected
 
 
 def test_who_restarts_with_the_lock_may_be_silent_for_longer() -> None:
@@ -660,6 +671,9 @@ EVENTS = st.lists(
 )
 
 
+ON_SLOTS = Report(boots=SLOTS, os="0")
+
+
 class Watched(World):
     """Looks after everything that happens whether it may have."""
 
@@ -667,6 +681,7 @@ class Watched(World):
         roles = {"web": RoleSettings(at_once=at_once), "store": RoleSettings(at_once=at_once)}
         nodes = {f"pi{number}": "web" if number % 3 else "store" for number in range(count)}
         super().__init__(nodes, FarmSettings(name="attic", roles=roles))
+        self.nodes = {name: replace(node, report=ON_SLOTS) for name, node in self.nodes.items()}
         self.at_once = at_once
         self.numbers = 0
 
@@ -694,7 +709,7 @@ class Watched(World):
             case "undrain":
                 self.state = rollout.undrain(self.state, name)
             case "forget":
-                self.nodes[name] = replace(self.nodes[name], report=Report())
+                self.nodes[name] = replace(self.nodes[name], report=ON_SLOTS)
             case "lock" if not self.state.locks:
                 self.state = replace(self.state, locks=(Lock(group=self.nodes[name].role, id=name, since=self.now),))
 
@@ -704,13 +719,16 @@ class Watched(World):
                 self.state = replace(self.state, locks=())
             case "publish":
                 self.numbers += 1
-                self.publish(self.numbers, web=f"web{self.numbers}", store=f"store{self.numbers // 2}")
+                contents = {"web": f"web{self.numbers}", "store": f"store{self.numbers // 2}"}
+                self.publish(self.numbers, os=f"{self.numbers // 2}", **contents)
             case "back" if self.numbers:
                 self.back(max(1, self.numbers - 1))
             case "spoil" if self.current:
                 self.bad.add(self.current.roles[role].digest)
+                self.bad_os.add(self.current.os.version if self.current.os and role == "store" else "")
             case "mend":
                 self.bad.clear()
+                self.bad_os.clear()
             case "resume":
                 self.state = rollout.resume(self.state, [role])
             case "pause":
@@ -748,7 +766,7 @@ def test_at_random_never_more_than_at_once_and_never_past_a_failure(
     for what, number in events:
         world.do(what, number)
     # then all is well, and it comes to an end
-    world.gone, world.bad = set(), set()
+    world.gone, world.bad, world.bad_os = set(), set(), set()
     world.state = replace(world.state, locks=(), drained=())
     world.do("publish", 0)
     for _ in range(3):
@@ -759,6 +777,7 @@ def test_at_random_never_more_than_at_once_and_never_past_a_failure(
     assert world.current is not None
     for node in world.nodes.values():
         assert (node.report.content, node.report.state) == (world.current.roles[node.role].digest, RoleState.GOOD)
+        assert node.report.has_os(world.current.os)
     assert world.state.turns == {}
     assert set(world.look().roles.values()) <= {""}
 

@@ -1,5 +1,6 @@
 """What a node does about the base OS that its farm's server names: it writes that into the slot that does not run, as
-`dom0 os update` does, and restarts when the server gives it the lock of its role.
+`dom0 os update` does, and restarts when the server gives it the lock of its role. One that starts from the network has
+no slots, and gets it when it restarts (`netboot`).
 
 What was begun is on the disk before it is. After the restart either the new one runs, or the machine has gone back by
 itself to the one that it ran before: then the turn has failed, and the next one is for a person to give.
@@ -18,21 +19,31 @@ import msgspec
 from dom0.durable import write_atomic
 from dom0.errors import Busy, Dom0Error
 from dom0.farms import reboot
-from dom0.farms.revisions import BaseOs
-from dom0.host import on_host, slots, uki, update_file
-from dom0.host.slots import OsStatus
+from dom0.farms.revisions import NETWORK, SLOTS, BaseOs
+from dom0.host import contract, on_host, slots, uki, update_file
 from dom0.host.update_file import UpdateFile
-from dom0.names import OS_VERSION
+from dom0.names import OS_VERSION, run_directory
 
 FILE = "farm-os.json"
 RESTART_WITHIN = 1800.0  # seconds; containers may need long to stop
 _HOST_ROOT = Path("/proc/1/root")
 
 
+class OsNow(msgspec.Struct, frozen=True, kw_only=True):
+    """`boots`: how it gets another one (`revisions.SLOTS`, `NETWORK`), "" where it does not; `armed`: the version that
+    the next start tries, "" for the one that is good.
+    """
+
+    version: str
+    boots: str
+    is_on_trial: bool = False
+    armed: str = ""
+
+
 class Host(Protocol):
     """The machine below the root container."""
 
-    async def look(self) -> OsStatus | None:
+    async def look(self) -> OsNow | None:
         """None: it does not run the base OS. Raises Dom0Error."""
 
     async def install(self, update: UpdateFile) -> None:
@@ -52,8 +63,15 @@ class Begun(msgspec.Struct, frozen=True, kw_only=True):
 class BaseOsHost:
     """Of this machine."""
 
-    async def look(self) -> OsStatus | None:
-        return await slots.status() if version_here() else None
+    async def look(self) -> OsNow | None:
+        if not version_here():
+            return None
+        now = await slots.status()
+        if not now.slots:
+            from_network = contract.get(run_directory(), "medium") == "none"
+            return OsNow(version=now.version, boots=NETWORK if from_network else "")
+        armed = next((slot.version for slot in now.slots if slot.name == now.next != now.running), "")
+        return OsNow(version=now.version, boots=SLOTS, is_on_trial=now.running != now.good, armed=armed)
 
     async def install(self, update: UpdateFile) -> None:
         now = await slots.status()
@@ -75,17 +93,16 @@ async def change(
     Raises Dom0Error where it has failed in this turn, Busy where it cannot be now, OSError of the disk.
     """
     now = await host.look()
-    if now is None or not now.slots:
-        raise Dom0Error("base OS: this machine was not started from a boot disk with slots")
+    if now is None or not now.boots:
+        raise Dom0Error("base OS: this machine was started neither from a boot disk with slots nor from the network")
     if now.version == os.version:
         return
-    if now.running != now.good:
+    if now.is_on_trial:
         raise Busy(f"base OS: {now.version} has not proved itself yet")
     begun, boot = _read(state), reboot.BOOT_ID.read_text().strip()
     if begun is not None and begun.turn == turn and begun.boot != boot:
         raise Dom0Error(f"it went back to the base OS {now.version}: {os.version} did not prove itself")
-    is_armed = any((slot.name, slot.version) == (now.next, os.version) for slot in now.slots)
-    if not is_armed:
+    if now.boots == SLOTS and now.armed != os.version:
         await host.install(update)
     write_atomic(state / FILE, msgspec.json.encode(Begun(turn=turn, boot=boot)))
     async with reboot.locked(state, tell):

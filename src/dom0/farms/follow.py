@@ -375,8 +375,7 @@ class _Follower:
             return
         self._is_os_known = True
         if now is not None:
-            boots, is_on_trial = SLOTS if now.slots else "", now.running != now.good
-            self._keep(replace(self._report, os=now.version, boots=boots, os_trial=is_on_trial))
+            self._keep(replace(self._report, os=now.version, boots=now.boots, os_trial=now.is_on_trial))
 
     async def _fetch_os(self, origin: _Origin, os: BaseOs) -> None:
         """Raises Dom0Error, OSError."""
@@ -394,7 +393,8 @@ class _Follower:
         """Raises Busy, Unwritable, OSError; what keeps it from being fetched."""
         depot = await asyncio.to_thread(Depot, pull_directory(), KEPT)
         with depot.use(os.blobs):
-            await self._fetch_os(origin, os)
+            if self._report.boots == SLOTS:
+                await self._fetch_os(origin, os)
             signature = depot.path(os.signature.digest) if os.signature else None
             update = UpdateFile(f"base OS {os.version}", depot.path(os.file.digest), signature)
             failed, reason = 0, ""

@@ -24,7 +24,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from ipaddress import IPv4Interface
 from pathlib import Path
 
@@ -38,6 +38,8 @@ from dom0.farms import boots, loader, nodes
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import Firmware, Machine, Node, Nodes, NodeState, NotAdmitted, TooMany, draw_code, key_of
 from dom0.farms.pin import Pin
+from dom0.farms.revisions import BaseOs as RevisedOs
+from dom0.farms.revisions import Report
 from dom0.farms.rollout import Rollout
 from dom0.farms.settings import NetbootSettings
 from dom0.host import uki
@@ -47,6 +49,8 @@ from dom0.osimage import boot_contract, netboot
 from dom0.osimage.boot_contract import BootContract
 from dom0.run import tell_lines
 
+LOOK_AGAIN = 1.0  # seconds until it is looked which revision is current
+PREPARE_AGAIN = 30.0  # seconds, after a failure
 MOST = 256  # connections at once
 MOST_EACH = 16  # of one address
 UNREAD = 60.0  # seconds
@@ -73,19 +77,25 @@ class BaseOs(msgspec.Struct, frozen=True):
 
 
 class Tree(msgspec.Struct, frozen=True):
-    """The base OS that machines get, and `older` ones, which they get where that does not start. `loaders` are files
-    beside them.
+    """The base OS that machines get, and `older` ones, which they get where that does not start, or before their turn.
+    `loaders` are files beside them. `said`: the newest is that of a revision.
     """
 
     top: Path
     newest: BaseOs
     older: tuple[BaseOs, ...]
     loaders: tuple[str, ...]
+    said: RevisedOs | None = None
 
 
 async def prepare(farm: FarmDirectory, settings: NetbootSettings, base: str) -> Tree:
-    """Unpack the base OS into the farm's state. Raises Dom0Error, OSError."""
-    os = uki.read(farm.path / settings.os)
+    """Unpack the base OS into the farm's state: that of the current revision, or what farm.yaml names for the network.
+
+    Raises Dom0Error, OSError.
+    """
+    current = farm.current()
+    said = current.os if current else None
+    os = await asyncio.to_thread(uki.read, farm.blob(said.file.digest) if said else farm.path / settings.os)
     for setting in settings.config:
         if setting.startswith(("hostname=", "farm=")):
             raise ProjectError(f"farm.yaml: netboot.config: {setting}: is said by the farm", hint="leave it out")
@@ -102,15 +112,15 @@ async def prepare(farm: FarmDirectory, settings: NetbootSettings, base: str) -> 
         raise Dom0Error("iPXE is not installed", hint="apt-get install ipxe")
     newest = BaseOs(top / netboot.directory_of(os), f"dom0.medium=none {os.line}", os.version)
     write_atomic(newest.files / LINE, newest.line.encode())
-    instead, older = farm.rollout().boots.instead_of(os.version), []
+    kept, older = {farm.rollout().boots.instead_of(os.version), *(one.os for one in farm.reports().values())}, []
     for path in (path for path in top.iterdir() if path.is_dir() and not path.is_symlink() and path != newest.files):
-        if path.name == instead and (path / LINE).is_file():
-            older.append(BaseOs(path, (path / LINE).read_text(), instead))
+        if path.name in kept and (path / LINE).is_file():
+            older.append(BaseOs(path, (path / LINE).read_text(), path.name))
         else:
             shutil.rmtree(path)
     if contract == BootContract():
         (newest.files / "medium.cpio").unlink(missing_ok=True)  # of other settings
-    return Tree(top, newest, tuple(older), tuple(loaders))
+    return Tree(top, newest, tuple(older), tuple(loaders), said)
 
 
 @asynccontextmanager
@@ -128,8 +138,13 @@ async def serve(
         "GET /v1/boot/{pass}/ticket": answers.ticket,
         "GET /os/{word}/{file}": answers.file,
     }
-    async with server.serve(route(routes), listening, most=MOST, most_each=MOST_EACH, unread=UNREAD):
-        yield
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(answers.follow_revisions())
+        try:
+            async with server.serve(route(routes), listening, most=MOST, most_each=MOST_EACH, unread=UNREAD):
+                yield
+        finally:
+            following.cancel()
 
 
 class _Boot:
@@ -140,6 +155,31 @@ class _Boot:
         self._base = base
         self._control = control
         self._words = {secrets.token_hex(16): os for os in (tree.newest, *tree.older)}
+
+    async def follow_revisions(self) -> None:
+        """Serve the base OS of whichever is current."""
+        while True:
+            await asyncio.sleep(LOOK_AGAIN)
+            try:
+                said, settings = await asyncio.to_thread(self._find_said), self._farm.settings().netboot
+                if said is not None and settings is not None and said != self._tree.said:
+                    self._tree = await prepare(self._farm, settings, self._base)
+                    self._words |= {secrets.token_hex(16): os for os in (self._tree.newest, *self._tree.older)}
+                    log.info("machines that start from the network get the base OS %s", said.version)
+            except (Dom0Error, OSError) as error:
+                log.error("%s", error)  # noqa: TRY400 -- no bug: the trace says nothing
+                await asyncio.sleep(PREPARE_AGAIN)
+
+    def _is_behind(self, name: str) -> bool:
+        """Whether this node is to get what is not unpacked yet."""
+        with suppress(Dom0Error):
+            return self._find_said() not in (None, self._tree.said) and name in self._farm.rollout().turns
+        return False
+
+    def _find_said(self) -> RevisedOs | None:
+        """By the current revision. Raises Dom0Error."""
+        current = self._farm.current()
+        return current.os if current else None
 
     async def first(self, request: Request) -> Response:
         return _script(loader.first(self._base))
@@ -211,6 +251,8 @@ class _Boot:
         return Response(_content(path, size), content_type="application/octet-stream", headers=headers)
 
     async def _base_os(self, node: Node, archives: list[str]) -> Response:
+        if await asyncio.to_thread(self._is_behind, node.name):
+            return _script(loader.refused(self._base, "the base OS of its revision is not unpacked yet"))
         os = await self._choose(node)
         word = next(word for word, one in self._words.items() if one is os)
         files = f"{self._base}/os/{word}"
@@ -225,7 +267,11 @@ class _Boot:
         if not newest.version:
             return newest
 
+        runs = (await asyncio.to_thread(self._farm.reports)).get(node.key, Report()).os
+
         def step(state: Rollout) -> tuple[Rollout, str]:
+            if self._tree.said is not None and runs in older and node.name not in state.turns:
+                return state, runs  # it restarts before its turn
             after, which = boots.serve(state.boots, node.name, node.role, newest.version, older, time.time())
             return replace(state, boots=after), which
 
@@ -234,7 +280,7 @@ class _Boot:
         except Dom0Error as error:
             log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
             return newest
-        if which != newest.version:
+        if which not in (newest.version, runs):
             log.warning("%s did not come up with the base OS %s; it gets %s", node.name, newest.version, which)
         return older.get(which, newest)
 

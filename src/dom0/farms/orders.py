@@ -22,7 +22,7 @@ from dom0.errors import Dom0Error
 from dom0.farms import boots, rollout
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import SEEN_EACH, Node, Nodes, NodeState
-from dom0.farms.revisions import MOST_GIVERS, SLOTS, Giver, Gives, Order, Report, Revision
+from dom0.farms.revisions import MOST_GIVERS, NETWORK, SLOTS, Giver, Gives, Order, Report, Revision
 from dom0.farms.rollout import Rollout, Step, Target
 
 LOOK_AGAIN = 0.5  # seconds between looks at the directory
@@ -40,7 +40,7 @@ class Told(msgspec.Struct, frozen=True):
 
     order: Order
     digest: str
-    of: tuple[str, str, int, bool, Target]
+    of: tuple[str, str, int, str, Target]
     blobs: tuple[Mapping[str, int], ...]
 
 
@@ -261,8 +261,8 @@ class Orders:
         return word.monotonic if word else max(self._started, monotonic - max(0.0, now - node.last))
 
     def _tell(self, known: _Decision, node: Node, target: Target, floats: int) -> Told:
-        takes_os = self._reports.get(node.key, Report()).boots == SLOTS
-        of = (node.name, node.role, floats, takes_os, replace(target, why=""))
+        boots_from = self._reports.get(node.key, Report()).boots
+        of = (node.name, node.role, floats, boots_from, replace(target, why=""))
         before = known.told.get(node.key)
         if before is not None and before.of == of:
             return before
@@ -271,8 +271,9 @@ class Orders:
         for number, content in zip(numbers, (fetch, run), strict=True):
             if content is not None and (number, node.role) not in self._blobs:
                 self._blobs[number, node.role] = content.blobs
-        in_turn = target.run if target.turn else 0  # it restarts
-        fetch_os, os = (self._revision(n).os if n and takes_os else None for n in (target.fetch, in_turn))
+        fetch_os = self._revision(target.fetch).os if target.fetch and boots_from == SLOTS else None
+        takes_os = boots_from == SLOTS or (boots_from == NETWORK and self._settings.netboot is not None)
+        os = self._revision(target.run).os if target.turn and takes_os else None  # it restarts
         order = Order(
             farm=self._settings.name,
             name=node.name,

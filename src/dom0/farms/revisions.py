@@ -26,7 +26,7 @@ Digest = Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64})?\Z")]
 OsVersion = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._+~-]{0,64}\Z")]
 MOST_REASON = 500  # characters
 MOST_OS_REASON = 200  # a report has both
-SLOTS = "slots"  # how a node gets another base OS: on its boot disk
+SLOTS, NETWORK = "slots", "network"  # how a node gets another base OS: on its boot disk, or from the farm's server
 MOST_GIVERS = 8  # that a node is told of at once
 KEPT = 10  # revisions, beside those that a node needs
 
@@ -163,7 +163,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     def has_os(self, wanted: BaseOs | None) -> bool:
         """Whether it runs that, or is not to."""
-        return wanted is None or self.boots != SLOTS or (self.os == wanted.version and not self.os_trial)
+        is_ours = self.boots in (SLOTS, NETWORK)
+        return wanted is None or not is_ours or (self.os == wanted.version and not self.os_trial)
 
 
 class Gives(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from dom0.farms import boots
 from dom0.farms.boots import Boots
 from dom0.farms.nodes import Node
-from dom0.farms.revisions import Report, Revision, RoleState
+from dom0.farms.revisions import NETWORK, SLOTS, Report, Revision, RoleState
 from dom0.farms.settings import FarmSettings, RoleSettings
 from dom0.times import moment
 
@@ -140,7 +140,7 @@ def step(
         if current is None or role not in current.roles:
             targets |= dict.fromkeys((node.name for node in members), Target(why="no revision has its role"))
             continue
-        found = _Role(state, role, settings.roles.get(role, RoleSettings()), current, since, members, now)
+        found = _Role(state, role, settings, current, since, members, now)
         state = found.judge_turns()
         state = found.give_turns(state)
         turns |= found.turns
@@ -159,7 +159,7 @@ class _Role:
         self,
         state: Rollout,
         role: str,
-        settings: RoleSettings,
+        settings: FarmSettings,
         current: Revision,
         since: float,
         members: Sequence[NodeView],
@@ -167,7 +167,8 @@ class _Role:
     ) -> None:
         self._state = state
         self._role = role
-        self._settings = settings
+        self._settings = settings.roles.get(role, RoleSettings())
+        self._boots = (SLOTS, NETWORK) if settings.netboot else (SLOTS,)  # which the base OS is for
         self._revision = current.number
         self._content = current.roles[role].digest
         self._os = current.os
@@ -239,7 +240,7 @@ class _Role:
             (node for node in self._members.values() if self._needs_turn(node, state)),
             key=lambda node: (
                 (node.report.content, node.report.state) != (self._content, RoleState.FAILED)
-                and (node.report.os_failed == 0 or node.report.has_os(self._os)),
+                and (node.report.os_failed == 0 or self._has_os(node)),
                 node.name != self._settings.canary,
                 node.name,
             ),
@@ -325,10 +326,18 @@ class _Role:
 
     def _is_at(self, node: NodeView) -> bool:
         runs_it = node.report.content == self._content and node.report.state is RoleState.GOOD
-        return runs_it and node.report.has_os(self._os)
+        return runs_it and self._has_os(node)
+
+    def _has_os(self, node: NodeView) -> bool:
+        return node.report.boots not in self._boots or node.report.has_os(self._os)
 
     def _has_fetched(self, node: NodeView) -> bool:
-        os_is_there = self._os is None or node.report.has_os(self._os) or node.report.os_fetched == self._os.file.digest
+        os_is_there = (
+            self._os is None
+            or self._has_os(node)
+            or node.report.boots == NETWORK
+            or node.report.os_fetched == self._os.file.digest
+        )
         return os_is_there and node.report.fetched == self._content
 
     def _needs_turn(self, node: NodeView, state: Rollout) -> bool:
