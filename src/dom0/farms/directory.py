@@ -284,6 +284,12 @@ class FarmDirectory:
         """By the keys of the nodes; what is damaged is left out: the node says it again."""
         return self._reports_in(self._reports, Report)
 
+    def report(self, key: str) -> Report:
+        """As `reports`, of one node."""
+        with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+            return msgspec.json.decode((self._reports / f"{key}.json").read_bytes(), type=Report)
+        return Report()
+
     def put_report(self, key: str, report: Report | None) -> None:
         """`None`: it is no node any more. Raises Unwritable."""
         self._put_report(self._reports / f"{key}.json", report)

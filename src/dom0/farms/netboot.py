@@ -39,7 +39,6 @@ from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import Firmware, Machine, Node, Nodes, NodeState, NotAdmitted, TooMany, draw_code, key_of
 from dom0.farms.pin import Pin
 from dom0.farms.revisions import BaseOs as RevisedOs
-from dom0.farms.revisions import Report
 from dom0.farms.rollout import Rollout
 from dom0.farms.settings import NetbootSettings
 from dom0.host import uki
@@ -163,18 +162,19 @@ class _Boot:
             try:
                 said, settings = await asyncio.to_thread(self._find_said), self._farm.settings().netboot
                 if said is not None and settings is not None and said != self._tree.said:
-                    self._tree = await prepare(self._farm, settings, self._base)
+                    # Large files are written: others go on to be answered.
+                    self._tree = await asyncio.to_thread(asyncio.run, prepare(self._farm, settings, self._base))
                     self._words |= {secrets.token_hex(16): os for os in (self._tree.newest, *self._tree.older)}
                     log.info("machines that start from the network get the base OS %s", said.version)
             except (Dom0Error, OSError) as error:
                 log.error("%s", error)  # noqa: TRY400 -- no bug: the trace says nothing
                 await asyncio.sleep(PREPARE_AGAIN)
 
-    def _is_behind(self, name: str) -> bool:
-        """Whether this node is to get what is not unpacked yet."""
-        with suppress(Dom0Error):
-            return self._find_said() not in (None, self._tree.said) and name in self._farm.rollout().turns
-        return False
+    def _find_due(self, name: str) -> RevisedOs | None:
+        """What this node is to start in its turn, if it has one. Raises Dom0Error."""
+        turn = self._farm.rollout().turns.get(name)
+        revision = self._farm.revision(turn.revision) if turn else None
+        return revision.os if revision else None
 
     def _find_said(self) -> RevisedOs | None:
         """By the current revision. Raises Dom0Error."""
@@ -251,9 +251,12 @@ class _Boot:
         return Response(_content(path, size), content_type="application/octet-stream", headers=headers)
 
     async def _base_os(self, node: Node, archives: list[str]) -> Response:
-        if await asyncio.to_thread(self._is_behind, node.name):
+        due = None
+        with suppress(Dom0Error):
+            due = await asyncio.to_thread(self._find_due, node.name)
+        if due not in (None, self._tree.said):
             return _script(loader.refused(self._base, "the base OS of its revision is not unpacked yet"))
-        os = await self._choose(node)
+        os = await self._choose(node, is_due=due is not None or self._tree.said is None)
         word = next(word for word, one in self._words.items() if one is os)
         files = f"{self._base}/os/{word}"
         if (os.files / "medium.cpio").exists():
@@ -261,17 +264,18 @@ class _Boot:
         line = f"dom0.hostname={node.name} dom0.farm={self._control} {os.line}"
         return _script(loader.booting(self._base, files, line, archives))
 
-    async def _choose(self, node: Node) -> BaseOs:
-        """The try is on the disk before the node hears of it. Where that cannot be written nobody counts."""
+    async def _choose(self, node: Node, *, is_due: bool) -> BaseOs:
+        """The try is on the disk before the node hears of it. Where that cannot be written nobody counts. Who restarts
+        before it `is_due` gets what it ran.
+        """
         newest, older = self._tree.newest, {os.version: os for os in self._tree.older}
         if not newest.version:
             return newest
-
-        runs = (await asyncio.to_thread(self._farm.reports)).get(node.key, Report()).os
+        runs = (await asyncio.to_thread(self._farm.report, node.key)).os
+        if not is_due and runs in older:
+            return older[runs]
 
         def step(state: Rollout) -> tuple[Rollout, str]:
-            if self._tree.said is not None and runs in older and node.name not in state.turns:
-                return state, runs  # it restarts before its turn
             after, which = boots.serve(state.boots, node.name, node.role, newest.version, older, time.time())
             return replace(state, boots=after), which
 
@@ -280,7 +284,7 @@ class _Boot:
         except Dom0Error as error:
             log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
             return newest
-        if which not in (newest.version, runs):
+        if which != newest.version:
             log.warning("%s did not come up with the base OS %s; it gets %s", node.name, newest.version, which)
         return older.get(which, newest)
 
