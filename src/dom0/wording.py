@@ -15,6 +15,7 @@ _LONGEST = 2000  # characters of one message
 _AT = re.compile(r" - at `(?:key in )?\$(?P<path>.*)`$")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[([^\]]*)\]")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`$", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<field>.*)`$", re.DOTALL)
 _EXPECTED = re.compile(r"Expected `(?P<wanted>[^`]*)`(?:, got `(?P<found>[^`]*)`)?")
 _TYPES = {
     "int": "a whole number",
@@ -45,11 +46,14 @@ def flaw(error: msgspec.ValidationError, kind: type) -> Flaw:
     if unknown := _UNKNOWN.match(text):
         hint = did_you_mean(unknown["field"], keys_at(kind, steps))
         return Flaw((*steps, unknown["field"]), "no such key", hint, unknown=True)
+    if missing := _MISSING.match(text):
+        return Flaw((*steps, missing["field"]), "is missing", f"write {missing['field']}: and what it is to be")
     if expected := _EXPECTED.match(text):
         wanted = " or ".join(_TYPES.get(word, word) for word in expected["wanted"].split(" | ") if word != "null")
         found = f", not {_TYPES.get(expected['found'], expected['found'])}" if expected["found"] else ""
         return Flaw(steps, f"has to be {wanted}{found}")
-    return Flaw(steps, text)
+    key, _, rest = text.partition(": ")  # as a shape's own check says it
+    return Flaw((*steps, key), rest) if rest and key in keys_at(kind, steps) else Flaw(steps, text)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -54,6 +54,24 @@ async def test_refused(case: Path, tmp_path: Path) -> None:
         assert said == (expected["expect"], expected["hint"])
 
 
+WHOLE_FILE = {  # refusals that are of no line, or of no key
+    "a-compose-file-and-layers",
+    "a-file-of-comments",
+    "an-empty-file",
+    "layers-without-a-name",
+    "no-compose-file-at-all",
+}
+
+
+@pytest.mark.parametrize("case", [case for case in cases("refused") if case.id not in WHOLE_FILE])
+def test_every_refusal_has_a_line_and_a_way_out(case: Path, tmp_path: Path) -> None:
+    expected = unpack(case, tmp_path)
+    for which in ("", "or "):
+        found = expected[f"{which}expect"].splitlines()
+        assert all(re.match(r"\S+:\d+: ", line) for line in found)
+        assert not found or expected[f"{which}hint"] or " has to be " in found[0]
+
+
 @pytest.mark.parametrize("case", cases("loaded"))
 async def test_loaded(case: Path, tmp_path: Path) -> None:
     project = tmp_path / "box"

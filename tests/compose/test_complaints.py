@@ -33,7 +33,8 @@ def test_of_services_with_one_container_name_it_is_always_the_same_that_is_refus
     words = f'services.{named}: container name "same" is already in use by service {{}}"'
     document = {"services": {name: {"container_name": "same"} for name in ("web", "other")}}
     path, what = ("services", "web", "container_name"), "same is the name of services.other already"
-    assert understand(words, [document, document]) == Finding(path, what)
+    found = understand(words, [document, document])
+    assert (found.path, found.what) == (path, what)
     assert understand(words, []).path == ("services", named, "container_name")
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -17,6 +20,7 @@ from dom0.images.layout import stage
 from dom0.images.project import build_file
 from dom0.images.reading import read
 from dom0.names import PLACED
+from dom0.run import capture
 
 NAMED = "name: box\nservices: {a: {image: i}}\n"
 COMPOSE_OF_ALL_KINDS = """
@@ -163,6 +167,97 @@ async def test_an_image_that_does_not_say_where_the_project_was_is_refused(
         link.symlink_to(way)
     with pytest.raises(ProjectError, match=r"volumes\.0\.source: \.\. leads out of the project"):
         await load(tmp_path / "staged", PLACED)
+
+
+NAMING = {  # what names a file or directory
+    "services.a.volumes.0": "services: {{a: {{image: i, volumes: ['{}:/x']}}}}",
+    "configs.conf.file": "services: {{a: {{image: i, configs: [conf]}}}}\nconfigs: {{conf: {{file: {}}}}}",
+    "secrets.key.file": "services: {{a: {{image: i, secrets: [key]}}}}\nsecrets: {{key: {{file: {}}}}}",
+    "volumes.data.driver_opts.device": "services: {{a: {{image: i, volumes: ['data:/x']}}}}\n"
+    "volumes: {{data: {{driver: local, driver_opts: {{type: none, o: bind, device: {}}}}}}}",
+}
+
+
+@pytest.mark.parametrize("key", NAMING)
+async def test_a_link_that_the_machine_could_not_follow_is_refused_at_its_key_and_both_ways_out_work(
+    directory: Path, tmp_path: Path, key: str
+) -> None:
+    write(tmp_path, **{"real/sub/file": "x"})
+    (directory / "data").symlink_to("../real")
+    write(directory, **{"compose.yaml": f"name: box\n{NAMING[key].format('./data/sub/file')}\n"})
+    with pytest.raises(ProjectError) as refused:
+        selection.check_links(await load(directory, PLACED, hashed=False), directory)
+    line = 2 if key.startswith("services") else 3
+    what = "data is a link to ../real, which the machine does not have"
+    assert refused.value.message == f"compose.yaml:{line}: {key}: {what}"
+    first, _, command = refused.value.hint.removeprefix("write ").partition(", or make the link absolute: ")
+    await capture(shlex.split(command))
+    selection.check_links(await load(directory, PLACED, hashed=False), directory)
+    await layout(directory, tmp_path)
+    (directory / "data").unlink()
+    shutil.rmtree(tmp_path / "staged")
+    host = first.removesuffix(", its path on the host")
+    write(directory, **{"compose.yaml": f"name: box\n{NAMING[key].format(host)}\n"})
+    assert (await load(directory, PLACED)).digests == {}
+    await layout(directory, tmp_path)
+
+
+@pytest.mark.parametrize("real", ["../real", "real", "../../real"])
+async def test_a_link_above_the_project_is_refused_at_its_key_and_the_way_out_works(
+    directory: Path, tmp_path: Path, real: str
+) -> None:
+    project = directory / "app"
+    project.mkdir()
+    write(project, **{f"{real}/file": "x", "../.git/HEAD": "x"})
+    (directory / "link").symlink_to(project / real)
+    write(project, **{"compose.yaml": binding("../link/file:/x")})
+    with pytest.raises(ProjectError) as refused:
+        await load(project, PLACED)
+    assert refused.value.message == (
+        "compose.yaml:2: services.a.volumes.0.source: ../link/file leads out of the project: "
+        f"../link is a link to {project / real}"
+    )
+    instead = refused.value.hint.removeprefix("write ").removesuffix(", its path on the host")
+    assert instead == {"../real": "../real/file", "real": "./real/file"}.get(real, str(tmp_path / "real/file"))
+    write(project, **{"compose.yaml": binding(f"{instead}:/x")})
+    await layout(project, tmp_path)
+
+
+@pytest.mark.parametrize("key", NAMING)
+async def test_a_file_above_a_project_in_no_work_tree_is_refused_and_both_ways_out_work(
+    directory: Path, tmp_path: Path, key: str
+) -> None:
+    write(tmp_path / "data", file="x")
+    write(directory, **{"compose.yaml": f"name: box\n{NAMING[key].format('../data/file')}\n"})
+    with pytest.raises(ProjectError) as refused:
+        await load(directory, PLACED)
+    line = 2 if key.startswith("services") else 3
+    assert refused.value.message.startswith(f"compose.yaml:{line}: {key}")
+    hint = refused.value.hint
+    include = re.search(r"says include: (\[.*?\]), or", hint)
+    assert include
+    assert f"make {tmp_path} the project" in hint
+    write(tmp_path, **{"compose.yaml": f"include: {include[1]}\n"})
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    for name in ("compose.yaml", "data", "project"):
+        (tmp_path / name).rename(outer / name)
+    assert "data/file" in await layout(outer, tmp_path)
+    shutil.rmtree(tmp_path / "staged")
+    path = hint.rpartition(", as ")[2]
+    write(outer / "project", **{"compose.yaml": f"name: box\n{NAMING[key].format(path)}\n"})
+    await layout(outer / "project", tmp_path)
+
+
+async def test_nobody_is_told_to_make_a_project_of_a_home_directory(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "data", file="x")
+    write(directory, **{"compose.yaml": binding("../data:/x")})
+    with pytest.raises(ProjectError, match="leads out") as refused:
+        await load(directory, PLACED)
+    assert "include" not in refused.value.hint
 
 
 async def test_a_volume_that_is_a_directory_above_brings_that(directory: Path, tmp_path: Path) -> None:

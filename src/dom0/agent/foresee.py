@@ -17,6 +17,7 @@ from dom0.agent.others_data import require_no_data_of_others
 from dom0.agent.ownership import Ownership, read_seal
 from dom0.agent.source import Candidate
 from dom0.agent.state_files import StateFiles
+from dom0.compose.findings import UNKNOWN, Locations
 from dom0.engine.protocol import Engine
 from dom0.engine.values import State
 from dom0.plan.adoption import carry_over
@@ -57,7 +58,7 @@ def read_running(state: Path, root: Path | None) -> Running:
 async def foresee(engine: Engine, candidate: Candidate, running: Running, now: float) -> list[Change]:
     """Raises ProjectError where `dom0 up` would refuse, EngineError."""
     current = running.generation
-    desired = await refuse(engine, candidate.desired, running)
+    desired = await refuse(engine, candidate.desired, running, candidate.locations)
     candidate = replace(candidate, desired=desired)
     ownership = Ownership(running.seal, save=lambda _seal: None)
     ownership.take_up(desired.project)
@@ -84,7 +85,7 @@ async def foresee(engine: Engine, candidate: Candidate, running: Running, now: f
     return [*kept, *preview(desired, actual, memory, now), *settings, *stays]
 
 
-async def refuse(engine: Engine, desired: Desired, running: Running) -> Desired:
+async def refuse(engine: Engine, desired: Desired, running: Running, locations: Locations = UNKNOWN) -> Desired:
     """Raises ProjectError for what a person's `dom0 up` is refused with, though the project is right by itself.
 
     Returns `desired` with what the machine has taken over.
@@ -108,5 +109,5 @@ async def refuse(engine: Engine, desired: Desired, running: Running) -> Desired:
                 if row.labels.get(PROJECT) == desired.project or row.id in desired.adopted
             ]
             host = replace(host, held=tuple(port for container in ours for port in container.ports))
-        check_host(desired, before, host)
+        check_host(desired, before, host, locations)
     return desired

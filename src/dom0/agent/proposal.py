@@ -85,7 +85,7 @@ class Proposer:
                     candidate, before = await take_over(self._engine, candidate, self._state, again)
                 root = HOST_ROOT if asked.of_a_person and self._own.sees_host else None
                 running = Running(self._current.project, self._current.generation, root=root, state=self._state)
-                await refuse(self._engine, candidate.desired, running)
+                await refuse(self._engine, candidate.desired, running, candidate.locations)
                 if generation is not None and endings(generation.desired, candidate.desired, ()):
                     # who gives an orchestrator another name would miss its data
                     for one in endings(generation.desired, candidate.desired, await self._engine.volumes()):

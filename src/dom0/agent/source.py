@@ -21,7 +21,7 @@ from dom0.agent import private_files
 from dom0.agent.in_place import find_places, require_nothing_above
 from dom0.agent.pull import Audience, Pull, pulling
 from dom0.compose import x_dom0
-from dom0.compose.findings import refuse
+from dom0.compose.findings import UNKNOWN, Locations, refuse
 from dom0.compose.model import Project
 from dom0.durable import Unwritable
 from dom0.engine.protocol import Engine
@@ -57,6 +57,7 @@ class Candidate(msgspec.Struct, frozen=True):
     files: Path
     dom0_image: str = ""  # ID
     inputs: str = ""  # its label dom0.inputs
+    locations: Locations = UNKNOWN  # of the project's keys, for people
 
 
 class Handed(msgspec.Struct, frozen=True):
@@ -188,7 +189,8 @@ async def _resolve_in(
         needs = images_needed(project)
         images = await pin_images(engine, needs, pull, audience.say, built=source.images, pinned=handed.images)
     files = await asyncio.to_thread(_stage_files, etc, state / "staging")
-    return Candidate(await _expand(engine, project, source, images), files, source.image, source.inputs)
+    desired = await _expand(engine, project, source, images)
+    return Candidate(desired, files, source.image, source.inputs, project.locations)
 
 
 async def _find_login(logins: Mapping[str, Login], source: Own, registry: str) -> Login | None:
@@ -237,7 +239,8 @@ async def resolve_without_pulling(
     here = {ref: await _find_here(engine, need, source.images.get(ref, "")) for ref, need in by_ref.items()}
     images = {ref: found or NOWHERE for ref, found in here.items()}
     pulled = tuple((need, here[ref]) for ref, need in by_ref.items() if _is_pulled(need, here[ref]))
-    return Candidate(await _expand(engine, project, source, images), Path(), image.id, source.inputs), pulled
+    desired = await _expand(engine, project, source, images)
+    return Candidate(desired, Path(), image.id, source.inputs, project.locations), pulled
 
 
 async def find_pulls(engine: Engine, needs: Sequence[ImageNeed]) -> tuple[ImageNeed, ...]:

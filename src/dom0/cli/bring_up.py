@@ -496,7 +496,7 @@ async def _refuse_beforehand(
         if adopts:
             desired = adopt(desired, await find_adoptable(engine, desired))
         running = what_runs(asks=not beside)
-        desired = await refuse(engine, desired, running)
+        desired = await refuse(engine, desired, running, found.locations)
     except _ToPull:
         raise
     except BaseException:  # Ctrl-C too

@@ -93,12 +93,17 @@ def _work_tree(directory: Path) -> Path | None:
     for path in (directory, *directory.parents):
         if not os.path.lexists(path / ".git"):
             continue
-        if path in (Path("/"), Path("~").expanduser()):
+        if is_home(path):
             break
         if tree and not _git_directory(tree).is_relative_to(_git_directory(path) / "modules"):  # no submodule of it
             break
         tree = path
     return tree
+
+
+def is_home(path: Path) -> bool:
+    """Or `/`: these hold more than one project."""
+    return path in (Path("/"), Path("~").expanduser())
 
 
 def _git_directory(tree: Path) -> Path:

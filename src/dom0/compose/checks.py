@@ -63,7 +63,7 @@ def control_characters(value: Any, path: KeyPath, *, free: bool = False) -> Iter
     if isinstance(value, dict):
         for key, inner in value.items():
             if _CONTROL.search(key):
-                yield Finding((*path, key), "there is a control character in this name")
+                yield Finding((*path, key), "there is a control character in this name", "take it out")
             else:
                 yield from control_characters(inner, (*path, key), free=free or key in _FREE_TEXT)
     elif free:
@@ -72,7 +72,7 @@ def control_characters(value: Any, path: KeyPath, *, free: bool = False) -> Iter
         for number, inner in enumerate(value):
             yield from control_characters(inner, (*path, str(number)))
     elif isinstance(value, str) and _CONTROL.search(value):
-        yield Finding(path, f"there is a control character in {value!r}")
+        yield Finding(path, f"there is a control character in {value!r}", "take it out")
 
 
 def _names(service: Service) -> Iterator[Complaint]:
@@ -153,7 +153,8 @@ def _addresses(service: Service) -> Iterator[Complaint]:
         for field, version in (("ipv4_address", 4), ("ipv6_address", 6)):
             text = getattr(network, field) if network else ""
             if text and not _is_address(text, version):
-                yield ("networks", key, field), f"{text!r} is not an IPv{version} address", ""
+                hint = "such as 172.28.0.10" if version == 4 else "such as fd00::10"
+                yield ("networks", key, field), f"{text!r} is not an IPv{version} address", hint
 
 
 def _ports(service: Service) -> Iterator[Complaint]:
@@ -196,7 +197,7 @@ def _network(key: str, network: Network) -> Iterator[Finding]:
             except ValueError:
                 yield Finding((*path, field), f"{text!r} is not a range of addresses", "such as 172.28.0.0/16")
         if pool.gateway and not (_is_address(pool.gateway, 4) or _is_address(pool.gateway, 6)):
-            yield Finding((*path, "gateway"), f"{pool.gateway!r} is not an address")
+            yield Finding((*path, "gateway"), f"{pool.gateway!r} is not an address", "such as 172.28.0.1")
 
 
 def _file_objects(project: Project) -> Iterator[Finding]:
@@ -214,7 +215,8 @@ def _together(project: Project, *, on_one_host: bool) -> Iterator[Finding]:
     """What two services cannot both have."""
     total = sum(service.replicas for service in project.services.values())
     if total > MAX_CONTAINERS >= max(service.replicas for service in project.services.values()):
-        yield Finding(("services",), f"{total} containers are asked for, at most {MAX_CONTAINERS} are possible")
+        what = f"{total} containers are asked for, at most {MAX_CONTAINERS} are possible"
+        yield Finding(("services",), what, "lower scale: or deploy.replicas: of some services")
     names: dict[str, str] = {}
     ports: dict[tuple[str, str, str], str] = {}
     for name, service in project.services.items():
@@ -222,7 +224,7 @@ def _together(project: Project, *, on_one_host: bool) -> Iterator[Finding]:
             other = names.setdefault(service.container_name, name)
             if other != name:
                 what = f"{service.container_name} is the name of services.{other} already"
-                yield Finding(("services", name, "container_name"), what)
+                yield Finding(("services", name, "container_name"), what, "give it another one, or leave it out")
         # one fixed port of one address; the Engine sees the rest (0.0.0.0 beside 127.0.0.1)
         published = service.ports if service.replicas and not service.network_mode else ()
         for number, port in enumerate(published):
@@ -231,7 +233,8 @@ def _together(project: Project, *, on_one_host: bool) -> Iterator[Finding]:
             path = ("services", name, "ports", str(number))
             other = ports.setdefault((port.host_ip, port.published, port.protocol), name)
             if other != name:
-                yield Finding(path, f"{port.published}/{port.protocol} is published by services.{other} already")
+                what = f"{port.published}/{port.protocol} is published by services.{other} already"
+                yield Finding(path, what, "publish another port, or bind both to different addresses")
             elif service.replicas > 1 and on_one_host:
                 hint = f"publish a range: {port.published}-{int(port.published) + service.replicas - 1}:{port.target}"
                 yield Finding(path, f"{service.replicas} containers cannot share port {port.published}", hint)

@@ -25,6 +25,8 @@ def decode(data: Any, kind: type[T], path: KeyPath, locations: Locations, *, our
         what, hint = found.what, found.hint
         if found.unknown and not ours and KEY not in found.steps[:-1]:
             what, hint = "not supported yet", "leave it out: this Docker Compose knows it, this dom0 does not"
+        elif not hint and KEY in (*path, *found.steps) and not what.startswith("has to be"):
+            hint = "docs/reference/x-dom0.md shows what it takes"
         raise refuse([Finding((*path, *_named(found.steps, data)), what, hint)], locations) from error
 
 

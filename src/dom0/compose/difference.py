@@ -13,6 +13,7 @@ _OF_THE_READING = (
     "compose_version",
     "config_files",
     "env_files",
+    "extends",
     "lines",
     "opened",
     "secret_files",

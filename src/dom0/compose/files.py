@@ -9,9 +9,13 @@ in its place: `docker compose config` opens no path that was not checked here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import difflib
 import errno
 import os
 import posixpath
+import re
+import shlex
 import stat
 from collections.abc import Iterator, Sequence
 from io import BufferedReader
@@ -25,7 +29,7 @@ from dom0.compose import above
 from dom0.compose.complaints import understand
 from dom0.compose.findings import Finding, Locations, refuse
 from dom0.compose.parser import Parser, Rejected, View
-from dom0.compose.references import Reference, references, services, unfit
+from dom0.compose.references import Reference, extensions, references, services, unfit
 from dom0.compose.source import MAX_BYTES, Source, read_source
 from dom0.compose.tags import Reset
 from dom0.errors import ProjectError
@@ -36,10 +40,10 @@ MAX_TOTAL = 8 * 1024 * 1024
 MAX_FILES = 1024
 MAX_NESTED = 32  # depth of includes and extends
 
+_CHOOSES = re.compile(rb"\s*(export\s+)?COMPOSE_FILE\s*[=:]")
 BASES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
-_MOVE = (
-    "the image holds the project's directory, and files above it only of the same git work tree: move the file there"
-)
+_MAKE = "make it, or take it out here"
+_OWN = "a machine is made of the project's directory, and of files above it only in the same git work tree"
 _OVERRIDES = tuple(name.replace(".y", ".override.y") for name in ("compose.yml", "compose.yaml", *BASES[2:]))
 
 
@@ -53,10 +57,13 @@ class ProjectFiles(msgspec.Struct):
     copies: dict[str, bytes] = {}
     sources: list[Source] = []
     services: set[str] = set()  # names of all, also of those that a profile keeps out
+    extends: dict[str, dict[str, tuple[str, str]]] = {}  # see Locations
+    only_extended: set[str] = set()  # names of sources
 
     @property
     def locations(self) -> Locations:
-        return Locations({source.name: source.lines for source in self.sources})
+        lowest_first = sorted(self.sources, key=lambda source: source.name not in self.only_extended)
+        return Locations({source.name: source.lines for source in lowest_first}, self.extends)
 
     @property
     def documents(self) -> Iterator[dict[str, Any]]:
@@ -141,9 +148,10 @@ def read_regular(path: Path, *, name: str, inside: Path = Path("/")) -> bytes:
             size = os.fstat(file.fileno()).st_size
             content = file.read(MAX_BYTES + 1) if size <= MAX_BYTES else b""
     except OSError as error:
-        raise ProjectError(f"{name}: {unreadable(error)}") from error
+        raise ProjectError(f"{name}: {unreadable(error)}", hint=way_out(error, path)) from error
     if (size := max(size, len(content))) > MAX_BYTES:
-        raise ProjectError(f"{name}: has {size} bytes, it may have at most {MAX_BYTES}")
+        hint = "is it the right file? Data that a container reads is bound under volumes:"
+        raise ProjectError(f"{name}: has {size} bytes, it may have at most {MAX_BYTES}", hint=hint)
     return content
 
 
@@ -161,6 +169,19 @@ def unreadable(error: OSError) -> str:
 
 Variables = tuple[bytes, ...]
 """Contents of env files, the later one stands above."""
+
+
+def way_out(error: OSError, path: Path) -> str:
+    """What to do about a file that cannot be read; `path` is where it should be."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        with contextlib.suppress(OSError):
+            there = [other.name for other in path.parent.iterdir()]
+            if near := difflib.get_close_matches(path.name, there, n=1, cutoff=0.8):
+                return f"did you mean {near[0]}? Else {_MAKE}"
+        return _MAKE
+    if error.errno == errno.EACCES:
+        return "give it to whoever runs dom0, or run dom0 with sudo"
+    return "name a file in that directory" if path.is_dir() else "put a file of text there"
 
 
 class _Reader:
@@ -189,7 +210,9 @@ class _Reader:
         """The Compose files that COMPOSE_FILE names in the project's `.env`."""
         if not any(b"COMPOSE_FILE" in content for content in dotenv):
             return ()
-        where = Finding(("COMPOSE_FILE",), "", file=".env")
+        numbered = enumerate(b"\n".join(dotenv).splitlines(), 1)
+        line = next((number for number, text in numbered if _CHOOSES.match(text)), 0)
+        where = Finding(("COMPOSE_FILE",), "", file=".env", line=line)
         named, separator = await self._interpolate(
             ["${COMPOSE_FILE-}", "${COMPOSE_PATH_SEPARATOR-}"], dotenv, [where] * 2
         )
@@ -197,7 +220,11 @@ class _Reader:
         for name in named.split(separator or ":") if named else ():
             path = self._path(name, self._files.root)
             if not path.is_relative_to(self._files.root):
-                raise self._refused(where, f"{name} is outside the project", _MOVE)
+                raise self._refused(where, f"{name} is outside the project", f"{_OWN}: move it there")
+            try:
+                await self._content(path)
+            except ProjectError as error:
+                raise self._refused(where, error.message, error.hint) from error
             layers.append(self._name(path))
         if layers and "/" in layers[0]:
             hint = f"leave COMPOSE_FILE out and write a compose.yaml with include: [{layers[0]}] into the project"
@@ -212,10 +239,14 @@ class _Reader:
         self._seen.add((path, base, variables, extended))
         self._nested += 1
         if self._nested > MAX_NESTED:
-            raise ProjectError(f"{self._name(path)}: more than {MAX_NESTED} Compose files include or extend each other")
+            what = f"more than {MAX_NESTED} Compose files include or extend each other"
+            raise ProjectError(f"{self._name(path)}: {what}", hint="put the services of some of them into one file")
         source = await asyncio.to_thread(read_source, self._name(path), content)
         if source.name not in (known.name for known in self._files.sources):
             self._files.sources.append(source)
+            self._files.only_extended |= {source.name} if extended else set()
+        elif not extended:
+            self._files.only_extended.discard(source.name)
         found = [reference for document in source.documents for reference in references(document)]
         values = await self._fill_in(source, found, variables)
         defined = (item for document in source.documents for item in services(document))
@@ -224,6 +255,9 @@ class _Reader:
                 self._files.services.discard(name)
             else:
                 self._files.services.add(name)
+        for name, base_name, file in (item for document in source.documents for item in extensions(document)):
+            of = self._name(self._path(values.get(file, file), base)) if file else source.name
+            self._files.extends.setdefault(source.name, {})[name] = (of, base_name)
         for reference in found:
             filled = reference.filled_in(values)
             needed = filled.required and not (extended and not filled.is_compose)
@@ -263,7 +297,7 @@ class _Reader:
         if str(path) == os.devnull and not reference.is_compose:
             return
         if not self._may_take(path):
-            raise self._refused(where, f"{reference.file} is outside the project", _MOVE)
+            raise self._refused(where, f"{reference.file} is outside the project", self._cure(reference, path, base))
         if not needed and not await asyncio.to_thread(os.path.lexists, self._find(path)):
             return
         try:
@@ -303,24 +337,34 @@ class _Reader:
         self._total += len(content)
         if self._total > MAX_TOTAL or len(self._originals) > MAX_FILES:
             most = f"{MAX_FILES} files and {MAX_TOTAL} bytes together"
-            raise ProjectError(f"{name}: the project is too large: at most {most} of Compose files")
+            hint = "a file counts each time it is named: put what services share into few small ones"
+            raise ProjectError(f"{name}: the project is too large: at most {most} of Compose files", hint=hint)
         return content
 
     def _read_inside(self, path: Path, name: str) -> bytes:
         try:
             real = path.resolve(strict=True)
         except OSError as error:
-            raise ProjectError(f"{name}: {unreadable(error)}") from error
+            raise ProjectError(f"{name}: {unreadable(error)}", hint=way_out(error, path)) from error
         except RuntimeError as error:  # Python before 3.13 tells a symlink loop so
-            raise ProjectError(f"{name}: is a symbolic link that leads back to itself") from error
+            hint = "put the file itself there"
+            raise ProjectError(f"{name}: is a symbolic link that leads back to itself", hint=hint) from error
         inside = self._files.root if real.is_relative_to(self._files.root) else path.parent
         if not real.is_relative_to(inside):
-            hint = "the image holds the project's directory and nothing else: put the file itself there"
+            copy = shlex.join(["cp", "--remove-destination", str(real), str(path)])
+            hint = f"{_OWN}: put the file itself there" + (f", {copy}" if real.is_file() else "")
             raise ProjectError(f"{name}: is a symbolic link that leads out of the project", hint=hint)
         return read_regular(real, name=name, inside=inside)
 
     def _may_take(self, path: Path) -> bool:
         return path.is_relative_to(self._files.root) or above.may_take(self._files.root, self._name(path))
+
+    def _cure(self, reference: Reference, path: Path, base: Path) -> str:
+        """What to do about a file at `path`, outside of the project."""
+        if reference.is_compose:
+            return f"{_OWN}: put a copy of it there, with the files that it names"
+        name = path.name if not os.path.lexists(base / path.name) else f"copy-of-{path.name}"
+        return f"{_OWN}: {shlex.join(['cp', str(path), str(base / name)])}, and write {name} here"
 
     def _find(self, path: Path) -> Path:
         return above.find(self._files.root, above.inner(self._name(path)))

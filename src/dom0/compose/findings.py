@@ -32,24 +32,41 @@ class Locations(msgspec.Struct, frozen=True):
     """Lines of the keys of each file, lowest layer first: file name -> dotted path -> line, counted from 1."""
 
     files: Mapping[str, Mapping[str, int]]
+    extends: Mapping[str, Mapping[str, tuple[str, str]]] = {}  # file -> service -> file and service that it extends
 
     def find(self, path: KeyPath) -> tuple[str, int]:
         """The file and line of the key, or of the nearest one around it; the upper layer where both have it.
 
         The line is 0 where no file has even the first key of `path`.
         """
-        dotted = ".".join(path)
-        while dotted:
-            for name, lines in reversed(list(self.files.items())):
-                if dotted in lines:
-                    return name, lines[dotted]
-            dotted = dotted.rpartition(".")[0]
+        for end in range(len(path), 0, -1):
+            for name in reversed(list(self.files)):
+                if found := self._find_exactly(name, path[:end]):
+                    return found
         return (next(iter(self.files), ""), 0) if len(self.files) == 1 else ("", 0)
+
+    def _find_exactly(self, file: str, path: KeyPath) -> tuple[str, int] | None:
+        """There, or in the service that the one there extends."""
+        seen: set[tuple[str, str]] = set()
+        while not (line := self.files.get(file, {}).get(".".join(path), 0)):
+            base = self.extends.get(file, {}).get(path[1]) if path[0] == "services" and len(path) > 2 else None
+            if base is None or base in seen:
+                return None
+            seen.add(base)
+            file, path = base[0], ("services", base[1], *path[2:])
+        return file, line
+
+    def has(self, path: KeyPath) -> bool:
+        """Whether a file has just this key."""
+        return any(self._find_exactly(name, path) for name in self.files)
 
     def name(self, finding: Finding) -> str:
         file, line = (finding.file, finding.line) if finding.file else self.find(finding.path)
         parts = (f"{file}:{line}" if file and line else file, ".".join(finding.path))
         return ": ".join(excerpt(part) for part in parts if part)
+
+
+UNKNOWN = Locations({})
 
 
 def refuse(findings: Sequence[Finding], locations: Locations) -> ProjectError:

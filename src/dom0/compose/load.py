@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dom0.compose import above, around, checks, mounted, resolved, support, x_dom0
-from dom0.compose.complaints import understand
+from dom0.compose.complaints import AN_ENV_FILE, blame, understand
 from dom0.compose.difference import difference
 from dom0.compose.files import LAYERS, ProjectFiles, read_project, unreadable
 from dom0.compose.findings import Finding, refuse
@@ -74,7 +74,8 @@ async def load(
             parser = parser.hurried(files.copies.values())
             project = await _resolve(files, view, parser, final, hashed=hashed, cache=cache, on_one_host=on_one_host)
             if like and (path := difference(like, project)):
-                raise refuse([Finding(path, "is not what it is in the project")], files.locations)
+                key = mounted.key_of(path, project)
+                raise refuse([Finding(key, "is not what it is in the project")], files.locations)
             return project
     except OSError as error:
         raise Dom0Error(f"{error.filename or source}: {unreadable(error)}") from error
@@ -118,7 +119,7 @@ async def _resolve(
         resolved.fill_in_defaults(data, output.version)
         resolved.restore_empty_lists(data, own)
         data = _with_final_paths(data, files, view, final)
-        project = _accepted(data, files, on_one_host=on_one_host)
+        project = _accepted(data, files, output.warnings, on_one_host=on_one_host)
         tree = mounted.ProjectTree(files.root, final, files.locations)
         hashed_as, ((digests, unread), profiles, keys) = await _both(
             _hashes(resolved.for_hashing(data), hashing, cache, wanted=hashed),
@@ -127,7 +128,7 @@ async def _resolve(
             ),
         )
     except Rejected as rejected:
-        raise _explained(rejected, files, view) from rejected
+        raise await _explained(rejected, files, view, parser) from rejected
     finally:
         if hashing is not None:
             await hashing.cancel_unused()
@@ -150,7 +151,8 @@ async def _resolve(
             *(f"{files.locations.name(finding)}: {finding.what}" for finding in support.ignored(data)),
             *unread,
         ),
-        lines={source.name: source.lines for source in files.sources},
+        lines=dict(files.locations.files),
+        extends=dict(files.locations.extends),
     )
 
 
@@ -226,7 +228,7 @@ def _with_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, fin
             if is_new or (fits and above.may_take(files.root, shown)):
                 taken.append(name)
                 return str(final / name)
-            escaped.append(Finding(where, f"{shown} leads out of the project", _escape_hint(shown, files)))
+            escaped.append(Finding(where, *_escape(shown, files)))
         elif (placed := Path(os.path.normpath(path))).is_relative_to(final / above.PARENT):
             what = f"{placed} is where dom0 places what is above the project"
             escaped.append(Finding(where, what, "write the path with ../, as Compose has it"))
@@ -247,18 +249,28 @@ def _with_final_paths(data: dict[str, Any], files: ProjectFiles, view: View, fin
     return resolved.with_text(data, str(view.root), str(final))
 
 
-def _escape_hint(path: str, files: ProjectFiles) -> str:
+def _escape(path: str, files: ProjectFiles) -> tuple[str, str]:
+    """What is wrong with `path`, which begins with `..`, and what to do."""
+    what, place = f"{path} leads out of the project", above.find(files.root, above.inner(path))
+    if link := next((part for part in (*reversed(place.parents), place) if part.is_symlink()), None):
+        what += f": {os.path.relpath(link, files.root)} is a link to {link.readlink()}"
+        real = Path(os.path.realpath(place))
+        inside = os.path.relpath(real, files.root)
+        if real.is_relative_to(files.root):
+            return what, f"write ./{inside}"
+        is_taken = above.may_take(files.root, inside) or above.is_free(files.root, inside)
+        return what, f"write {inside}" if is_taken else f"write {real}, its path on the host"
     top = files.root.joinpath(*[".."] * path.split("/").count("..")).resolve()
     layers = [str((files.root / layer).relative_to(top)) for layer in files.layers]
     include = layers[0] if len(layers) == 1 else f"{{path: [{', '.join(layers)}]}}"
-    return (
+    wider = f"make {top} the project, with a compose.yaml that says include: [{include}], or "
+    return what, (
         "the machine gets the project's directory, and what it binds above it in the same git work tree: "
-        f"make {top} the project, with a compose.yaml that says include: [{include}], or move the "
-        "files here, or write an absolute path of the host"
+        f"{'' if above.is_home(top) else wider}move the files here, or write an absolute path of the host, as {place}"
     )
 
 
-def _accepted(data: dict[str, Any], files: ProjectFiles, *, on_one_host: bool) -> Project:
+def _accepted(data: dict[str, Any], files: ProjectFiles, warnings: Sequence[str], *, on_one_host: bool) -> Project:
     if lost := list(resolved.lost_keys(data)):
         raise refuse(lost, files.locations)
     known = data.get(_ENVIRONMENT) or {}
@@ -266,15 +278,26 @@ def _accepted(data: dict[str, Any], files: ProjectFiles, *, on_one_host: bool) -
     environment = {name: value for name, (is_set, value) in known.items() if is_set and name in used}
     project = replace(resolved.project_of(data, files.locations), environment=environment)
     if wrong := [*support.refused(data), *checks.findings(project, on_one_host=on_one_host)]:
-        raise refuse(wrong, files.locations)
+        documents = list(files.documents)
+        raise refuse([blame(finding, warnings, documents) for finding in wrong], files.locations)
     return project
 
 
-def _explained(rejected: Rejected, files: ProjectFiles, view: View) -> ProjectError:
-    finding = understand(_as_written(rejected.words, view), list(files.documents))
-    unset = [warning for warning in dict.fromkeys(rejected.warnings) if "variable is not set" in warning]
-    hint = "; ".join([finding.hint, *unset] if finding.hint else unset)
-    return refuse([replace(finding, hint=hint)], files.locations)
+async def _explained(rejected: Rejected, files: ProjectFiles, view: View, parser: Parser) -> ProjectError:
+    documents = list(files.documents)
+    finding = blame(understand(_as_written(rejected.words, view), documents), rejected.warnings, documents)
+    if finding.file.startswith(AN_ENV_FILE):
+        sources = {source.name for source in files.sources}
+        for name, content in files.copies.items():
+            try:
+                if name not in sources:
+                    await parser.interpolate(view, ["x"], [content])
+            except Rejected:
+                finding = replace(finding, file=finding.file.replace(AN_ENV_FILE, name))
+    if quoted := re.search(r'"(.+)"', finding.what) if finding.file in files.copies else None:
+        lines = enumerate(files.copies[finding.file].decode(errors="replace").splitlines(), 1)
+        finding = replace(finding, line=next((number for number, text in lines if quoted[1] in text), 0))
+    return refuse([finding], files.locations)
 
 
 def _as_written(words: str, view: View) -> str:

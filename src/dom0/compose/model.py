@@ -421,10 +421,11 @@ class Project(_Part, frozen=True, kw_only=True):
     digests: dict[str, str] = {}  # absolute path of a config, secret or bind-mounted project file -> sha256 of it
     warnings: tuple[str, ...] = ()  # for people; nothing is decided by them
     lines: dict[str, dict[str, int]] = {}  # for people: Compose file -> dotted key -> the line that it stands on
+    extends: dict[str, dict[str, tuple[str, str]]] = {}  # as `lines`: see Locations
 
     @property
     def locations(self) -> Locations:
-        return Locations(self.lines)
+        return Locations(self.lines, self.extends)
 
 
 def canonical(value: Any) -> bytes:

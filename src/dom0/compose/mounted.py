@@ -16,8 +16,9 @@ from pathlib import Path
 import msgspec
 
 from dom0.compose import above, x_dom0
-from dom0.compose.files import Irregular, open_regular, read_regular, unreadable
+from dom0.compose.files import Irregular, open_regular, read_regular, unreadable, way_out
 from dom0.compose.findings import Finding, KeyPath, Locations, refuse
+from dom0.compose.links import leaving
 from dom0.compose.model import Project
 from dom0.errors import ProjectError
 
@@ -41,11 +42,14 @@ def digests(project: Project, tree: ProjectTree) -> tuple[dict[str, str], tuple[
     found: dict[str, str] = {}
     words: dict[str, str] = {}
     left = MOST
-    for path, key, required in _mounted(project):
+    for path, key, required in named(project):
         target = Path(path)
         if not target.is_relative_to(tree.final) or path in found or path in words:
             continue
-        file = above.find(tree.source, str(target.relative_to(tree.final)))
+        name = str(target.relative_to(tree.final))
+        if leaving(tree.source, name):
+            continue
+        file = above.find(tree.source, name)
         try:
             digest, size = _digest(file, key, tree, left, required=required)
         except _TooLarge as error:
@@ -58,8 +62,8 @@ def digests(project: Project, tree: ProjectTree) -> tuple[dict[str, str], tuple[
     return found, tuple(words.values())
 
 
-def _mounted(project: Project) -> Iterator[tuple[str, KeyPath, bool]]:
-    """Path, key, and whether it has to be a file."""
+def named(project: Project) -> Iterator[tuple[str, KeyPath, bool]]:
+    """Path, key, and whether it has to be a file, of all that is mounted."""
     for kind, objects in (("configs", project.configs), ("secrets", project.secrets)):
         for name, item in objects.items():
             if item.file:
@@ -70,6 +74,11 @@ def _mounted(project: Project) -> Iterator[tuple[str, KeyPath, bool]]:
         for number, volume in enumerate(service.volumes):
             if volume.type == "bind":
                 yield volume.source, ("services", name, "volumes", str(number)), False
+
+
+def key_of(path: KeyPath, project: Project) -> KeyPath:
+    """The key that names the file whose digest stands at `path` of the project, else `path`."""
+    return next((key for file, key, _ in named(project) if path[:2] == ("digests", file)), path)
 
 
 class _TooLarge(Exception):
@@ -89,7 +98,7 @@ def _digest(file: Path, key: KeyPath, tree: ProjectTree, most: int, *, required:
     except Irregular as error:
         problem, hint = unreadable(error), "only a file can be a config or a secret; mount a directory under volumes:"
     except OSError as error:
-        problem, hint = unreadable(error), ""
+        problem, hint = unreadable(error), way_out(error, file)
         required = required and not file.is_symlink()
     else:
         if size > most:
@@ -110,15 +119,16 @@ def profiles(project: Project, tree: ProjectTree) -> dict[str, str]:
                 continue
             key, file = ("services", name, "security_opt", str(number)), Path(os.path.normpath(tree.source / path))
             if not file.is_relative_to(tree.source):
-                hint = "put the profile into the project's directory"
+                hint = f"copy it into the project's directory, and write seccomp={file.name}"
                 raise _refused(tree, key, f"{path} is outside the project", hint)
             try:
                 texts[path] = read_regular(file, name=path).decode()
                 json.loads(texts[path])
             except ProjectError as error:
-                raise _refused(tree, key, error.message) from error
+                raise _refused(tree, key, error.message, error.hint) from error
             except (ValueError, RecursionError) as error:
-                raise _refused(tree, key, f"{path} is not a seccomp profile in JSON") from error
+                hint = "docs.docker.com/engine/security/seccomp shows one; unconfined does without"
+                raise _refused(tree, key, f"{path} is not a seccomp profile in JSON", hint) from error
     return texts
 
 
@@ -131,7 +141,7 @@ def keys(project: Project, tree: ProjectTree) -> dict[str, str]:
         try:
             content = read_regular(tree.source / entry.key, name=entry.key, inside=tree.source)
         except ProjectError as error:
-            raise _refused(tree, key, error.message) from error
+            raise _refused(tree, key, error.message, error.hint) from error
         if b"PUBLIC KEY-----" not in content:
             raise _refused(tree, key, f"{entry.key} is no public key", "cosign generate-key-pair makes one")
         texts[entry.key] = content.decode(errors="replace")

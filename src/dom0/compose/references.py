@@ -46,6 +46,8 @@ class Reference(msgspec.Struct, frozen=True):
 
 def unfit(reference: Reference) -> tuple[str, str] | None:
     """What is wrong with naming such a file at all, and what to do."""
+    if not reference.file:
+        return "there is no path of a file", "write a path as text: env_file: [{path: web.env}]"
     if reference.file.startswith("~"):
         return f"{reference.file} is outside the project", "put the file into the project's directory"
     if reference.is_compose and any(mark in reference.file for mark in _REMOTE):
@@ -84,6 +86,7 @@ def _data_files(kind: str, value: Any, path: tuple[str, ...], *, needed: bool = 
     several = isinstance(plain(value), list)
     for number, entry in enumerate(map(_long, _list(value))):
         file = plain(entry.get("path"))
+        file = "" if "path" in entry and not isinstance(file, str) else file
         if isinstance(file, str):
             where = (*path, str(number)) if several else path
             yield Reference(kind, where, file, required=needed and plain(entry.get("required")) is not False)
@@ -93,6 +96,17 @@ def services(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     section = plain(document.get("services"))
     if isinstance(section, dict):
         yield from ((str(name), plain(service)) for name, service in section.items())
+
+
+def extensions(document: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Names of services, of those that they extend, and the files of those, "" for this one."""
+    for name, service in services(document):
+        extends = plain(service.get("extends")) if isinstance(service, dict) else None
+        extends = {"service": extends} if isinstance(extends, str) else extends
+        if isinstance(extends, dict):
+            base, file = plain(extends.get("service")), plain(extends.get("file")) or ""
+            if isinstance(base, str) and isinstance(file, str):
+                yield name, base, file
 
 
 def plain(value: Any) -> Any:

@@ -20,6 +20,7 @@ from yaml import CSafeLoader
 from dom0.compose.findings import Finding, KeyPath, Locations, refuse
 from dom0.compose.values import SourceLoader
 from dom0.errors import ProjectError
+from dom0.wording import did_you_mean
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
@@ -79,24 +80,31 @@ def read_source(name: str, content: bytes) -> Source:
         documents = [{} if document is None else document for document in yaml.load_all(text, Loader=SourceLoader)]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if "end of stream" in (error.problem or ""):  # then what does not end says more
+            mark = error.context_mark or mark
         what = f"this is not YAML: {error.problem or error.context}"
         line = mark.line + 1 if mark else 0
         indent = "".join(text.splitlines()[line - 1 : line])[: mark.column + 1 if mark else 0]
-        hint = "YAML is indented by spaces, and there is a tab" if "\t" in indent else ""
+        hint = "look at indentation, colons and quotes of this line and the one before"
+        hint = "YAML is indented by spaces, and there is a tab" if "\t" in indent else hint
         raise _refused(name, what, hint, line=line) from error
     except yaml.reader.ReaderError as error:
         line = text.encode()[: error.position].count(b"\n") + 1
-        raise _refused(name, f"this is not YAML: {error.reason}", line=line) from error
+        hint = "save the file as UTF-8 text without control characters"
+        raise _refused(name, f"this is not YAML: {error.reason}", hint, line=line) from error
     if not all(isinstance(document, dict) for document in documents):
-        raise _refused(name, "the file has to be a mapping with keys such as services:")
+        what = "the file has to be a mapping with keys such as services:"
+        hint = "services: on a line of its own, and the services below it, indented"
+        raise _refused(name, what, hint, line=walk.lines.get("", 1))
     if not any(documents):
         raise _refused(name, "the file is empty", "it needs at least a name and services; dom0 init makes an example")
-    return Source(name, tuple(documents), walk.lines, text, tuple(walk.variables))
+    return Source(name, tuple(documents), walk.all_lines(), text, tuple(walk.variables))
 
 
 def _decode(name: str, content: bytes) -> str:
     if len(content) > MAX_BYTES:
-        raise _refused(name, f"the file has {len(content)} bytes, a Compose file may have at most {MAX_BYTES}")
+        what = f"the file has {len(content)} bytes, a Compose file may have at most {MAX_BYTES}"
+        raise _refused(name, what, "put services into files of their own, with include:")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -113,6 +121,7 @@ class _Frame(msgspec.Struct):
     path: KeyPath
     is_mapping: bool
     anchor: str | None = None
+    first: int = 0
     nodes: int = 1
     height: int = 0
     key: str | None = None  # of the next value, None while a key comes next
@@ -127,6 +136,16 @@ class _Frame(msgspec.Struct):
         return (*self.path, self.key if self.key is not None else str(self.index))
 
 
+class _Anchored(msgspec.Struct, frozen=True):
+    """`first` and `last`: where its keys stand in the list of all."""
+
+    nodes: int
+    height: int
+    path: KeyPath
+    first: int
+    last: int
+
+
 class _Walk:
     """Counts nodes with aliases expanded, finds lines of keys, and refuses what is too deep, too large or duplicate."""
 
@@ -135,8 +154,9 @@ class _Walk:
         self.variables: list[Variable] = []
         self._name = name
         self._stack: list[_Frame] = []
-        self._anchors: dict[str, tuple[int, int]] = {}  # nodes, height
+        self._anchors: dict[str, _Anchored] = {}
         self._nodes = 0
+        self._all: list[tuple[str, int, bool]] = []  # keys as they come, with those of aliases: path, line, written out
 
     def step(self, event: yaml.Event) -> None:
         line = event.start_mark.line + 1 if event.start_mark else 0
@@ -147,7 +167,7 @@ class _Walk:
                 self._begin(event, line)
             case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
                 frame = self._stack.pop()
-                self._count(frame.anchor, frame.nodes, frame.height + 1, line)
+                self._count(frame.anchor, frame.nodes, frame.height + 1, line, frame)
             case yaml.ScalarEvent():
                 self._scalar(event, line)
             case yaml.AliasEvent():
@@ -159,13 +179,13 @@ class _Walk:
 
     def _begin(self, event: yaml.CollectionStartEvent, line: int) -> None:
         if self._stack and self._stack[-1].key_due:
-            raise self._refused("a key has to be plain text", line)
+            raise self._refused("a key has to be plain text", line, "write KEY: VALUE")
         self._check_tag(event.tag, _COLLECTION_TAGS, line)
         self._check_anchor(event.anchor, line)
         path = self._stack[-1].child() if self._stack else ()
         is_mapping = isinstance(event, yaml.MappingStartEvent)
-        self._stack.append(_Frame(path, is_mapping, event.anchor))
         self._remember_line(path, line)
+        self._stack.append(_Frame(path, is_mapping, event.anchor, first=len(self._all)))
         self._check_depth(len(self._stack), line)
 
     def _scalar(self, event: yaml.ScalarEvent, line: int) -> None:
@@ -175,7 +195,7 @@ class _Walk:
             self._key(event.value, line)
             return
         if "\0" in event.value:
-            raise self._refused("the text holds a NUL character", line)
+            raise self._refused("the text holds a NUL character", line, "take it out")
         if event.implicit[0] and not event.style:  # it may be a number
             exponent, quotes = _EXPONENT.match(event.value), "put quotes around it if it is text"
             is_long = _LARGE.match(event.value)
@@ -197,7 +217,7 @@ class _Walk:
     def _key(self, key: str, line: int) -> None:
         frame = self._stack[-1]
         if _CONTROL.search(key):
-            raise self._refused(f"the key {key!r} has a control character in it", line)
+            raise self._refused(f"the key {key!r} has a control character in it", line, "take it out")
         if key in frame.keys and key != "<<":
             raise self._refused(f"duplicate key {key!r}, first in line {frame.keys[key]}", line, "keep one of them")
         frame.keys[key] = line
@@ -207,19 +227,37 @@ class _Walk:
 
     def _alias(self, anchor: str, line: int) -> None:
         if self._stack and self._stack[-1].key_due:
-            raise self._refused(f"an alias, *{anchor}, cannot be a key", line)
+            raise self._refused(f"an alias, *{anchor}, cannot be a key", line, "write the key itself")
         if anchor not in self._anchors:
             inside = any(frame.anchor == anchor for frame in self._stack)
-            raise self._refused(f"*{anchor} {'contains itself' if inside else 'is not defined above'}", line)
-        nodes, height = self._anchors[anchor]
-        self._check_depth(len(self._stack) + height, line)
-        self._add(nodes, line)
-        self._close(nodes, height)
+            what, hint = f"*{anchor} is not defined above", did_you_mean(anchor, self._anchors)
+            if inside:
+                what, hint = f"*{anchor} contains itself", "write out what is meant"
+            raise self._refused(what, line, hint or f"write &{anchor} before the value that it stands for, further up")
+        found = self._anchors[anchor]
+        self._check_depth(len(self._stack) + found.height, line)
+        self._add(found.nodes, line)
+        self._repeat(found)
+        self._close(found.nodes, found.height)
 
-    def _count(self, anchor: str | None, nodes: int, height: int, line: int) -> None:
+    def _repeat(self, anchored: _Anchored) -> None:
+        """The keys of an alias stand where its anchor is; what is written out beside a merge key counts more."""
+        path = self._stack[-1].child() if self._stack else ()
+        if "<<" in path[-2:]:
+            path = path[: -2 if path[-1] != "<<" else -1]
+        start, inner = ".".join(path), len(".".join(anchored.path))
+        found: dict[str, int] = {}
+        for name, line, is_written in self._all[anchored.first : anchored.last]:
+            if is_written or name not in found:
+                found[name] = line
+        for name, line in found.items():
+            self._all.append((f"{start}{name[inner:]}".removeprefix("."), line, False))
+
+    def _count(self, anchor: str | None, nodes: int, height: int, line: int, frame: _Frame | None = None) -> None:
         """At the end of a node, whose inner nodes have been added already."""
         if anchor:
-            self._anchors[anchor] = (nodes, height)
+            first = frame.first if frame else len(self._all)
+            self._anchors[anchor] = _Anchored(nodes, height, frame.path if frame else (), first, len(self._all))
         self._add(1, line)
         self._close(nodes, height)
 
@@ -239,7 +277,8 @@ class _Walk:
 
     def _check_depth(self, depth: int, line: int) -> None:
         if depth > MAX_DEPTH:
-            raise _refused(self._name, f"nested more than {MAX_DEPTH} levels deep", line=line)
+            hint = "no key of Compose is that deep: is this a Compose file?"
+            raise _refused(self._name, f"nested more than {MAX_DEPTH} levels deep", hint, line=line)
 
     def _check_tag(self, tag: str | None, known: tuple[str | None, ...], line: int) -> None:
         if tag not in known:
@@ -247,7 +286,16 @@ class _Walk:
             raise self._refused(f"unknown tag {shown}", line, "Compose knows !reset and !override")
 
     def _remember_line(self, path: KeyPath, line: int) -> None:
-        self.lines.setdefault(".".join(path), line)
+        name = ".".join(path)
+        if name not in self.lines:
+            self.lines[name] = line
+            self._all.append((name, line, True))
+
+    def all_lines(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for name, line, _ in self._all:
+            found.setdefault(name, line)
+        return found | self.lines
 
     def _refused(self, what: str, line: int, hint: str = "") -> ProjectError:
         frame = self._stack[-1] if self._stack else _Frame((), is_mapping=True)

@@ -9,13 +9,14 @@ placed there before.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 
-from dom0.compose import above
+from dom0.compose import above, links, mounted
+from dom0.compose.findings import Finding, refuse
 from dom0.compose.model import Project, ServiceVolume
 from dom0.compose.x_dom0 import files_of
-from dom0.errors import ProjectError
 from dom0.images import weight
 from dom0.images.fingerprint import NEVER, selected
 from dom0.images.ignore import Ignore, literal
@@ -81,7 +82,7 @@ def words(
     """Messages on data: how much of it goes into the image, and which does not.
 
     `names`: as `kept` says; `apart`: as `writable_binds`, in a project that was taken over. Raises ProjectError for
-    more than an image may hold, and for a bound link that leads somewhere else where the machine keeps the project.
+    more than an image may hold.
     """
     written = writable_binds(project, directory)
     sizes = weight.check(directory, selected(directory, names, writable_binds=apart or ()))
@@ -94,10 +95,6 @@ def words(
     for name in _directories(project, directory, _binds(project) if apart is None else ()):
         *_, real = _on_the_way(directory, name)
         if (path := above.find(directory, real)).is_symlink():  # it leads out of the project
-            target = path.readlink()
-            if not target.is_absolute() and _leads_out(os.path.normpath(PurePath(real).parent / target)):
-                hint = f"bind {path.resolve()} itself, or make the link absolute"
-                raise ProjectError(f"{real}: is a link to {target}, which is elsewhere on the machine", hint=hint)
             continue
         with os.scandir(path) as found:
             entries = [(f"{real}/{entry.name}", entry) for entry in found if entry.name not in NEVER]
@@ -108,6 +105,29 @@ def words(
                     f"the machine's own is {Path(project.working_dir, name)}"
                     + ("" if name in written else f"; services only read it: a last line !{real} brings it")
                 )
+
+
+def check_links(project: Project, directory: Path) -> None:
+    """Raises ProjectError where a link leads out of the project to somewhere else than on the machine, which keeps the
+    project in another place.
+    """
+    paths = [(path, key) for path, key, _ in mounted.named(project)]
+    for volume, told in project.volumes.items():
+        paths.append((told.driver_opts.get("device", ""), ("volumes", volume, "driver_opts", "device")))
+    found = []
+    for path, key in paths:
+        for name in _inside(project, [path]):
+            way = links.leaving(directory, name)
+            if way and not way.target.startswith("/"):
+                what = f"{way.link} is a link to {way.target}, which the machine does not have"
+                place, link = (os.path.realpath(directory / path) for path in (name, way.link))
+                absolute = shlex.join(["ln", "-sfn", link, str(directory / way.link)])
+                hint = f"write {place}, its path on the host, or make the link absolute: {absolute}"
+                if key[0] == "x-dom0":
+                    hint = "put the file itself into the project"
+                found.append(Finding(key, what, hint))
+    if found:
+        raise refuse(found, project.locations)
 
 
 def _dotenvs(project: Project) -> Iterator[str]:

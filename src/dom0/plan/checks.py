@@ -135,7 +135,7 @@ def _check_references(project: Project, name: str) -> None:
             what, hint = f"there is no service {other}", "name one that there is"
             if other in project.disabled:
                 what = f"{other} is not active, a profile keeps it out"
-                hint = "enable its profile, or write required: false"
+                hint = "enable its profile, COMPOSE_PROFILES=NAME in the project's .env file, or write required: false"
             raise refusal(project, ("services", name, key), what, hint)
         if key != "depends_on" and service.replicas and not project.services[other].replicas:
             what = f"it shares a namespace or volumes with {other}, which has no containers"
@@ -192,16 +192,17 @@ def _check_mounts(project: Project, name: str) -> None:
     kinds = {posixpath.normpath(v.target): v.type for v in service.volumes}
     kinds |= {posixpath.normpath(entry.partition(":")[0]): "tmpfs" for entry in service.tmpfs}
     read_only = {posixpath.normpath(v.target) for v in service.volumes if v.read_only}
-    for file in (use.target for use in file_uses(project, name) if use.inline):
-        place = next((path for path in (file, *map(str, PurePosixPath(file).parents)) if path in kinds), "")
+    for use in (use for use in file_uses(project, name) if use.inline):
+        file, path = use.target, ("services", name, use.kind, use.reference.source)
+        place = next((it for it in (file, *map(str, PurePosixPath(file).parents)) if it in kinds), "")
         if place and kinds[place] == "tmpfs":
             what = f"{file} would be hidden by the tmpfs at {place}"
             hint = "give the config or secret another target, or use `file:`"
-            raise refusal(project, ("services", name), what, hint)
+            raise refusal(project, path, what, hint)
         if place in read_only or (service.read_only and not place):
             what = f"{file} cannot be written, {place or 'the file system'} is read-only"
             hint = "use `file:` instead of `content:` or `environment:`"
-            raise refusal(project, ("services", name), what, hint)
+            raise refusal(project, path, what, hint)
 
 
 def _circle(name: str, needs: dict[str, list[str]], done: set[str], path: KeyPath) -> KeyPath:

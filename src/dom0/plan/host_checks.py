@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from dom0.compose.findings import UNKNOWN, Finding, Locations, refuse
 from dom0.engine.values import PublishedPort
 from dom0.errors import ProjectError
 from dom0.plan.attachments import overlapping
@@ -40,34 +41,35 @@ def new_ports(desired: Desired, before: Desired | None) -> tuple[PublishedPort, 
     return tuple(port for slot in desired.slots for port in slot.ports if port not in held)
 
 
-def check_host(desired: Desired, before: Desired | None, host: Host) -> None:
-    """`before`: what the machine is now. Raises ProjectError."""
+def check_host(desired: Desired, before: Desired | None, host: Host, locations: Locations = UNKNOWN) -> None:
+    """`before`: what the machine is now; `locations`: of the project's keys. Raises ProjectError."""
     wanted = new_ports(desired, before)
     for slot in desired.slots:
-        where, ports = ".".join(slot.path), [port for port in slot.ports if port in wanted]
+        ports = [port for port in slot.ports if port in wanted]
         for listener in host.listeners:
             if (port := overlapping(ports, [listener.port])) and not overlapping([listener.port], host.held):
                 by = listener.program or "another program"
-                raise ProjectError(
-                    f"{where}.ports: {port.port}/{port.protocol} is in use by {by}",
-                    hint=f"end that, or publish another port; who has it: ss -lnp sport = :{port.port}",
-                )
+                what = f"{port.port}/{port.protocol} is in use by {by}"
+                hint = f"end that, or publish another port; who has it: ss -lnp sport = :{port.port}"
+                raise refuse([Finding((*slot.path, "ports"), what, hint)], locations)
         if missing := next((path for path in devices_of(slot) if path in host.absent), ""):
-            raise ProjectError(
-                f"{where}.devices: there is no {missing} on this host",
-                hint="plug it in, load its driver, or correct the path",
-            )
+            what, hint = f"there is no {missing} on this host", "plug it in, load its driver, or correct the path"
+            raise refuse([Finding((*slot.path, "devices"), what, hint)], locations)
         cpus, memory = slot.resources.get("NanoCpus", 0) / 1e9, slot.resources.get("Memory", 0)
         if host.cpus and cpus > host.cpus:
-            raise ProjectError(
-                f"{where}: {cpus:g} processors are more than this host has, {host.cpus}",
-                hint=f"say cpus: {host.cpus} or fewer",
-            )
+            what = f"{cpus:g} processors are more than this host has, {host.cpus}"
+            raise _limit(slot, "cpus", "cpus", what, f"say cpus: {host.cpus} or fewer", locations)
         if 0 < memory < SMALLEST_MEMORY:
-            raise ProjectError(
-                f"{where}: a memory limit of {memory} bytes is less than the Engine takes, 6 MiB",
-                hint="write a unit: mem_limit: 64m",
-            )
+            what = f"a memory limit of {memory} bytes is less than the Engine takes, 6 MiB"
+            raise _limit(slot, "mem_limit", "memory", what, "write a unit, as in 64m", locations)
+
+
+def _limit(slot: Slot, key: str, of_deploy: str, what: str, hint: str, locations: Locations) -> ProjectError:
+    """At the one of two keys that the service has."""
+    path = (*slot.path, "deploy", "resources", "limits", of_deploy)
+    if not locations.has(path):
+        path = (*slot.path, key)
+    return refuse([Finding(path, what, hint)], locations)
 
 
 def devices_of(slot: Slot) -> Iterator[str]:
