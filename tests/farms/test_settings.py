@@ -25,7 +25,7 @@ def test_a_role_is_rolled_out_to_one_after_the_other_unless_it_says_otherwise() 
     ("text", "what"),
     [
         ("", "farm.yaml: is empty"),
-        ("listen: 0.0.0.0:1\n", "farm.yaml: Object missing required field `name`"),
+        ("listen: 0.0.0.0:1\n", "farm.yaml: name: is missing"),
         ("name: attic\n---\nname: b\n", "farm.yaml: has several documents"),
         ("name: 7\n", "farm.yaml: name: has to be text, not a whole number"),
         ("name: [a]\n", "farm.yaml: name: has to be text, not a list"),

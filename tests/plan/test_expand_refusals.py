@@ -125,11 +125,11 @@ CASES = {
     ),
     "a text for a read-only file system": (
         "{services: {web: {read_only: true, configs: [{source: c}]}}, configs: {c: {content: x}}}",
-        "services.web: /c cannot be written, the file system is read-only",
+        "services.web.configs.c: /c cannot be written, the file system is read-only",
     ),
     "a text that a tmpfs would hide": (
         "{services: {web: {tmpfs: ['/run:size=1m'], secrets: [{source: s}]}}, secrets: {s: {content: x}}}",
-        "services.web: /run/secrets/s would be hidden by the tmpfs at /run",
+        "services.web.secrets.s: /run/secrets/s would be hidden by the tmpfs at /run",
     ),
     "a security option that is none": (
         "{services: {web: {security_opt: [whatever]}}}",

@@ -138,7 +138,7 @@ _ROWS = (
     ),
     _row(rf"{_DECODING}(?P<what>.+)", "{top} {name} {key}", "{what}", _AS_DESCRIBED),
     _row(
-        r"error while interpolating (?P<path>\S+): required variable (?P<name>\S+) is missing a value(: ?(?P<what>.*))?",
+        r"error while interpolating (?P<path>\S+): required variable (?P<name>\S+) is missing a value:? ?(?P<what>.*)",
         "{path}",
         "the variable {name} is not set: {what}",
         "set {name} in the project's .env file",
