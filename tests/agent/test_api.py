@@ -22,11 +22,13 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from dom0.agent import vitals
 from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.api import LARGEST_BODY, PAGE, ROUTES, WATCH_AT_MOST_EVERY, _Api, serve
 from dom0.agent.machine import Machine
 from dom0.agent.state_files import Trial
 from dom0.agent.status import LARGEST_PROJECT, GenerationInfo, WatchRequest
+from dom0.http import server
 from dom0.http.client import Answer, Client
 from dom0.http.server import Request
 from dom0.names import Access
@@ -214,6 +216,40 @@ def test_a_client_that_hangs_up_leaves_the_machine_to_others(rig: Rig, caplog: p
 
     converse(rig, talk)
     assert "Traceback" not in caplog.text
+
+
+def test_an_engine_that_does_not_answer_holds_up_no_answer_and_nothing_of_who_has_left(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "GONE_WITHIN", 0.01)
+    of_container = {"read", "memory", "processor", "received", "sent"}
+
+    def conversations() -> int:
+        return sum(task.get_coro().__name__ == "_converse" for task in asyncio.all_tasks())  # type: ignore[union-attr]
+
+    async def talk(client: Client, machine: Machine) -> None:
+        await machine.changed.until(lambda: any(one.phase == "ready" for one in machine.status().services))
+        monkeypatch.setattr(rig.engine, "latency", lambda call: 3600.0 if call.name == "usage" else 0.0)
+        async with client.ask("GET", "/v1/usage") as answer:
+            told = await document(answer)
+        assert (told["containers"], told["machine"]["memory"] > 0) == ({}, True)
+        monkeypatch.setattr(vitals, "ANSWERED_WITHIN", 3600.0)
+        before = conversations()
+        async with contextlib.AsyncExitStack() as asked:
+            for _ in range(5):
+                _, writer = await asyncio.open_unix_connection(rig.path / "run" / "dom0.sock")
+                asked.callback(writer.close)
+                writer.write(b"GET /v1/usage HTTP/1.1\r\nHost: dom0\r\n\r\n")
+            while conversations() < before + 5:  # noqa: ASYNC110 -- nobody tells of that
+                await asyncio.sleep(0.01)
+        while conversations() > before:  # noqa: ASYNC110 -- nor of that
+            await asyncio.sleep(0.01)
+        monkeypatch.setattr(rig.engine, "latency", lambda call: 0.0)
+        async with client.ask("GET", "/v1/usage") as answer:
+            [used] = (await document(answer))["containers"].values()
+        assert set(used) == of_container
+
+    converse(rig, talk)
 
 
 def test_a_watcher_sees_the_last_change(rig: Rig) -> None:

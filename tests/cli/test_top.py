@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from dom0.agent.vitals import FileSystem, UsageStatus, Vitals
 from dom0.cli.top import REVERSED, Seen, frame
 from dom0.engine.values import Usage
 from dom0.run import Output
-from dom0.testing.fake_agent import FakeAgent, Lines, make_service, make_status
+from dom0.testing.fake_agent import FakeAgent, Lines, Turns, make_service, make_status
 from dom0.testing.terminal import Terminal
 
 RunCommand = Callable[..., Output]
@@ -147,6 +149,37 @@ def test_what_is_not_answered_does_not_hide_the_rest(agent: FakeAgent, dom0: Run
     shown = dom0("top").stdout.splitlines()
     assert "/var/lib/dom0/events: cannot be read" in shown
     assert any(line.startswith("redis ") for line in shown)
+
+
+def test_a_rate_is_of_the_time_between_what_the_engine_has_read_and_not_of_when_it_was_told(
+    agent: FakeAgent, dom0: RunCommand
+) -> None:
+    answer(agent)
+    container = "c" * 64
+    looks = [(1000.0, 1.0, 5000.0), (1002.0, 2.0, 5060.0)]  # read, processor, told
+    usages = [
+        UsageStatus(now=now, machine=MACHINE, containers={container: Usage(read=read, processor=processor)})
+        for read, processor, now in looks
+    ]
+    agent.answers["GET /v1/usage"] = Turns(usages)
+    assert json.loads(dom0("top", "--json").stdout)["percent"] == {container: 50.0}
+
+
+def test_containers_that_the_engine_does_not_answer_for_are_counted(agent: FakeAgent, dom0: RunCommand) -> None:
+    answer(agent)
+    agent.answers["GET /v1/usage"] = replace(USAGE, containers={})
+    assert "the Docker Engine does not say what 1 of 1 containers use" in dom0("top").stdout.splitlines()
+
+
+def test_an_agent_that_does_not_answer_is_told_with_the_time_that_it_had(
+    environment: dict[str, str], dom0: RunCommand
+) -> None:
+    path = Path(environment["DOM0_RUN"]) / "dom0.sock"
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(path))
+        silent.listen()
+        assert f"{path}: no answer within 5 s" in dom0("top").stderr
 
 
 def test_a_terminal_whose_size_nobody_knows_is_taken_for_the_usual_one(

@@ -89,6 +89,22 @@ def test_an_engine_that_is_away_is_told_and_ends_with_it(box: Machine, top: Term
     top.until(is_live)
 
 
+def test_an_engine_that_hangs_is_told_and_hides_nothing_that_the_agent_knows(box: Machine, top: Terminal) -> None:
+    top.until(is_live)
+    engine = box.host.run(["pidof", "dockerd"]).stdout.split()
+    box.host.run(["kill", "-STOP", *engine])
+    try:
+        shown = top.until("the Docker Engine does not say what 2 of 2 containers use")
+        assert OLD not in shown
+        assert "generation 1" in shown
+        text = box.dom0("top").stdout
+        assert "the Docker Engine does not say what 2 of 2 containers use" in text
+        assert "generation 1" in text
+    finally:
+        box.host.run(["kill", "-CONT", *engine])
+    top.until(is_live)
+
+
 def test_as_text_and_for_programs_it_is_whole(box: Machine) -> None:
     shown = box.dom0("top").stdout
     assert is_live(shown)

@@ -176,10 +176,14 @@ class _Api:
     def answered(self, access: Access) -> Mapping[str, Handler]:
         """By ROUTES, on the socket of that access."""
         return {
-            key: partial(self._change, access, route) if key.startswith("POST") else partial(self._ask, route)
+            key: partial(self._change, access, route) if key.startswith("POST") else partial(self._look, route)
             for key, route in ROUTES.items()
             if route.access <= access
         }
+
+    async def _look(self, route: Route, request: Request) -> Response:
+        """A change goes on without who asked for it; this does not: it may wait for an Engine that does not answer."""
+        return await server.unless_gone(request, self._ask(route, request))
 
     async def _ask(self, route: Route, request: Request) -> Response:
         if route.asks is None:

@@ -16,6 +16,7 @@ from dom0.engine.values import Usage
 from dom0.errors import EngineError
 
 AT_ONCE = 8  # containers that the Engine is asked of
+ANSWERED_WITHIN = 1.5  # seconds; who looks every two seconds is told what is known by then
 PROC = Path("/proc")  # memory, processors and load in it are the host's, in a container too
 MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")  # of /proc/stat, as proc(5) has them
 HOST_ROOT = "/proc/1/root"
@@ -49,18 +50,18 @@ class UsageStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def usages(engine: Engine, container_ids: Collection[str]) -> dict[str, Usage]:
-    """Of those that are there, by their IDs: the Engine reads the control group of each."""
-    free = asyncio.Semaphore(AT_ONCE)
+    """Of those that are there and answered for in time, by their IDs: the Engine reads the control group of each."""
+    free, used = asyncio.Semaphore(AT_ONCE), dict[str, Usage]()
 
-    async def ask(container_id: str) -> Usage | None:
+    async def ask(container_id: str) -> None:
         async with free:
-            try:
-                return await engine.usage(container_id)
-            except EngineError:
-                return None
+            with contextlib.suppress(EngineError):
+                used[container_id] = await engine.usage(container_id)
 
-    found = await asyncio.gather(*map(ask, container_ids))
-    return {id_: used for id_, used in zip(container_ids, found, strict=True) if used is not None}
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(ANSWERED_WITHIN):
+            await asyncio.gather(*map(ask, container_ids))
+    return used
 
 
 def look(paths: Sequence[Path], proc: Path = PROC) -> Vitals:

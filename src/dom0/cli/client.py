@@ -6,6 +6,7 @@ Nothing here imports asyncio or h11: a command starts at once.
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 ANSWER_WITHIN = 30.0  # seconds; of an answer that is no stream
 SUCCESSION_WITHIN = 240.0  # seconds for a new root container to answer, or the one before again
 PAUSE = 0.1  # seconds between attempts
+SILENT = 2.0  # seconds without an answer after which it may be paused
+ENGINE_WITHIN = 5.0  # seconds for the Engine to say whether it is
 STATUS = "/v1/status"
 NOT_CONNECTED = (FileNotFoundError, ConnectionRefusedError, type(None))  # None: it answered, with a refusal
 
@@ -153,14 +156,14 @@ class Agent:
                 for line in answer.lines():
                     yield self._decode(line, document)
             except OSError as error:
-                raise self._unreachable(error) from error
+                raise self._unreachable(error, None) from error
 
     def _request(self, method: str, target: str, body: Any, within: float | None = ANSWER_WITHIN) -> bytes:
         with self._ask(method, target, body, within) as answer:
             try:
                 return answer.read()
             except OSError as error:
-                raise self._unreachable(error) from error
+                raise self._unreachable(error, within) from error
 
     def _ask(self, method: str, target: str, body: Any, timeout: float | None) -> blocking.Answer:
         deadline = time.monotonic() + (SUCCESSION_WITHIN if self._patient else 0.0)
@@ -175,17 +178,21 @@ class Agent:
 
     def _ask_once(self, method: str, target: str, body: Any, timeout: float | None) -> blocking.Answer:
         data = msgspec.json.encode(body) if body is not None else None
-        if target != STATUS and is_paused():  # the status is asked for all the same, with a timeout
+        if method != "GET" and is_paused():  # it would do it as soon as it goes on, with nobody there any more
             raise AgentPaused
         try:
             connection = blocking.connect(self.path) if self._here else dial(THROUGH_ENGINE, stderr=False)
-            answer = blocking.ask(connection, method, target, body=data, timeout=timeout)
+            blocking.send(connection, method, target, body=data, timeout=timeout)
+            if method == "GET" and not select.select([connection], [], [], SILENT)[0] and is_paused():
+                connection.close()
+                raise AgentPaused
+            answer = blocking.answer(connection)
             if answer.status < blocking.BAD_REQUEST:
                 return answer
             with answer:
                 words = answer.read()
         except OSError as error:
-            raise self._unreachable(error) from error
+            raise self._unreachable(error, timeout) from error
         try:
             refusal = msgspec.json.decode(words, type=_Refusal)
         except msgspec.DecodeError:
@@ -202,7 +209,7 @@ class Agent:
                 hint="it may be of another version than this command: `dom0 up` brings both together",
             ) from error
 
-    def _unreachable(self, error: OSError) -> Dom0Error:
+    def _unreachable(self, error: OSError, within: float | None) -> Dom0Error:
         """By what the Engine and the launcher say of the root container. Raises EngineError."""
         if not self._here:
             from dom0.cli import engine_client
@@ -225,12 +232,8 @@ class Agent:
                 return AgentUnreachable(
                     f"{self.path}: permission denied", hint="ask as root, or as a user of the socket's group"
                 )
-            case TimeoutError() if is_paused():
-                return AgentPaused()
             case TimeoutError():
-                return AgentUnreachable(
-                    f"{self.path}: no answer within {ANSWER_WITHIN:g} s", hint="see why: docker logs dom0"
-                )
+                return AgentUnreachable(f"{self.path}: no answer within {within:g} s", hint="see why: docker logs dom0")
         return AgentUnreachable(f"{self.path}: the connection broke: {error}", hint="see why: docker logs dom0")
 
 
@@ -257,7 +260,7 @@ def _state_of_root() -> Literal["paused", "running", "stopped", "missing", "unkn
     from dom0.cli import engine_client
 
     try:
-        root = engine_client.container(ROOT)
+        root = engine_client.container(ROOT, within=ENGINE_WITHIN)
     except EngineError:
         return "unknown"
     if root is None:

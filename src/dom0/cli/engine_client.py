@@ -65,13 +65,13 @@ class EngineVersion(msgspec.Struct, rename="pascal"):
     version: str
 
 
-def container(name: str) -> InspectedContainer | None:
-    found = inspect(name)
+def container(name: str, *, within: float = quick_engine.ANSWER_WITHIN) -> InspectedContainer | None:
+    found = inspect(name, within=within)
     return found if found and found.name == f"/{name}" else None  # the Engine takes the start of an ID too
 
 
-def inspect(container_id: str) -> InspectedContainer | None:
-    return _get(f"/containers/{quote(container_id, safe='')}/json", InspectedContainer)
+def inspect(container_id: str, *, within: float = quick_engine.ANSWER_WITHIN) -> InspectedContainer | None:
+    return _get(f"/containers/{quote(container_id, safe='')}/json", InspectedContainer, within)
 
 
 def containers(*labels: str) -> list[ListedContainer]:
@@ -88,9 +88,9 @@ def engine_version() -> str:
     return found.version
 
 
-def _get(target: str, document: type[T]) -> T | None:
+def _get(target: str, document: type[T], within: float = quick_engine.ANSWER_WITHIN) -> T | None:
     """The document at `target`, None if there is no such thing. Raises EngineError."""
-    data = quick_engine.ask(target)
+    data = quick_engine.read(quick_engine.send(target, within=within), target)
     if data is None:
         return None
     try:

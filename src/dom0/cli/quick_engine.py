@@ -24,12 +24,14 @@ def ask(target: str, method: str = "GET", body: bytes | None = None) -> bytes | 
     return read(send(target, method, body), target)
 
 
-def send(target: str, method: str, body: bytes | None = None) -> socket.socket:
-    """To `read` the answer later. Raises EngineError."""
+def send(
+    target: str, method: str = "GET", body: bytes | None = None, *, within: float = ANSWER_WITHIN
+) -> socket.socket:
+    """To `read` the answer later, `within` in seconds of silence. Raises EngineError."""
     where = address.find(None, os.environ, Path.home())
     try:
         connection = _connect(where)
-        blocking.send(connection, method, target, body=body, timeout=ANSWER_WITHIN)
+        blocking.send(connection, method, target, body=body, timeout=within)
     except OSError as error:
         raise where.unreachable(error) from error
     return connection

@@ -93,16 +93,22 @@ def look(agent: Agent, before: Seen | None) -> Seen:
         missing.append(error.message)
     try:
         usage = agent.call("GET", "/v1/usage", UsageStatus, within=ANSWER_WITHIN)
-    except Dom0Error as error:  # it waits for the Engine, or is older than this command
+    except Dom0Error as error:  # it is older than this command
         missing.append(error.message)
+    else:
+        running = {one.container_id for one in status.services if one.started and not one.finished}
+        if silent := running.difference(usage.containers):
+            missing.append(f"the Docker Engine does not say what {len(silent)} of {len(running)} containers use")
     seen = Seen(status=status, events=events, usage=usage, missing=tuple(missing))
-    if usage is None or before is None or before.usage is None or usage.now <= before.usage.now:
+    if usage is None or before is None or before.usage is None:
         return seen
-    passed, earlier = usage.now - before.usage.now, before.usage
+    earlier = before.usage
     percent = {
-        key: 100 * (now.processor - earlier.containers[key].processor) / passed
+        key: 100 * (now.processor - then.processor) / (now.read - then.read)
         for key, now in usage.containers.items()
-        if key in earlier.containers and now.processor >= earlier.containers[key].processor  # else it started anew
+        if (then := earlier.containers.get(key))
+        and now.read > then.read
+        and now.processor >= then.processor  # else it started anew
     }
     spent = {mode: now - earlier.machine.processors.get(mode, 0.0) for mode, now in usage.machine.processors.items()}
     busy = sum(seconds for mode, seconds in spent.items() if mode not in IDLE)

@@ -118,6 +118,7 @@ def usage(data: bytes, where: str) -> Usage:
     counted, networks = found.memory_stats.stats or {}, (found.networks or {}).values()
     droppable = counted.get("total_inactive_file", counted.get("inactive_file", 0))  # control groups version 1, 2
     return Usage(
+        read=_epoch(found.read, where),
         memory=max(0, found.memory_stats.usage - droppable),
         processor=found.cpu_stats.cpu_usage.total_usage / 1e9,
         received=sum(network.rx_bytes for network in networks),

@@ -126,6 +126,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """What a container uses, and has used since its start; 0 where its control group does not say it."""
 
+    read: float = 0.0  # when that was, in seconds since the epoch
     memory: int = 0  # bytes, without what the kernel may drop, as `docker stats` shows it
     processor: float = 0.0  # seconds, of all processors together
     received: int = 0  # bytes, over all its networks but the host's

@@ -69,6 +69,7 @@ class NetworkStats(msgspec.Struct, frozen=True):
 
 
 class Stats(msgspec.Struct, frozen=True):
+    read: str = ""
     memory_stats: MemoryStats = MemoryStats()
     cpu_stats: CpuStats = CpuStats()
     networks: dict[str, NetworkStats] | None = None

@@ -7,10 +7,10 @@ import logging
 import socket
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 import h11
@@ -40,6 +40,10 @@ class HttpError(Exception):
         super().__init__(reason)
         self.status = status
         self.reason = reason
+
+
+class Gone(ConnectionAbortedError):
+    """Nobody waits for the answer any more."""
 
 
 class Request:
@@ -290,24 +294,34 @@ async def _respond(request: Request, handler: Handler) -> Response:
         return refusal(500, "Internal Server Error")
 
 
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns. It is ended when the client has gone, who is missed by nobody that has nothing to send; then
+    it raises Gone.
+    """
+    task = asyncio.create_task(work)
+    try:
+        while not task.done():
+            await asyncio.wait([task], timeout=GONE_WITHIN)
+            if request.is_gone:
+                raise Gone
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+
+
 async def while_asked(request: Request, parts: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """`parts`, until the client has gone: who says nothing is missed by nobody who has nothing to send."""
-    coming: asyncio.Task[T | None] | None = None
+    """`parts`, until the client has gone."""
     async with aclosing(parts):
-        try:
-            while True:
-                coming = asyncio.create_task(_next_of(parts))
-                while not coming.done():
-                    await asyncio.wait([coming], timeout=GONE_WITHIN)
-                    if request.is_gone:
-                        return
-                if (part := coming.result()) is None:
-                    return
-                yield part
-        finally:
-            if coming is not None and not coming.done():
-                coming.cancel()
-                await asyncio.wait([coming])
+        while True:
+            try:
+                part = await unless_gone(request, _next_of(parts))
+            except Gone:
+                return
+            if part is None:
+                return
+            yield part
 
 
 async def _next_of(parts: AsyncGenerator[T]) -> T | None:

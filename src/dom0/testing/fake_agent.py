@@ -29,7 +29,7 @@ class EndlessLines(Lines):
     """The stream stays open after the last one."""
 
 
-class Turns(list[Lines]):
+class Turns(list[Any]):
     """What is answered first, and then, and so on."""
 
 

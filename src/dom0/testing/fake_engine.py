@@ -41,6 +41,7 @@ from dom0.engine.values import (
 )
 from dom0.errors import Conflict, EngineError, EngineUnreachable, NotFound
 from dom0.http.client import Readable
+from dom0.testing import virtual_time
 from dom0.testing.fake_container import FakeContainer
 from dom0.testing.fake_docker import FakeDocker
 from dom0.testing.fake_process import KILLED, Process, Surroundings, foretell
@@ -215,7 +216,7 @@ class FakeEngine:
         container = self.docker.container(ref)
         if container.state is not State.RUNNING:
             return Usage()
-        return Usage(memory=1 << 20, processor=1.0, received=200, sent=100)
+        return Usage(read=virtual_time.now(), memory=1 << 20, processor=1.0, received=200, sent=100)
 
     @_call
     async def put_archive(self, ref: str, path: str, tar: bytes) -> None:
