@@ -23,6 +23,7 @@ from dom0.host.boot import Boot
 from dom0.http import server
 from dom0.http.client import Client
 from dom0.http.server import Handler, Request, Response
+from dom0.plan.differences import Difference
 from dom0.testing import browser
 from dom0.testing.browser import Browser
 from dom0.testing.fake_agent import make_service, make_status
@@ -134,10 +135,12 @@ def serving(directory: Path, answer: Handler, *, operates: bool) -> Iterator[str
     serving = threading.Thread(target=loop.run_until_complete, args=(run(),))
     serving.start()
     begun.wait()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}/#{sessions.code}"
-    loop.call_soon_threadsafe(ended.set)
-    serving.join()
-    loop.close()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/#{sessions.code}"
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        serving.join()
+        loop.close()
 
 
 def test_what_is_old_and_what_is_chosen_is_said(address: str) -> None:
@@ -159,6 +162,48 @@ def test_what_is_old_and_what_is_chosen_is_said(address: str) -> None:
         looking.until_text("than in boot 1", ".stages thead")
         assert looking.run(f"{select}.value") == "1"
         assert looking.problems == []
+
+
+async def three_generations(request: Request) -> Response:
+    """Of which what was before the oldest one is not kept."""
+    if request.path == "/v1/history":
+        kept = [msgspec.structs.replace(GOOD, number=number, current=number == 7) for number in (7, 6, 4)]
+        return Response(msgspec.json.encode(kept))
+    if not request.path.endswith("/differences"):
+        return await answer(request)
+    number, before = request.path.split("/")[3], request.query.get("before", "")
+    if not before:
+        return server.refusal(400, f"generation {number}: the one before it is not kept any more")
+    return Response(
+        msgspec.json.encode([Difference(subject="web", key=f"{before} to {number}", before="a", after="b")])
+    )
+
+
+def test_any_two_generations_are_compared_the_oldest_one_that_is_kept_too(tmp_path: Path) -> None:
+    require(browser.missing(), "tests of the page")
+    with serving(tmp_path, three_generations, operates=False) as address, Browser() as looking:
+        looking.open(address)
+        looking.until_text("The Docker Engine cannot be asked", "h1")
+        looking.run("location.hash = '#/generations'")
+        unkept = "generation 4: the one before it is not kept any more"
+        for number, first, others in (
+            (7, "6 to 7", {"ArrowDown": "4 to 7", "ArrowUp": "6 to 7"}),
+            (6, "4 to 6", {"ArrowUp": "7 to 6", "ArrowDown": "4 to 6"}),
+            (4, unkept, {"ArrowUp": "6 to 4", "Home": "7 to 4", "End": unkept}),
+        ):
+            at = f"#generation-{number}"
+            looking.until(f"!!document.querySelector('{at} details')")
+            if number != 7:
+                looking.click(f"{at} summary")
+            looking.until_text(first, at)
+            looking.run(f"document.querySelector('{at} select').focus()")
+            for key, shown in others.items():
+                looking.press(key)
+                looking.until_text(shown, at)
+                before = shown.partition(" to ")[0]
+                does = f"history {number}" if shown in ("6 to 7", unkept) else f"history --compare {before} {number}"
+                assert f"dom0 {does}" in looking.text(at)
+        assert looking.violations() == []
 
 
 ACTIONS: tuple[tuple[str, str, str, tuple[str, dict[str, Any]]], ...] = (

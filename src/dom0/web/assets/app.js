@@ -259,7 +259,7 @@ document.addEventListener("change", (event) => {
   if (event.target.dataset.pick) {
     const { pick } = event.target.dataset;
     state.picked.set(pick, event.target.value);
-    if (pick.startsWith("differences ")) load(`${pick} ${event.target.value}`);
+    if (pick.startsWith("differences ")) load(`${pick} ${event.target.value}`.trim());
     changed();
   }
   if (event.target.id === "log-of") location.hash = `#/logs/${encodeURIComponent(event.target.value)}`;

@@ -31,11 +31,13 @@ function differences(found) {
         one.after !== "" && h("ins", null, value(one.key, one.after))])))));
 }
 
-/** What a generation is compared with: the one that was picked, or the last before it that is kept; and what is asked for then (app.js: load). */
+/** What a generation is compared with: the one that was picked, or the last before it that is kept, or ""; and what is asked for then (app.js: load). */
 export function compared({ number }, history, picked) {
   const others = history.map((it) => it.number).filter((it) => it !== number).map(String);
   const wanted = picked.get(`differences ${number}`);
-  const before = others.includes(wanted) ? wanted : others.find((it) => Number(it) < number);
+  const earlier = others.find((it) => Number(it) < number) ?? "";
+  if (!earlier) others.push("");
+  const before = others.includes(wanted) ? wanted : earlier;
   return { others, before, what: before ? `differences ${number} ${before}` : `differences ${number}` };
 }
 
@@ -43,7 +45,7 @@ function comparison(one, { details, history, picked, chosen }) {
   const { others, before, what } = compared(one, history, picked);
   const words = before && Number(before) !== one.number - 1 ? `history --compare ${before} ${one.number}` : `history ${one.number}`;
   return h("details", { open: chosen === one.number || one.current, "data-load": what }, h("summary", null, "What it changed"),
-    before && h("p", null, h("label", null, "than in generation ", picker(`differences ${one.number}`, others, before)), " ", cmd(words)), differences(details.get(what)));
+    others[0] && h("p", null, h("label", null, "than in generation ", picker(`differences ${one.number}`, others, before)), " ", cmd(words)), differences(details.get(what)));
 }
 
 /** Of a generation that is not good yet: what is decided, and when. */

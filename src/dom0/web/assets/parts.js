@@ -41,9 +41,9 @@ export function time(seconds, now) {
   return seconds ? h("time", { datetime: new Date(seconds * 1000).toISOString(), title: moment(seconds, now) }, age(now - seconds)) : "";
 }
 
-/** One of several names; what a person picks is in `picked`, by `what`. */
+/** One of several names, "" for none of them; what a person picks is in `picked`, by `what`. */
 export function picker(what, names, chosen) {
-  return keep("select", `pick ${what}`, [chosen, names.join("\n")], () => h("select", { "data-pick": what }, names.map((name) => h("option", { value: name, selected: name === chosen }, name))));
+  return keep("select", `pick ${what}`, [chosen, names.join("\n")], () => h("select", { "data-pick": what }, names.map((name) => h("option", { value: name, selected: name === chosen }, name || "none"))));
 }
 
 /** That what was asked for (wire.js: Asked) is not as it is now, where that is so. */
