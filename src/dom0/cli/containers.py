@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import quote
@@ -12,13 +13,14 @@ import msgspec
 from dom0 import terminal
 from dom0.cli import engine_client
 from dom0.cli.engine_client import ListedContainer, on_engine
-from dom0.errors import UsageError
+from dom0.errors import Dom0Error, UsageError
 from dom0.names import ROOT
 from dom0.plan import labels
 from dom0.run import become, capture
 from dom0.socketproxy.scope import is_made_inside
 
 if TYPE_CHECKING:
+    from dom0.cli.client import Agent
     from dom0.engine.protocol import Engine
     from dom0.engine.values import Container, ContainerSummary
 
@@ -97,9 +99,7 @@ def let_docker(verb: Literal["start", "stop", "restart"], services: Sequence[str
         with contextlib.suppress(AgentUnreachable):
             known = {one.service for one in agent.status().services if one.container and one.phase is not Phase.DATA}
     if known.issuperset(services):
-        paths = [f"/v1/services/{quote(service, safe='')}/{verb}" for service in dict.fromkeys(services)]
-        done = [one for path in paths for one in agent.call("POST", path, list[Acted], within=None)]
-        terminal.say_done(done, *(one.container for one in done), as_json=as_json)
+        _let_agent(agent, verb, list(dict.fromkeys(services)), as_json=as_json)
         return
     by_service: dict[str, list[ListedContainer]] = {}
     for container in list_containers():
@@ -108,13 +108,45 @@ def let_docker(verb: Literal["start", "stop", "restart"], services: Sequence[str
     _refuse_unknown(services, by_service)
     meant = [(container, service) for service in dict.fromkeys(services) for container in by_service[service]]
     if verb != "start" and (hooked := [one.id for one, _ in meant if one.labels.get(labels.PRE_STOP)]):
-        on_engine(lambda engine: asyncio.gather(*(_stop_after_hook(engine, one) for one in hooked)))
+        # What fails is said by docker, which is asked to stop all of them again.
+        on_engine(
+            lambda engine: asyncio.gather(*(_stop_after_hook(engine, one) for one in hooked), return_exceptions=True)
+        )
     acted = sorted((container.names[0].removeprefix("/"), service) for container, service in meant)
     argv = ["docker", verb, *(name for name, _ in acted)]
     if not as_json:
         become(argv)
     asyncio.run(capture(argv))
     terminal.say_json([Acted(service=service, container=name) for name, service in acted])
+
+
+def _let_agent(agent: Agent, verb: str, services: Sequence[str], *, as_json: bool) -> None:
+    """All at once. Raises the first refusal, with the words of all, when all have been answered."""
+    from dom0.agent.status import Acted
+
+    done, failed = dict[str, list[Acted]](), dict[str, Exception]()
+
+    def act(service: str) -> None:
+        path = f"/v1/services/{quote(service, safe='')}/{verb}"
+        try:
+            done[service] = agent.call("POST", path, list[Acted], within=None)
+        except Exception as error:
+            failed[service] = error
+
+    threads = [threading.Thread(target=act, args=(one,), daemon=True) for one in services]  # daemons: Ctrl-C ends it
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    acted = [one for service in services for one in done.get(service, ())]
+    terminal.say_done(acted, *(one.container for one in acted), as_json=as_json)
+    errors = [failed[service] for service in services if service in failed]
+    refusals = [error for error in errors if isinstance(error, Dom0Error)]
+    if errors != refusals:
+        raise ExceptionGroup(verb, errors)
+    if refusals:
+        refusals[0].message = "\n".join(error.message for error in refusals)
+        raise refusals[0]
 
 
 async def _stop_after_hook(engine: Engine, container_id: str) -> None:

@@ -41,11 +41,17 @@ class FakeAgent:
     refusals: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
     asked: list[tuple[str, bytes]] = field(default_factory=list)
     queries: list[dict[str, str]] = field(default_factory=list)
+    at_once: int = 0  # POSTs that have to wait before one is answered
+    waiting: int = 0
 
     async def handle(self, request: Request) -> Response:
         what = f"{request.method} {request.path}"
         self.queries.append(request.query)
         self.asked.append((what, await request.read(LARGEST_BODY)))
+        if request.method == "POST":
+            self.waiting += 1
+            while self.waiting % (self.at_once or 1):  # noqa: ASYNC110 -- nobody tells of that
+                await asyncio.sleep(0.01)
         if what in self.refusals:
             status, body = self.refusals[what]
             return Response(msgspec.json.encode(body), status)
