@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ANSWER_WITHIN = 30.0  # seconds; of an answer that is no stream
 SUCCESSION_WITHIN = 240.0  # seconds for a new root container to answer, or the one before again
 PAUSE = 0.1  # seconds between attempts
-SILENT = 2.0  # seconds without an answer after which it may be paused
+SILENT = 4.0  # seconds without an answer after which it may be paused
 ENGINE_WITHIN = 5.0  # seconds for the Engine to say whether it is
 STATUS = "/v1/status"
 NOT_CONNECTED = (FileNotFoundError, ConnectionRefusedError, type(None))  # None: it answered, with a refusal
