@@ -146,7 +146,7 @@ async def test_nothing_is_read_or_written_in_a_swarm_without_the_farms_label(
         expected = FloatReport(place=machine.state, images=(image_name(DIGESTS["a"]),))
 
         def is_told(expected: FloatReport = expected) -> bool:
-            return [replace(one, since=0.0) for one in asker.farm.float_reports().values()] == [expected]
+            return [replace(one, since=0.0, last=0.0) for one in asker.farm.float_reports().values()] == [expected]
 
         await follow(asker, machine, monkeypatch, is_told)
         assert machine.asked == 0

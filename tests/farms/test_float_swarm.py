@@ -8,7 +8,7 @@ from dom0.engine.swarm import Member, Place
 from dom0.engine.swarm_bodies import ContainerSpec, Mode, ServiceBody, TaskSpec
 from dom0.farms.float_content import FARM, FloatProject, image_label, image_name
 from dom0.farms.float_steps import FloatObject
-from dom0.farms.float_swarm import IDLE, Decision, FloatNode, FloatReport, FloatState, decide
+from dom0.farms.float_swarm import GONE, IDLE, Decision, FloatNode, FloatReport, FloatState, decide
 from dom0.farms.revisions import Blob, FarmImage
 
 BLOB = Blob(digest=f"sha256:{'b' * 64}", size=1)
@@ -318,6 +318,22 @@ def test_the_one_that_leads_writes_and_another_when_it_is_no_node_any_more() -> 
     assert world.decide().writer == "a"
     world.say("a", replace(OUT, place=Place(state="active", node="id a", cluster="c", is_manager=True)))
     assert world.decide().writer == ""  # it hears no majority
+
+
+def test_a_manager_that_says_nothing_any_more_is_not_believed_against_one_that_hears_no_majority() -> None:
+    world = formed("a", "b", "c", declared=("a", "b", "c"))
+    leads = world.nodes["a"].report
+    assert leads is not None
+    alone = Place(state="active", node="id b", is_manager=True, error="too few managers are online")
+    world.say("b", FloatReport(place=alone, images=(NAME,), last=NOW))
+    for ago, writer in ((0.0, "a"), (GONE - 1, "a"), (GONE, "")):
+        world.say("a", replace(leads, last=NOW - ago))
+        found = world.decide()
+        assert found.writer == writer
+    assert found.objects == ()
+    assert found.why["b"].startswith("too few managers are online; what runs goes on, and nothing is changed until ")
+    world.say("b", FloatReport(place=alone, images=(NAME,), last=NOW - 2 * GONE))
+    assert world.decide().writer == "a"  # all of them are silent, as while no server runs
 
 
 def test_when_all_managers_say_that_they_are_in_no_swarm_it_is_made_anew() -> None:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from dom0.errors import Dom0Error
 from dom0.farms.directory import FarmDirectory
-from dom0.farms.float_swarm import IDLE, Decision, FloatNode, FloatOrder, FloatReport, FloatState, decide
+from dom0.farms.float_swarm import IDLE, NOTED_EACH, Decision, FloatNode, FloatOrder, FloatReport, FloatState, decide
 from dom0.farms.nodes import Node, NodeState
 from dom0.farms.revisions import Floating
 from dom0.farms.settings import FarmSettings
@@ -101,14 +101,12 @@ class Floats:
             return FloatOrder(farm=self._settings.name, address=self._nodes[key].address, again=IDLE)
         before = self._reports.get(key)
         if said is not None:
-            said = replace(said, since=before.since if before else 0.0)
-            if said != before:
-                said = replace(said, since=now)
-                on_disk = replace(said, token="")
-                if before is None or on_disk != replace(before, token="", since=now):
-                    self._farm.put_float_report(key, on_disk)
+            is_new = before is None or replace(said, since=before.since, last=before.last) != before
+            is_late = before is not None and said.place.is_manager and not 0 <= now - before.last < NOTED_EACH
+            if is_new or is_late:
+                said = replace(said, since=before.since if before and not is_new else now, last=now)
+                self._farm.put_float_report(key, replace(said, token=""))
                 self._reports[key] = said
-
         state = self._farm.float_state()
         floating, is_used = self._floating, bool(self._floating.projects or state.began)
         nodes = list(self._nodes.values()) if is_used else [self._nodes[key]]

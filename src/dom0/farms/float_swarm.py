@@ -27,16 +27,23 @@ from dom0.farms.float_steps import FloatObject
 from dom0.farms.revisions import MOST_REASON, FarmImage
 
 SILENT = 180.0  # seconds without a word, after which a machine makes no Swarm
+NOTED_EACH = 60.0  # seconds: when a machine said its last word is on the disk, so that not every word is a write
+GONE = 90.0  # seconds without a word, of a manager, which asks every few
 SOON, LATER, IDLE = 1.0, 5.0, 45.0  # seconds until a node asks again: there is something to do, nothing, no float
 MANAGERS_LATER = 3.0  # they hear first what has changed in the Swarm
 _INACTIVE, _ACTIVE = "inactive", "active"
+_NO_MAJORITY = (
+    "what runs goes on, and nothing is changed until most managers are back; are they gone for ever: "
+    "docker swarm init --force-new-cluster, on one that is left"
+)
 MANAGER, _WORKER = "manager", "worker"
 
 
 class FloatReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a node says. `images`: names of ours that its Engine has; `in_memory`: it keeps nothing on a disk; `token`,
     `members` and `objects`: of a manager; `written`: digests of services that it has just made or changed, by their
-    names; `failed`: why it could not do what it was told; `since`: when the server heard that first.
+    names; `failed`: why it could not do what it was told; `since`: when the server heard that first, `last`: when last,
+    to the minute.
     """
 
     place: Place
@@ -48,6 +55,12 @@ class FloatReport(msgspec.Struct, frozen=True, kw_only=True):
     written: dict[str, str] = {}
     failed: Annotated[str, Meta(max_length=MOST_REASON)] = ""
     since: float = 0.0
+    last: float = 0.0
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is a manager that does not hear most others."""
+        return self.place.is_manager and self.place.state == _ACTIVE and not self.place.cluster
 
     @property
     def leads(self) -> bool:
@@ -150,7 +163,7 @@ def decide(
     state = _with_cluster(farm, state, by_key)
     if not state.began and (first := _find_first(declared, images, nodes, now)):
         state = replace(state, began=first.key, managers=(first.key,))
-    writer = _find_writer(state, nodes)
+    writer = _find_writer(state, nodes, now)
     members = {member.id: member for member in writer.report.members} if writer and writer.report else {}
     write, keep = None, None
     if writer is not None and writer.report is not None:
@@ -216,16 +229,19 @@ def _is_loopback(address: str) -> bool:
         return False
 
 
-def _find_writer(state: FloatState, nodes: Sequence[FloatNode]) -> FloatNode | None:
+def _find_writer(state: FloatState, nodes: Sequence[FloatNode], now: float) -> FloatNode | None:
     """Of the managers that hear each other the one that leads, and has said so last: the one before may not have said
     that it does not any more, or be no node of the farm any more. A node that was not made a manager is none, whatever
-    it says.
+    it says. Where one says that it hears no majority, those that say nothing any more are not believed to have one.
     """
+    managers = [node.report for node in nodes if node.key in state.managers and node.report]
+    alone = max((report.last for report in managers if report.is_alone), default=0.0)
     able = [
         (node.report.leads, node.report.since, node.name, node)
         for node in nodes
         if node.key in state.managers and node.report and node.report.members
         if node.report.place.cluster == state.cluster != ""
+        if not (alone > node.report.last and now - node.report.last >= GONE)
     ]
     return max(able)[3] if able else None
 
@@ -328,6 +344,7 @@ def _order(
         is_writer = writer is not None and writer.key == node.key
         again = MANAGERS_LATER if place.is_manager else LATER
         said = node.report.failed or place.error[:MOST_REASON]
+        said += f"; {_NO_MAJORITY}" if said and writer is None and node.key in state.managers else ""
         return replace(order, write=write if is_writer else None, again=again), said
     if place.state not in (_ACTIVE, _INACTIVE) and node.key in {*state.members, *state.told}:
         return order, place.error[:MOST_REASON] or f"its Engine is {place.state} in the Swarm"

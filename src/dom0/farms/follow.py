@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from dom0.durable import write_atomic
+from dom0.durable import Unwritable, write_atomic
 from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, Final, Temporary
 from dom0.farms import base_os, calls, float_follow, join, pin, reboot
@@ -200,7 +200,7 @@ class _Follower:
             try:
                 await asyncio.wait({asking, news, working}, return_when=asyncio.FIRST_COMPLETED)
                 if working.done():
-                    working.result()  # it ends by an error of the disk alone
+                    working.result()  # a bug
                 if not asking.done():
                     continue
                 order = asking.result()
@@ -251,7 +251,6 @@ class _Follower:
     # what is done about it
 
     async def _work(self, origin: _Origin) -> None:
-        """Raises Unwritable."""
         pause = AGAIN
         while True:
             await self._until_ordered(self._ordered.wait())
@@ -265,7 +264,12 @@ class _Follower:
             except (Dom0Error, OSError, ValueError) as error:
                 words = error.message if isinstance(error, Dom0Error) else str(error)
                 if not isinstance(error, Busy):
-                    self._keep(replace(self._report, reason=_clip(words)))
+                    said = replace(self._report, reason=_clip(words))
+                    try:
+                        self._keep(said)
+                    except Unwritable:  # the server hears it all the same
+                        self._kept = replace(self._kept, report=said)
+                        self._reported.set()
                 self.note(words)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):

@@ -179,18 +179,13 @@ def _watch(farm: FarmDirectory, found: Found, *, as_json: bool) -> NoReturn:
 def _lines(found: Found) -> list[str]:
     """For people; nothing in it is unescaped."""
     document, now = found.document, time.time()
-    rows = [
-        (
-            one.name,
-            one.role,
-            str(one.revision or "-"),
-            one.state,
-            one.os or "-",
-            ago(now - one.last_seen),
-            "waits" if one.waits and one.waits == found.roles.get(one.role) else one.waits or one.reason,
-        )
-        for one in document.nodes
-    ]
+    rows = []
+    for one in document.nodes:
+        of_role = found.roles.get(one.role, "")  # which stands below
+        waits = "waits" if one.waits and one.waits == of_role else one.waits
+        why = "; ".join(filter(None, (waits, "" if one.reason in of_role else one.reason)))
+        seen = ago(now - one.last_seen)
+        rows.append((one.name, one.role, str(one.revision or "-"), one.state, one.os or "-", seen, why))
     said = [f"{role}: {why}" for role, why in found.roles.items() if why]
     said += [
         f"next: dom0 farm resume {role}, or another revision: dom0 farm rollback, dom0 farm up"
