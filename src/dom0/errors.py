@@ -13,6 +13,7 @@
     │   ├── Temporary             1   the same may succeed later although nobody changed anything
     │   └── Final                 1   it will not
     │       ├── NotThere          1   the registry knows no such thing
+    │       ├── Denied            1   it gives it to others only, who have a login
     │       └── NoRange           1   only the whole of it is to be had there
     ├── RolledBack                5   a generation did not become healthy; the last good one runs
     ├── Busy                      6   another dom0 command is at work on the same thing
@@ -94,6 +95,10 @@ class Final(RegistryError):
 
 
 class NotThere(Final):
+    pass
+
+
+class Denied(Final):
     pass
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from dom0.agent.pull import pulling
+from dom0.agent.pull import pulling, status_of
 from dom0.agent.status import PullStatus
 from dom0.compose.model import Project
 from dom0.engine.values import EngineInfo, Image, PullProgress
@@ -17,6 +17,7 @@ from dom0.errors import Dom0Error, EngineError
 from dom0.plan.facts import ImageNeed
 from dom0.registry.credentials import Login
 from dom0.registry.fetch import GaveUp
+from dom0.registry.progress import Meter, Waiting
 from dom0.testing.builders import image_id
 from dom0.testing.fake_docker import FakeDocker
 from dom0.testing.fake_engine import FakeEngine
@@ -189,3 +190,17 @@ async def test_what_is_no_name_of_an_image_is_refused_before_anybody_is_asked() 
     async with pulling(FakeEngine(FakeDocker()), BOX, Audience()) as pull:
         with pytest.raises(Dom0Error, match="Redis: no name"):
             await pull(need("Redis"), False)
+
+
+@pytest.mark.parametrize(
+    ("why", "told"),
+    [
+        ("docker.io/library/redis:7: no connection to hub.example: refused", "no connection to hub.example: refused"),
+        ("another process fetches sha256:0123456789ab", "another process fetches sha256:0123456789ab"),
+        ("the Engine: /v1/images: no", "the Engine: /v1/images: no"),
+    ],
+)
+async def test_why_it_waits_does_not_name_the_image_once_more(why: str, told: str) -> None:
+    meter = Meter()
+    meter.waits(0, Waiting(why, 1.0))
+    assert status_of("redis:7", meter).waits_for == told

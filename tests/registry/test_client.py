@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dom0.errors import Final, NoRange, NotThere, RegistryError, Temporary
+from dom0.errors import Denied, Final, NoRange, NotThere, RegistryError, Temporary
 from dom0.registry.client import Registry
 from dom0.registry.credentials import Login
 from dom0.registry.manifest import (
@@ -88,8 +88,9 @@ async def test_what_a_real_registry_refuses_is_final(
     real = debian(login=True)
     real.content.image("team/app", "1")
     registry = client(real.host, login)
-    with pytest.raises(Final, match=why):
+    with pytest.raises(Final, match=why) as refused:
         await registry.manifest(named(registry, name))
+    assert refused.value.hint
 
 
 async def test_a_blob_that_a_real_registry_does_not_have_is_final(
@@ -162,9 +163,9 @@ SIZE = len(CONTENT)
         (reply(204), Final, "status 204"),
         (reply(400, b'{"errors": [{"message": "no \\u001b[31m such"}]}'), Final, r"status 400: no \\x1b\[31m such"),
         (reply(404, b"<html>"), NotThere, "status 404$"),
-        (reply(403), Final, "wants a login"),
-        (reply(401), Final, "wants a login"),
-        (reply(401, WWW_Authenticate="Negotiate"), Final, "wants a login"),
+        (reply(403), Denied, "wants a login"),
+        (reply(401), Denied, "wants a login"),
+        (reply(401, WWW_Authenticate="Negotiate"), Denied, "wants a login"),
         (reply(408), Temporary, "status 408"),
         (reply(500), Temporary, "status 500"),
         (reply(503, b"x" * 100_000), Temporary, "status 503"),

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import socket
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 from dom0.errors import Final
 from dom0.registry import peers, serve
 from dom0.registry.client import Registry
+from dom0.registry.credentials import Login
 from dom0.registry.depot import Depot
 from dom0.registry.fetch import Terms, fetch
 from dom0.registry.journal import CHUNK
@@ -157,6 +160,40 @@ async def test_one_that_comes_later_follows_and_goes_on_alone_when_the_first_one
         assert second.peered.from_peers >= 3 * CHUNK
 
 
+SERVES = """
+import asyncio, socket, sys
+from pathlib import Path
+from dom0.registry import serve
+from dom0.registry.depot import Depot
+
+async def main():
+    listening = socket.create_server(("127.0.0.1", 0))
+    async with serve.serve(Depot(Path(sys.argv[1]), 1 << 30), listening, rate=4 << 20):
+        print(listening.getsockname()[1], flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_of_a_machine_that_is_killed_while_it_gives_at_most_a_mib_comes_twice(
+    nodes: list[Node], upstream: BlobServer
+) -> None:
+    first, second, _ = nodes
+    await first.pull(upstream.port, [], ONE)
+    upstream.asked.clear()
+    killed = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVES, str(first.depot.root), stdout=PIPE)
+    assert killed.stdout
+    address = f"127.0.0.1:{(await killed.stdout.readline()).decode().strip()}"
+    begun = Reached(3 * CHUNK)
+    pulling = asyncio.create_task(second.pull(upstream.port, [address], ONE, meter=begun))
+    await begun.event.wait()
+    killed.kill()
+    await killed.wait()
+    assert (await pulling).received <= len(LARGE) + CHUNK
+    assert 3 * CHUNK <= second.peered.from_peers < len(LARGE)
+
+
 Answers = Callable[[Asked], Said]
 
 
@@ -190,6 +227,21 @@ async def test_a_liar_costs_nothing_of_the_line_and_is_asked_no_more(nodes: list
         count = len(lying.asked)
         await nodes[1].pull(upstream.port, [nodes[0].address, lying.netloc])
         assert len(lying.asked) > count  # by somebody else
+
+
+async def test_no_login_goes_to_a_peer(nodes: list[Node], upstream: BlobServer) -> None:
+    def answer(asked: Asked) -> Said:
+        return liar(LARGE)(asked) if "/from/" in asked.path else reply(401, WWW_Authenticate='Basic realm="x"')
+
+    async with served(answer) as peer:
+        depot, registry = nodes[0].depot, Registry(f"127.0.0.1:{upstream.port}", Login("guest", "only-a-test"))
+        peered = Peered(Mirrored([registry]), [peer.netloc], depot)
+        with depot.use([ONE[0].digest]):
+            async with peered.blob("team/app", ONE[0], 0, len(LARGE)) as pieces:
+                assert b"".join([piece async for piece in pieces]) == LARGE
+        await peered.close()
+        assert len(peer.asked) > 1
+        assert not any("authorization" in asked.headers for asked in peer.asked)
 
 
 async def test_of_a_blob_that_is_wrong_what_the_registry_gave_is_kept(nodes: list[Node], upstream: BlobServer) -> None:

@@ -84,10 +84,16 @@ def status_of(image: str, meter: Meter) -> PullStatus:
         rate=progress.rate,
         left=progress.left,
         drops=progress.drops,
-        waits_for=progress.waiting.why if progress.waiting else "",
+        waits_for=_without_name(progress.waiting.why) if progress.waiting else "",
         waits_until=progress.waiting.until if progress.waiting else 0.0,
         note=meter.note,
     )
+
+
+def _without_name(why: str) -> str:
+    """A terminal has room for little more than the image and the reason, which names it once more."""
+    where, _, reason = why.partition(": ")
+    return reason if reason and "/" in where and " " not in where else why
 
 
 def terms_of(project: Project) -> Terms:

@@ -28,7 +28,7 @@ from dom0 import times
 from dom0.durable import Unwritable
 from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo
-from dom0.errors import EngineError, EngineUnreachable, Final, NotFound, NotThere, Unwelcome, UsageError
+from dom0.errors import Denied, EngineError, EngineUnreachable, Final, NotFound, NotThere, Unwelcome, UsageError
 from dom0.images.feed import RETRIES, feeding, remove_left_names
 from dom0.images.layers_there import Remembered, in_graph_driver
 from dom0.images.loading import NamedImage, load_as, remove_name
@@ -105,7 +105,7 @@ async def pull(
     try:
         return await _pull(engine, depot, reference, platform, keys, peers, find_login, terms, meter)
     except (Final, EngineError) as error:
-        if say is None or keys or isinstance(error, NotThere | EngineUnreachable):
+        if say is None or keys or isinstance(error, NotThere | Denied | EngineUnreachable):
             raise
         if await asyncio.to_thread(waste.amount, name, time.time()):  # once an hour, if it fails too
             again = times.ago(waste.left(name, time.time()))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from dom0.errors import Final, NoRange, Temporary
+from dom0.errors import Final, NoRange, NotThere, Temporary
 from dom0.registry.credentials import Login
 from dom0.registry.manifest import (
     ACCEPTED,
@@ -91,8 +91,11 @@ class Registry:
         """
         path = f"/v2/{reference.repository}/manifests/{reference.wanted}"
         accept = {"Accept": ", ".join(ACCEPTED)}
-        async with self._ask(path, reference.repository, accept, where=str(reference)) as reply:
-            raw = await reply.read(MOST_BYTES)
+        try:
+            async with self._ask(path, reference.repository, accept, where=str(reference)) as reply:
+                raw = await reply.read(MOST_BYTES)
+        except NotThere as error:
+            raise NotThere(error.message, hint="is that its name, and its tag?") from None
         digest = digest_of(raw)
         if reference.digest not in (None, digest):
             raise Final(f"{reference}: the registry sends another manifest, with the digest {digest}")

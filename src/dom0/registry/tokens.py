@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from dom0.errors import Final, Temporary
+from dom0.errors import Denied, Temporary
 from dom0.registry.credentials import Login
 from dom0.registry.web import Web, refusal
 
@@ -54,7 +54,7 @@ class Tokens:
     async def renew(self, challenges: Iterable[str], repository: str, refused: str) -> str:
         """Another header than the `refused` one, got as the registry says in WWW-Authenticate.
 
-        Raises Temporary, and Final where the login is not taken or there is none.
+        Raises Temporary, Final, and Denied where the login is not taken or there is none.
         """
         async with self._one_at_a_time:
             if (known := self.header(repository)) not in ("", refused):  # somebody else has just got it
@@ -70,16 +70,16 @@ class Tokens:
                     return self._known[repository][0]
             raise self.denied(repository)
 
-    def denied(self, repository: str) -> Final:
+    def denied(self, repository: str) -> Denied:
         hint = f"dom0 image login {self._host}"
         if not repository:
-            return Final(
+            return Denied(
                 f"{self._host}: the login is not taken: the user or the password is wrong",
                 hint="where a second factor is on, an access token takes the place of the password",
             )
         if self._login is not None:
-            return Final(f"{self._where(repository)}: the login is not taken, or may not read this", hint=hint)
-        return Final(f"{self._where(repository)}: is not there, or wants a login", hint=hint)
+            return Denied(f"{self._where(repository)}: the login is not taken, or may not read this", hint=hint)
+        return Denied(f"{self._where(repository)}: is not there, or wants a login", hint=hint)
 
     def _where(self, repository: str) -> str:
         return f"{self._host}/{repository}" if repository else self._host
