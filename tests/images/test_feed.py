@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mappi
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -33,6 +34,7 @@ from dom0.testing import debian_registry
 from dom0.testing.debian_registry import DebianRegistry, written
 from dom0.testing.fake_docker import FakeDocker
 from dom0.testing.fake_engine import FakeEngine
+from dom0.testing.fault_proxy import Faults
 from dom0.testing.hosts import CONTAINERD_STORE, OWN_STORE, Host
 from dom0.testing.possible import require
 from dom0.testing.tars import tar_of
@@ -63,10 +65,10 @@ class Line:
 
 
 @contextlib.contextmanager
-def line_to(registry: DebianRegistry, host: Host, *, rate: float = 0) -> Iterator[Line]:
-    """On that host, of `rate` bytes a second; 0: as fast as it can."""
-    port, faults, line = registry.host.rpartition(":")[2], json.dumps({"rate": rate}), Line()
-    argv = [sys.executable, "-m", "dom0.testing.fault_proxy", port, faults]
+def line_to(registry: DebianRegistry, host: Host, faults: Faults = Faults()) -> Iterator[Line]:  # noqa: B008 -- frozen
+    """On that host."""
+    port, line = registry.host.rpartition(":")[2], Line()
+    argv = [sys.executable, "-m", "dom0.testing.fault_proxy", port, msgspec.json.encode(faults).decode()]
     with host.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as proxy:
         assert proxy.stdin
         assert proxy.stdout
@@ -108,7 +110,7 @@ def test_a_layer_is_unpacked_while_the_next_one_comes_and_gone_when_the_pull_is_
     near.content.image("team/app", "1", [BASE, TOP])
     unpacked = host.path("/var/lib/docker/image/overlay2/layerdb/sha256") / digest_of(tar_of(BASE)).partition(":")[2]
     before = names(host)
-    with line_to(near, host, rate=1e6) as line:
+    with line_to(near, host, Faults(rate=1e6)) as line:
         name = f"{line.host}/team/app:1"
         with host.popen([sys.executable, "-m", "dom0", "image", "pull", name], stderr=subprocess.DEVNULL) as pull:
             wait_for(unpacked.exists)
@@ -125,7 +127,7 @@ def test_a_layer_is_unpacked_while_the_next_one_comes_and_gone_when_the_pull_is_
 def test_an_engine_that_is_away_while_layers_come_has_the_image_in_the_end(host: Host, near: DebianRegistry) -> None:
     near.content.image("team/app", "1", [BASE, TOP])
     before, depot = names(host), host.state / "pull"
-    with line_to(near, host, rate=1e6) as line:
+    with line_to(near, host, Faults(rate=1e6)) as line:
         name = f"{line.host}/team/app:1"
         argv = [sys.executable, "-m", "dom0", "image", "pull", "--json", name]
         with host.popen(argv, stdout=subprocess.PIPE) as pull:
@@ -139,6 +141,30 @@ def test_an_engine_that_is_away_while_layers_come_has_the_image_in_the_end(host:
     assert made["received"] == made["size"]
     assert names(host) == sorted([*before, name])
     assert content(host, name, "top") == TOP["top"]
+
+
+@BOTH_STORES
+def test_whatever_the_line_does_the_engine_has_the_image_and_next_to_nothing_came_twice(
+    host: Host, near: DebianRegistry
+) -> None:
+    """The last one is that of an ADSL modem which is reset each 8 s, eight times as fast."""
+    near.content.image("team/app", "1", [BASE, TOP])
+    size = sum(blob.stat().st_size for blob in near.content.directory.rglob("data"))
+    for faults in (
+        Faults(every_bytes=1 << 20, rate=8e6),
+        Faults(every_bytes=1 << 20, rate=8e6, how="reset"),
+        Faults(every_bytes=2 << 20, rate=8e6, how="stall"),
+        Faults(every_bytes=2 << 20, rate=8e6, refuse=3),
+        Faults(every_bytes=1_000_000, rate=2e6, how="reset", rtt=0.05),
+        Faults(every_seconds=1, rate=1e6, how="reset"),
+    ):
+        with line_to(near, host, faults) as line:
+            name = f"{line.host}/team/app:1"
+            made = dom0_pull(host, name)
+            assert content(host, name, "top") == TOP["top"]
+            host.docker("image", "rm", "--force", name)
+        assert made["received"] <= 1.005 * size, faults
+        shutil.rmtree(host.state / "pull")
 
 
 @BOTH_STORES

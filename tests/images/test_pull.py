@@ -26,7 +26,7 @@ from msgspec.structs import replace
 from dom0.durable import Unwritable
 from dom0.engine.docker import DockerEngine
 from dom0.engine.values import EngineInfo, Image
-from dom0.errors import EngineError, EngineUnreachable, Final, Unwelcome
+from dom0.errors import Denied, EngineError, EngineUnreachable, Final, Unwelcome
 from dom0.images.pull import KEPT, Pulled, is_insecure, pull
 from dom0.registry import serve
 from dom0.registry.depot import Depot, Need
@@ -144,6 +144,49 @@ def test_a_registry_that_sends_layers_as_a_whole_only_and_never_all_of_one_costs
     assert size < sent < 3 * size
 
 
+GZIPS = """
+import gzip, http.server, sys, urllib.request
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        accept = {"Accept": ", ".join(self.headers.get_all("Accept") or ["*/*"])}
+        with urllib.request.urlopen(urllib.request.Request(sys.argv[1] + self.path, headers=accept)) as answer:
+            body, kind, digest = answer.read(), answer.headers["Content-Type"], answer.headers["Docker-Content-Digest"]
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        if "/blobs/" in self.path:
+            body = gzip.compress(body)
+            self.send_header("Content-Encoding", "gzip")
+        if digest:
+            self.send_header("Docker-Content-Digest", digest)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(b"" if self.command == "HEAD" else body)
+
+    do_HEAD = do_GET
+
+with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    print(server.server_port, flush=True)
+    server.serve_forever()
+"""
+
+
+def test_what_a_registry_packs_once_more_unasked_the_engine_pulls_and_why_is_said(
+    near: DebianRegistry, engine_host: Host
+) -> None:
+    near.content.image("team/app", "1", [BASE])
+    argv = [sys.executable, "-c", GZIPS, f"http://{near.host}"]
+    with engine_host.popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
+        assert server.stdout
+        name = f"127.0.0.1:{server.stdout.readline().decode().strip()}/team/app:1"
+        said = engine_host.run([sys.executable, "-m", "dom0", "image", "pull", name], check=False)
+        server.kill()
+    assert "as gzip, unasked; the Docker Engine's own pull is tried" in said.stderr
+    is_there = name in engine_host.docker("image", "ls", "--format={{.Repository}}:{{.Tag}}").stdout
+    assert is_there == (said.code == 0)
+    assert is_there or "nor can the Docker Engine pull it" in said.stderr  # as one with containerd's store says
+
+
 def facts(host: Host, name: str) -> dict[str, Any]:
     """What a pull decides of an image."""
     document = json.loads(host.docker("image", "inspect", name).stdout)[0]
@@ -153,17 +196,24 @@ def facts(host: Host, name: str) -> dict[str, Any]:
 def test_a_pull_makes_the_image_that_docker_makes(engine_host: Host, near: DebianRegistry) -> None:
     index = near.content.image("team/app", "1", [BASE, MIDDLE], platforms=["linux/amd64", "linux/arm64"])
     near.content.image("team/one", "1", [MIDDLE])
-    for name in ("team/one:1", "team/app:1", f"team/app:1@{index.digest}"):
+    arm = ("--platform", "linux/arm64")
+    for name, options in (
+        ("team/one:1", ()),
+        ("team/app:1", ()),
+        (f"team/app:1@{index.digest}", ()),
+        ("team/app:1", arm),
+        (f"team/app@{index.digest}", arm),
+    ):
         reference = f"{near.host}/{name}"
-        engine_host.docker("pull", reference)
+        engine_host.docker("pull", *options, reference)
         made_by_docker = facts(engine_host, reference)
         listed = names(engine_host)
         engine_host.docker("image", "rm", "--force", made_by_docker["Id"])
-        (document,) = dom0_pull(engine_host, reference)
+        (document,) = dom0_pull(engine_host, *options, reference)
         assert facts(engine_host, reference) == made_by_docker
         assert names(engine_host) == listed
         assert (document["id"], document["warning"]) == (made_by_docker["Id"], "")
-        assert "Image is up to date" in engine_host.docker("pull", reference).stdout
+        assert "Image is up to date" in engine_host.docker("pull", *options, reference).stdout
         engine_host.docker("image", "rm", "--force", made_by_docker["Id"])
 
 
@@ -575,6 +625,15 @@ async def test_what_zstd_has_packed_is_loaded(engine: DockerEngine, depot: Depot
     made = await pulled(engine, depot, name)
     assert (await engine.image(name)).layers == (digest_of(tar),)
     assert made.layers == 1
+
+
+async def test_what_wants_another_login_is_not_asked_for_by_the_engine_too(
+    registry_possible: None, depot: Depot, tmp_path: Path
+) -> None:
+    said = list[str]()
+    with DebianRegistry(tmp_path, login=True) as registry, pytest.raises(Denied, match=r"wants a login$"):
+        await pull(Store(), depot, parse(f"{registry.host}/team/app:1"), meter=Meter(), say=said.append)
+    assert said == []
 
 
 async def test_a_registry_that_never_answers_is_given_up_when_patience_ends(depot: Depot) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import io
@@ -10,12 +11,16 @@ import logging
 import os
 import re
 import shutil
+import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
+from dom0.engine.docker import DockerEngine
 from dom0.engine.values import EngineInfo
 from dom0.errors import Dom0Error, EngineUnreachable
 from dom0.http.client import Readable
@@ -27,6 +32,7 @@ from dom0.registry.progress import Meter
 from dom0.registry.reference import parse
 from dom0.testing.fake_docker import FakeDocker
 from dom0.testing.fake_engine import FakeEngine
+from dom0.testing.hosts import CONTAINERD_STORE, OWN_STORE, Host
 from dom0.testing.mutations import mutated
 from dom0.testing.tars import tar_of
 from dom0.testing.web_server import Asked, reply, served, stretch
@@ -101,7 +107,12 @@ async def loaded(netloc: str, depot: Path, top: str, patience: float) -> list[by
     return engine.archives
 
 
-async def test_whatever_changes_the_engine_gets_that_image_or_none(tmp_path: Path) -> None:
+Load = Callable[[str, Path, str, float], Awaitable[list[Any]]]
+"""What images the Engine has of a registry's, by that depot, and has not any more afterwards."""
+
+
+async def ends_of(load: Load, tmp_path: Path, count: int) -> dict[bool, int]:
+    """How often there was an image and none, after so many changes; never another one."""
     random, content, answers = Random(11), Content(), list[bytes]()  # noqa: S311 -- no secret
     change_at = -1  # which answer is another one
 
@@ -111,11 +122,11 @@ async def test_whatever_changes_the_engine_gets_that_image_or_none(tmp_path: Pat
         return mutated(said, [said, *answers], random) if len(answers) == change_at else said
 
     good, depot = tmp_path / "good", tmp_path / "depot"
-    ends = {True: 0, False: 0}  # whether there was an image
+    ends = {True: 0, False: 0}
     async with served(answer) as server:
-        (right,) = await loaded(server.netloc, good, content.top, 0.0)
+        (right,) = await load(server.netloc, good, content.top, 0.0)
         asked = len(answers)
-        for _ in range(MUTATIONS):
+        for _ in range(count):
             shutil.rmtree(depot, ignore_errors=True)
             answers.clear()
             change_at = random.randrange(1, asked + 1)
@@ -125,7 +136,56 @@ async def test_whatever_changes_the_engine_gets_that_image_or_none(tmp_path: Pat
                 files = sorted(path for path in depot.rglob("*") if path.is_file() and path.stat().st_size)
                 path = random.choice(files)
                 path.write_bytes(mutated(path.read_bytes(), [file.read_bytes() for file in files], random))
-            archives = await loaded(server.netloc, depot, content.top, random.choice((0.0, 0.0, 0.0, 1.0)))
-            assert archives in ([], [right])
-            ends[bool(archives)] += 1
+            found = await load(server.netloc, depot, content.top, random.choice((0.0, 0.0, 0.0, 1.0)))
+            assert found in ([], [right])
+            ends[bool(found)] += 1
+    return ends
+
+
+async def test_whatever_changes_the_engine_gets_that_image_or_none(tmp_path: Path) -> None:
+    ends = await ends_of(loaded, tmp_path, MUTATIONS)
     logging.getLogger(__name__).info("%d images, %d refused", ends[True], ends[False])
+
+
+@pytest.mark.parametrize("store", [OWN_STORE, CONTAINERD_STORE], ids=["own", "containerd"])
+def test_whatever_changes_a_real_engine_has_that_image_or_none(
+    fresh_host: Callable[..., Host], store: dict[str, Any]
+) -> None:
+    """It takes layers while others come, and asks the registry itself for the name at the end."""
+    host = fresh_host(config=store)
+    argv = [sys.executable, __file__, str(max(10, MUTATIONS // 20))]
+    said = host.run(argv, timeout=20 + MUTATIONS)
+    logging.getLogger(__name__).info("%s", said.stdout)
+
+
+async def _in_a_real_engine(count: int) -> None:
+    engine = await DockerEngine.connect("unix:///var/run/docker.sock")
+    before = {image.id for image in await engine.images()}
+
+    async def load(netloc: str, depot: Path, top: str, patience: float) -> list[Any]:
+        with contextlib.suppress(Dom0Error):
+            name = parse(f"{netloc}/team/app@{top}")
+            await pull(engine, Depot(depot, KEPT), name, terms=Terms(patience=patience), meter=Meter())
+        found = []
+        for image in await engine.images():
+            if image.id not in before:
+                found.append((image.id, await content_of(image.id)))
+                await engine.remove_image(image.id)
+        return found
+
+    print(await ends_of(load, Path("/var/lib/dom0"), count))  # noqa: T201
+    await engine.close()
+
+
+async def content_of(image_id: str) -> bytes:
+    """Its files, from a container of it."""
+    script = (
+        'made=$(docker create "$0" none); for f in one two; do docker cp "$made:/$f" - | tar -xO; done; '
+        'docker rm "$made" >/dev/null'
+    )
+    process = await asyncio.create_subprocess_exec("sh", "-ec", script, image_id, stdout=asyncio.subprocess.PIPE)
+    return (await process.communicate())[0]
+
+
+if __name__ == "__main__":
+    asyncio.run(_in_a_real_engine(int(sys.argv[1])))

@@ -175,6 +175,18 @@ async def test_how_far_it_is_and_why_it_waits_is_in_the_status(agent: Agent, reg
             assert status["generation"] is None
 
 
+async def test_what_cannot_end_is_said_in_the_status_and_the_engine_is_asked(
+    agent: Agent, registry: DebianRegistry
+) -> None:
+    registry.content.image("team/app", "1", LAYERS[:1])
+    faults = Faults(every_bytes=1 << 20, rate=2 << 20, ranges=False)
+    async with FaultProxy(port_of(registry), faults) as line, agent.running(f"127.0.0.1:{line.port}/team/app:1"):
+        await agent.until(lambda status: any("as a whole only" in pull["note"] for pull in status["pulls"]))
+        status = await agent.until(lambda status: status["problems"])
+        assert "nor can the Docker Engine pull it" in status["problems"][0]["title"]
+        assert line.sent < 3 * size_of(registry)
+
+
 async def test_an_agent_that_is_killed_goes_on_from_there(
     agent: Agent, engine_host: Host, registry: DebianRegistry
 ) -> None:
