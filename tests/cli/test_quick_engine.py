@@ -44,6 +44,17 @@ def test_it_answers_over_tcp(server: socketserver.TCPServer, monkeypatch: pytest
     assert quick_engine.ask("/nothing") is None
 
 
+def test_one_that_does_not_answer_is_not_to_be_started(
+    server: socketserver.TCPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quick_engine, "ANSWER_WITHIN", 0.2)
+    monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{server.server_address[1]}")
+    with pytest.raises(EngineUnreachable) as caught:
+        quick_engine.ask("/version")
+    assert "is it overloaded" in caught.value.hint
+    begin(server)
+
+
 def test_over_tls_it_is_verified_and_shown_our_certificate(
     server: socketserver.TCPServer, certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

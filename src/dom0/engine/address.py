@@ -67,6 +67,8 @@ class Address(NamedTuple):
                 why, hint = "there is no such socket", f"is a Docker Engine installed and running? {start}"
             case errno.ECONNREFUSED:
                 why, hint = "nobody listens", start
+            case _ if isinstance(error, TimeoutError) and not self.dial:
+                why, hint = "no answer in time", "is it overloaded or hanging? See its log: journalctl -u docker"
             case _:
                 why, hint = printable(str(error)), f"try it: {shlex.join(self.dial)}" if self.dial else start
         place = f"Docker Engine at {self.text}"
