@@ -318,6 +318,36 @@ async def test_a_compose_file_that_is_a_link_is_copied(directory: Path, tmp_path
     assert (placed.is_symlink(), placed.read_text()) == (False, NAMED)
 
 
+async def test_compose_files_that_are_links_to_others_of_the_work_tree_are_taken_with_those(
+    directory: Path, tmp_path: Path
+) -> None:
+    write(tmp_path, **{".git/HEAD": "", "parts/main.yaml": f"include: [extra.yaml]\n{NAMED}"})
+    write(tmp_path, **{"parts/extra.yaml": "services: {b: {image: i}}\n", "parts/others.yaml": ""})
+    for name, file in {"compose.yaml": "main", "extra.yaml": "extra"}.items():
+        (directory / name).unlink(missing_ok=True)
+        (directory / name).symlink_to(f"../parts/{file}.yaml")
+    assert await layout(directory, tmp_path) == {"compose.d/50-box.yaml", "extra.yaml"}
+    placed = tmp_path / "staged/extra.yaml"
+    assert (placed.is_symlink(), placed.read_text()) == (False, "services: {b: {image: i}}\n")
+    project = await load(directory, PLACED)
+    assert project.services.keys() == {"a", "b"}
+    kept = selection.kept(project, directory, read_ignore(directory))
+    made = fingerprint.BuildInputs({}, "", kept, (), "box", None)
+    before = fingerprint.inputs_digest(directory, {}, made)
+    write(tmp_path, **{"parts/extra.yaml": "services: {c: {image: i}}\n"})
+    assert fingerprint.inputs_digest(directory, {}, made) != before
+
+
+async def test_an_env_file_that_is_a_link_out_of_the_project_is_refused_in_a_work_tree_too(
+    directory: Path, tmp_path: Path
+) -> None:
+    write(tmp_path, **{".git/HEAD": "", "secret.env": "PASSWORD=x\n"})
+    (directory / "compose.yaml").write_text("name: box\nservices: {a: {image: i, env_file: a.env}}\n")
+    (directory / "a.env").symlink_to("../secret.env")
+    with pytest.raises(ProjectError, match=r"a\.env: is a symbolic link that leads out of the project"):
+        await load(directory, PLACED)
+
+
 async def test_modes_of_the_projects_files_are_kept(directory: Path, tmp_path: Path) -> None:
     (directory / "secret").touch(mode=0o600)
     await layout(directory, tmp_path)

@@ -222,7 +222,7 @@ class _Reader:
             if not path.is_relative_to(self._files.root):
                 raise self._refused(where, f"{name} is outside the project", f"{_OWN}: move it there")
             try:
-                await self._content(path)
+                await self._content(path, is_compose=True)
             except ProjectError as error:
                 raise self._refused(where, error.message, error.hint) from error
             layers.append(self._name(path))
@@ -233,7 +233,7 @@ class _Reader:
 
     async def read(self, path: Path, base: Path, variables: Variables, *, extended: bool = False) -> None:
         """`extended`: other files extend its services, which are none of the project."""
-        content = await self._content(path)
+        content = await self._content(path, is_compose=True)
         if (path, base, variables, extended) in self._seen:
             return
         self._seen.add((path, base, variables, extended))
@@ -327,12 +327,12 @@ class _Reader:
         inside = self._view.inside(written)
         return Path(os.path.normpath(base / written if inside is None else self._files.root / inside))
 
-    async def _content(self, path: Path) -> bytes:
+    async def _content(self, path: Path, *, is_compose: bool = False) -> bytes:
         name = self._name(path)
         if name in self._files.copies:
             content = self._originals[name]
         else:
-            content = await asyncio.to_thread(self._read_inside, self._find(path), name)
+            content = await asyncio.to_thread(self._read_inside, self._find(path), name, is_compose=is_compose)
             self._files.copies[name] = self._originals[name] = content
         self._total += len(content)
         if self._total > MAX_TOTAL or len(self._originals) > MAX_FILES:
@@ -341,7 +341,7 @@ class _Reader:
             raise ProjectError(f"{name}: the project is too large: at most {most} of Compose files", hint=hint)
         return content
 
-    def _read_inside(self, path: Path, name: str) -> bytes:
+    def _read_inside(self, path: Path, name: str, *, is_compose: bool) -> bytes:
         try:
             real = path.resolve(strict=True)
         except OSError as error:
@@ -350,6 +350,9 @@ class _Reader:
             hint = "put the file itself there"
             raise ProjectError(f"{name}: is a symbolic link that leads back to itself", hint=hint) from error
         inside = self._files.root if real.is_relative_to(self._files.root) else path.parent
+        is_own = path.is_relative_to(self._files.root) and path.parent.resolve() == path.parent
+        if is_compose and is_own and above.may_take(self._files.root, self._name(real)):  # the image has it as a file
+            inside = real.parent
         if not real.is_relative_to(inside):
             copy = shlex.join(["cp", "--remove-destination", str(real), str(path)])
             hint = f"{_OWN}: put the file itself there" + (f", {copy}" if real.is_file() else "")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from dom0.compose import above
 from dom0.errors import ProjectError
 from dom0.images import private, weight
-from dom0.images.contents import Ignored, TreeEntry, digest, entries, named, top
+from dom0.images.contents import Ignored, TreeEntry, digest, entries, file_entry, named, top
 from dom0.images.dockerfile import MACHINES, PLAIN, images_below
 from dom0.images.ignore import LONGEST, Ignore, literal
 from dom0.images.recipe import base_inputs
@@ -132,7 +132,8 @@ def selected(
 ) -> Iterator[TreeEntry]:
     """What `read_ignore` does not exclude, what is `kept` all the same, and all in `contexts` (which end with `/`).
 
-    Of a directory that is `kept` with a `/`, all but what a line of .dockerignore names.
+    Of a directory that is `kept` with a `/`, all but what a line of .dockerignore names; of a link with `/.` the file
+    that it leads to.
     """
     ignore, needed = read_ignore(directory, writable_binds), frozenset(kept)
     named_ones, whole = ignore.named, tuple(name for name in needed if name.endswith("/"))
@@ -142,7 +143,10 @@ def selected(
             return False
         return not f"{name}/".startswith(whole) or named_ones(name)
 
-    yield from entries(directory, left_out, prune=not contexts and not whole and not ignore.has_exceptions)
+    for entry in entries(directory, left_out, prune=not contexts and not whole and not ignore.has_exceptions):
+        path = Path(entry.path)
+        is_followed = f"{entry.name}/." in needed and path.is_file()
+        yield file_entry(entry.name, path.resolve()) if is_followed else entry
     yield from _above(directory, needed.difference(whole), left_out)
 
 

@@ -25,8 +25,9 @@ from dom0.images.ignore import Ignore, literal
 def kept(project: Project, directory: Path, ignore: Ignore, *, in_place: bool = False) -> tuple[str, ...]:
     """What the machine needs of all that `ignore` excludes, with its parent directories; and of what is above.
 
-    With a `/` at its end what services bind, of which an allow-list for some build says nothing. Some of all that may
-    not be there yet: when it comes, it is taken.
+    With a `/` at its end what services bind, of which an allow-list for some build says nothing; with `/.` a Compose
+    file that is a link out of the project, and a file in its image. Some of all that may not be there yet: when it
+    comes, it is taken.
     `in_place`: the project was taken over, and what services bind stays where it is.
     """
     objects = (*project.configs.values(), *project.secrets.values())
@@ -46,13 +47,14 @@ def kept(project: Project, directory: Path, ignore: Ignore, *, in_place: bool = 
         for name in bound:
             *_, real = _on_the_way(directory, name)  # where a link leads
             names.add(f"{real}/")
+    names |= {f"{name}/." for name in _compose_files(project) if links.leaving(directory, name)}
     return tuple(sorted(names))
 
 
 def private(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...]:
     """The secrets, env files and `.env`, as files and not as links to them; see images/private.py."""
     secrets = _inside(project, (item.file for item in project.secrets.values() if item.file))
-    compose_files = set(project.opened) - set(project.env_files)
+    compose_files = _compose_files(project)
     found: dict[str, bool] = {}
     unused = (name for name in project.secret_files if not _leads_out(name) and not ignore(name))
     own = (path for _, path in files_of(project.machine))
@@ -62,6 +64,10 @@ def private(project: Project, directory: Path, ignore: Ignore) -> tuple[str, ...
         if real and real not in compose_files and path.is_file() and not path.is_symlink():
             found[real] = found.get(real, False) or ignore.lets_in(name) or ignore.lets_in(real)
     return tuple(sorted(name for name, is_let_in in found.items() if not is_let_in))
+
+
+def _compose_files(project: Project) -> set[str]:
+    return set(project.opened) - set(project.env_files)
 
 
 def writable_binds(project: Project, directory: Path) -> tuple[str, ...]:
