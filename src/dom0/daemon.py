@@ -28,6 +28,7 @@ from dom0.agent.reconcile import Limits
 from dom0.agent.role import RoleRunner
 from dom0.agent.scopes import Scopes
 from dom0.agent.store import exclusive_lock
+from dom0.agent.web_server import WebServer
 from dom0.engine.docker import DockerEngine
 from dom0.engine.protocol import Engine
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable, NotFound
@@ -90,6 +91,7 @@ async def _serve(engine: Engine) -> None:
             lambda: scopes.problems(*machine.seen, time.time()),
             lambda: image_server.problems,
             lambda: metrics_server.problems,
+            lambda: web_server.problems,
         ),
         places=data,
         sharing_status=lambda: image_server.status,
@@ -105,6 +107,16 @@ async def _serve(engine: Engine) -> None:
         return metrics.render(*known, used.machine, used.containers)
 
     metrics_server = MetricsServer(changed, lambda: machine.metrics, numbers)
+    web_server = WebServer(
+        changed,
+        lambda: machine.web,
+        machine.devices,
+        lambda access, device: answers(access, device),  # noqa: PLW0108 -- it is there when somebody asks
+        state=STATE,
+        run=RUN,
+        journal=journal,
+        is_guest=own.is_guest,
+    )
     logins = Logins(
         engine,
         STATE,
@@ -120,7 +132,7 @@ async def _serve(engine: Engine) -> None:
         asyncio.get_running_loop().add_signal_handler(number, machine.close)
     socket = RUN / "dom0.sock"
     gid = source.SOCKET.stat().st_gid if source.SOCKET.exists() else 0
-    async with serve(machine, ambassadors, socket, gid=gid), asyncio.TaskGroup() as tasks:
+    async with serve(machine, ambassadors, socket, gid=gid) as answers, asyncio.TaskGroup() as tasks:
         log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
         notifier = Notifier(
             STATE,
@@ -136,6 +148,7 @@ async def _serve(engine: Engine) -> None:
             _end_when_ended(engine, machine, own),
             image_server.run(),
             metrics_server.run(),
+            web_server.run(),
             logins.run(),
         ]
         if not own.is_guest:

@@ -117,12 +117,20 @@ async def tell_lines(
         return await process.wait()
 
 
-async def beside_result(argv: Sequence[str], *, env: Mapping[str, str]) -> int:
-    """Run `argv` to its end with our input; what it prints goes to standard error, as ours does beside a result.
+def ourselves(*arguments: str) -> list[str]:
+    """A command line of dom0, of the same installation. In the image /usr/bin/dom0 knows where it is."""
+    import sys
+
+    return [*(["dom0"] if sys.flags.isolated else [sys.executable, "-P", "-m", "dom0"]), *arguments]
+
+
+async def beside_result(argv: Sequence[str], *, env: Mapping[str, str], stdin: int | None = None) -> int:
+    """Run `argv` to its end with our input, or with this descriptor of ours as that; what it prints goes to standard
+    error, as ours does beside a result.
 
     Returns its exit code, as a shell says it. Raises CommandFailed if it cannot start.
     """
-    async with _running(argv, stdout=2, env=env) as process:
+    async with _running(argv, stdin=stdin, stdout=2, env=env) as process:
         code = await process.wait()
     return code if code >= 0 else 128 - code
 

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from dom0.agent import metrics_server, vitals
+from dom0.agent import listener, vitals
 from dom0.agent.ambassador_status import AmbassadorStatus
 from dom0.agent.metrics import render
 from dom0.agent.metrics_server import CONTENT_TYPE, MetricsServer
@@ -185,7 +185,7 @@ def test_what_the_kernel_says_of_this_machine_is_read(tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics_server, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(listener, "FIRST_PAUSE", 0.01)
 
 
 class Served:

@@ -56,7 +56,7 @@ def test_every_option_has_help(name: str) -> None:
 def test_help_lists_every_command_that_is_not_hidden(dom0: RunCommand) -> None:
     shown = dom0("--help")
     assert shown.code == 0
-    hidden = ["agent", "backup-job", "handover", "notify-send", "ps"]
+    hidden = ["agent", "backup-job", "handover", "notify-send", "ps", "web-serve"]
     assert [name for name in MODULES if f"\n  {name} " not in shown.stdout] == hidden
 
 

@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
 def test_every_command_has_json_but_those_that_the_reference_names() -> None:
     without = {" ".join(path) for path, command in commands(cli) if "--json" not in options_of(command)}
     terminal = {"exec", "farm exec", "dev", "os run", "disk format", "disk adopt", "completion", "schema"}
-    assert without == terminal | {"socket serve", "socket hold", "image serve", "web"}
+    assert without == terminal | {"socket serve", "socket hold", "image serve"}
     assert all(f"`{name}`" in reference.page().partition("## Project")[0] for name in without)
 
 

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from dom0 import errors
-from dom0.agent import ambassador_status, api, events, file_status, refusal, status, storage, vitals
+from dom0.agent import ambassador_status, api, device_status, events, file_status, refusal, status, storage, vitals
 from dom0.agent.three_way import FileVersion
 from dom0.ambassador import messages
 from dom0.cli.commands import cli
@@ -291,6 +291,10 @@ DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
     (file_status.FilesRequest, None),
     (file_status.FilesPlanRequest, None),
     (FileVersion, None),
+    (device_status.Devices, None),
+    (device_status.Device, None),
+    (device_status.PairRequest, None),
+    (device_status.Invitation, None),
     (ambassador_status.AmbassadorStatus, None),
     (ambassador_status.ShortcutStatus, None),
     (ambassador_status.PlacedFlow, None),

@@ -23,6 +23,7 @@ from dom0.agent import asked_by
 from dom0.agent.ambassador_status import AmbassadorStatus, Lead, PlacedFlow, Rewired
 from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.boot import last_boots
+from dom0.agent.device_status import Devices, Invitation, PairRequest
 from dom0.agent.events import Entry, EventsRequest, Kind, actor
 from dom0.agent.file_status import DiffRequest, FileDiff, FileInfo, FilesPlanRequest, FilesRequest
 from dom0.agent.machine import Machine
@@ -70,10 +71,12 @@ T = TypeVar("T")
 
 
 @contextlib.asynccontextmanager
-async def serve(machine: Machine, ambassadors: Ambassadors, path: Path, *, gid: int) -> AsyncIterator[None]:
+async def serve(
+    machine: Machine, ambassadors: Ambassadors, path: Path, *, gid: int
+) -> AsyncIterator[Callable[[Access, str], Handler]]:
     """Answer on the socket at `path`, and on one beside it for each lesser access, until the block ends.
 
-    All have mode 0660 and group `gid`.
+    All have mode 0660 and group `gid`. The block gets what answers the same to somebody whose name is given.
     """
     asyncio.get_running_loop().set_exception_handler(Unaccepted())
     await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
@@ -84,17 +87,17 @@ async def serve(machine: Machine, ambassadors: Ambassadors, path: Path, *, gid: 
         for access in Access:
             socket = path if access is Access.ALL else path.with_name(access.socket)
             most = half - 2 * eighth if access is Access.ALL else eighth
-            handler = partial(_answer, server.route(api.answered(access)))
+            handler = partial(answer, server.route(api.answered(access)))
             unnamed = socket.with_name(f".{socket.name}.new")
             await stack.enter_async_context(server.serve(handler, unnamed, most=most, beyond=_too_many))
             # Complete before it has its name: nobody meets it half-made, nor an old one in its place.
             await asyncio.to_thread(os.chown, unnamed, -1, gid)
             await asyncio.to_thread(unnamed.chmod, 0o660)
             await asyncio.to_thread(unnamed.replace, socket)
-        yield
+        yield lambda access, name: server.route(api.answered(access, name))
 
 
-async def _answer(handler: Handler, request: Request) -> Response:
+async def answer(handler: Handler, request: Request) -> Response:
     """Errors are documents with the status that says whose fault it is."""
     try:
         check_request(request, ON_UNIX_SOCKET)
@@ -173,10 +176,10 @@ class _Api:
         self._files = machine.files
         self._ambassadors = ambassadors
 
-    def answered(self, access: Access) -> Mapping[str, Handler]:
-        """By ROUTES, on the socket of that access."""
+    def answered(self, access: Access, device: str = "") -> Mapping[str, Handler]:
+        """By ROUTES, on the socket of that access, or to a device."""
         return {
-            key: partial(self._change, access, route) if key.startswith("POST") else partial(self._look, route)
+            key: partial(self._change, access, device, route) if key.startswith("POST") else partial(self._look, route)
             for key, route in ROUTES.items()
             if route.access <= access
         }
@@ -192,9 +195,9 @@ class _Api:
         asked = await _read(request, route.asks, route.limit) if is_body else _parameters(request, route.asks)
         return _respond(await route.handler(self, request, asked))
 
-    async def _change(self, access: Access, route: Route, request: Request) -> Response:
+    async def _change(self, access: Access, device: str, route: Route, request: Request) -> Response:
         """What becomes of it is noted as done by whoever asks; the journal has that it was, and why it was refused."""
-        asking = asked_by.say(request.peer, self._machine.container_ids)
+        asking = f"device {device}" if device else asked_by.say(request.peer, self._machine.container_ids)
         before = actor.set(f"{asking} on the page" if access is Access.OPERATE else asking)
         subject, asked_of = route.command, request.captured.get("service")
         if asked_of and self._has_service(asked_of):
@@ -375,6 +378,19 @@ class _Api:
         """Send new connections where they went before the last rewire."""
         return self._rewired(request, await self._ambassadors.undo(request.captured["name"], asked))
 
+    async def devices(self, _request: Request) -> Devices:
+        """Those that may look at the page over the network."""
+        return self._machine.devices.status()
+
+    async def pair(self, _request: Request, asked: PairRequest) -> Invitation:
+        """A code with which one more device may look, or operate."""
+        return self._machine.devices.invite(asked.name, operates=asked.operates)
+
+    async def revoke(self, request: Request) -> Devices:
+        """Let a device look no more, also at what it looks at now."""
+        self._machine.devices.revoke(request.captured["name"])
+        return self._machine.devices.status()
+
     def _rewired(self, request: Request, rewired: Rewired) -> Rewired:
         name, receipt = request.captured["name"], rewired.receipt
         way = f"{', '.join(receipt.before) or 'nowhere'} -> {', '.join(receipt.after) or 'nowhere'}"
@@ -428,6 +444,9 @@ ROUTES: Mapping[str, Route] = {
     "POST /v1/files/take": Route(Access.ALL, _Api.take, "dom0 files take"),
     "POST /v1/files/keep": Route(Access.ALL, _Api.keep, "dom0 files keep"),
     "POST /v1/files/plan": Route(Access.ALL, _Api.plan_files, limit=LARGEST_PROJECT),
+    "GET /v1/devices": Route(Access.ALL, _Api.devices),
+    "POST /v1/devices/pair": Route(Access.ALL, _Api.pair, "dom0 web pair"),
+    "POST /v1/devices/{name}/revoke": Route(Access.ALL, _Api.revoke, "dom0 web revoke"),
     "GET /v1/ambassadors": Route(Access.VIEW, _Api.ambassadors),
     "GET /v1/ambassadors/{name}/history": Route(Access.VIEW, _Api.receipts),
     "GET /v1/ambassadors/{name}/flows": Route(Access.VIEW, _Api.flows),

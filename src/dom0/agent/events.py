@@ -55,6 +55,9 @@ class Kind(StrEnum):
     PULL_DONE = "pull-done"
     PULL_FAILED = "pull-failed"
     LOGIN = "login"  # by ssh
+    DEVICE_PAIRED = "device-paired"  # one that may look at the page over the network
+    DEVICE_REFUSED = "device-refused"
+    PAGE_CERTIFICATE = "page-certificate"  # it has another one there
     NOTIFIED = "notified"  # a person, by x-dom0.notify
     NOTIFY_FAILED = "notify-failed"
     DOWN = "down"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -19,6 +18,7 @@ from importlib import import_module
 import msgspec
 from msgspec.structs import replace
 
+from dom0.agent.listener import connected
 from dom0.agent.progress import Changes
 from dom0.agent.status import SharingStatus
 from dom0.errors import Dom0Error
@@ -129,7 +129,7 @@ class ImageServer:
             self._listening.add(endpoint)
             self._changed.tell()
             try:
-                await _connected(listening)
+                await connected(listening)
                 for module in ("pull_through", "serve"):
                     await asyncio.to_thread(import_module, f"dom0.registry.{module}")  # it takes long
                 from dom0.registry.depot import Depot
@@ -165,14 +165,3 @@ class ImageServer:
         if problem != before:
             self._problems[endpoint] = problem
             self._changed.tell()
-
-
-async def _connected(listening: socket.socket) -> None:
-    """Until somebody has connected."""
-    loop, is_ready = asyncio.get_running_loop(), asyncio.Event()
-    listening.setblocking(False)
-    loop.add_reader(listening, is_ready.set)
-    try:
-        await is_ready.wait()
-    finally:
-        loop.remove_reader(listening)

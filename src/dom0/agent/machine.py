@@ -24,6 +24,7 @@ from dom0.agent.backups import backups
 from dom0.agent.boot import BootNotes
 from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.current import AGAIN, Current
+from dom0.agent.devices import DeviceRegister
 from dom0.agent.events import ENGINE, Kind
 from dom0.agent.generations import Generation, describe
 from dom0.agent.hooks import run_own_pre_stop
@@ -70,7 +71,7 @@ from dom0.names import ROOT, short_id
 from dom0.plan.actual import Actual
 from dom0.plan.adoption import carry_over
 from dom0.plan.builtins import SSH_STATE
-from dom0.plan.desired import Metrics, Notify, Role, Sharing
+from dom0.plan.desired import Metrics, Notify, Role, Sharing, Web
 from dom0.plan.differences import Difference, compare
 from dom0.plan.hooks import has_post_start
 from dom0.plan.memory import Memory, cleared
@@ -122,6 +123,7 @@ class Machine:
     ) -> None:
         self.changed = changed
         self.journal = journal
+        self.devices = DeviceRegister(state, journal)
         self._engine = engine
         self._state = state
         self._places = places  # where there are data
@@ -566,6 +568,11 @@ class Machine:
     def metrics(self) -> Metrics | None:
         generation = self._current.generation
         return generation.desired.metrics if generation else None
+
+    @property
+    def web(self) -> Web | None:
+        generation = self._current.generation
+        return generation.desired.web if generation else None
 
     def ssh_keys(self) -> list[str]:
         """Lines of authorized_keys: the project's, and those that were let in by `dom0 ssh add`."""

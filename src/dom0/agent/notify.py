@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +27,7 @@ from dom0.durable import Unwritable
 from dom0.errors import Dom0Error
 from dom0.health import Problem, Severity
 from dom0.plan.desired import Notify
-from dom0.run import CommandFailed, capture
+from dom0.run import CommandFailed, capture, ourselves
 
 log = logging.getLogger(__name__)
 
@@ -172,11 +171,8 @@ async def send(letter: Letter, notify: Notify, machine: str) -> None:
         "notify": notify,
         "secrets": secrets,
     }
-    argv = [sys.executable, "-P", "-m", "dom0", "notify-send"]
-    if sys.flags.isolated:  # in the image: /usr/bin/dom0 knows where it is
-        argv = ["dom0", "notify-send"]
     try:
-        await capture(argv, stdin=msgspec.json.encode(delivery), timeout=SENT_WITHIN)
+        await capture(ourselves("notify-send"), stdin=msgspec.json.encode(delivery), timeout=SENT_WITHIN)
     except CommandFailed as error:
         said = error.stderr.strip().splitlines()
         raise Dom0Error(said[0].removeprefix("dom0: ") if said else f"{letter.place}: not sent in time") from None

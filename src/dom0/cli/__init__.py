@@ -79,6 +79,7 @@ HIDDEN = {
     "handover": "dom0.cli.handover",
     "notify-send": "dom0.cli.notify_send",
     "ps": "dom0.cli.status",
+    "web-serve": "dom0.cli.web_serve",
 }
 COMPLETION = "_DOM0_COMPLETE"  # set by the completion scripts
 MODULES = {name: module for section in SECTIONS.values() for name, module in section.items()} | HIDDEN

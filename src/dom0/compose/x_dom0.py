@@ -132,6 +132,11 @@ class MetricsSettings(_Part, frozen=True, kw_only=True):
     allow: tuple[str, ...] = ()  # whoever comes to a loopback address may ask
 
 
+class WebSettings(_Part, frozen=True, kw_only=True):
+    listen: str
+    names: tuple[str, ...] = ()  # besides addresses
+
+
 class MachineSettings(_Part, frozen=True, kw_only=True):
     hostname: str = ""
     ssh: SshSettings | None = None
@@ -144,6 +149,7 @@ class MachineSettings(_Part, frozen=True, kw_only=True):
     backup: dict[str, BackupSettings] = {}  # by volume
     notify: NotifySettings | None = None
     metrics: MetricsSettings | None = None
+    web: WebSettings | None = None
 
 
 class OrchestratorSettings(_Part, frozen=True, kw_only=True):
@@ -202,10 +208,20 @@ def findings(machine: MachineSettings) -> Iterator[Finding]:
         yield _finding("timezone", f"{machine.timezone!r} is not a time zone", hint)
     yield from _pull(machine.pull or PullSettings())
     yield from _data(machine)
+    yield from _told(machine)
+
+
+def _told(machine: MachineSettings) -> Iterator[Finding]:
+    """Of what others hear of it, and see."""
     if machine.notify:
         yield from _notify(machine.notify)
     if metrics := machine.metrics:
         yield from _listening("metrics", metrics.listen, metrics.allow, may_be_loopback=True)
+    if web := machine.web:
+        yield from _listening("web", web.listen, ("::/0",))  # whoever comes: who looks is a device that was paired
+        for number, name in enumerate(web.names):
+            if not re.fullmatch(_HOSTNAME, name, re.IGNORECASE):
+                yield _finding(f"web.names.{number}", f"{name!r} is not a host name", "such as box.lan")
 
 
 def _data(machine: MachineSettings) -> Iterator[Finding]:

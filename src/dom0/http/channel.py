@@ -97,6 +97,12 @@ class Channel:
         return str(name[0]) if name else ""
 
     @property
+    def reached(self) -> str:
+        """The address of ours that the other end has connected to; "" of a unix socket."""
+        name = self._writer.get_extra_info("sockname")
+        return str(name[0]) if isinstance(name, tuple) else ""
+
+    @property
     def is_stale(self) -> bool:
         """Of an idle client: whether the server has closed, also if the event loop has not seen it yet."""
         if self.is_gone:

@@ -77,6 +77,11 @@ class Request:
         return self._channel.address
 
     @property
+    def reached(self) -> str:
+        """The address of ours that it asks."""
+        return self._channel.reached
+
+    @property
     def is_gone(self) -> bool:
         """Whether the client has closed the connection."""
         return self._channel.is_gone
@@ -158,9 +163,9 @@ async def serve(
     unread: float | None = None,
     end_within: float = 1.0,
     tls: ssl.SSLContext | None = None,
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Callable[[], int]]:
     """Answer on the socket that is made at a path, or on one that listens, until the block ends; what is answered then
-    has some seconds more.
+    has some seconds more. The block gets what tells how many connections there are.
 
     `beyond` answers on connections that come while there are `most`, or `most_each` of the same address; without one
     they are closed, and so are those of addresses that `admits` is false for. `unread`: seconds that a client may leave
@@ -172,7 +177,7 @@ async def serve(
     else:
         server = await asyncio.start_server(conversations.begin, sock=where, limit=READ_AHEAD, backlog=BACKLOG)
     try:
-        yield
+        yield conversations.count
     finally:
         await stop_accepting(server)
         await conversations.end(end_within)
@@ -220,7 +225,7 @@ class _Conversations:
             channel.abort()
             return
         address = channel.address
-        is_one_too_many = len(self._tasks) >= self._most or self._each[address] >= self._most_each
+        is_one_too_many = self.count() >= self._most or self._each[address] >= self._most_each
         handler = self._beyond if is_one_too_many else self._handler
         if handler is None:
             channel.abort()
@@ -229,6 +234,9 @@ class _Conversations:
         self._tasks[task] = channel
         self._each[address] += 1
         task.add_done_callback(lambda task: self._end(task, address))
+
+    def count(self) -> int:
+        return len(self._tasks)
 
     def _end(self, task: asyncio.Task[None], address: str) -> None:
         channel = self._tasks.pop(task)

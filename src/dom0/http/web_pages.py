@@ -20,12 +20,12 @@ LINK = ("navigate", "document")  # the whole of a tab, not a frame in another pa
 _PORT = re.compile(r":[0-9]{1,5}\Z")
 
 
-def check_request(request: Request, names: Collection[str], *, may_be_link: bool = False) -> None:
+def check_request(request: Request, names: Collection[str], *, may_be_link: bool = False, scheme: str = "http") -> None:
     """`names`: what the server may be called. `may_be_link`: pages elsewhere may lead to this one. Raises HttpError."""
     hosts = request.headers.all("Host") or [""]
     if len(hosts) != 1 or _PORT.sub("", hosts[0]).lower() not in names:
         raise HttpError(403, f"Host has to be {', '.join(filter(None, names))}")
-    if any(origin.lower() != f"http://{hosts[0]}".lower() for origin in request.headers.all("Origin")):
+    if any(origin.lower() != f"{scheme}://{hosts[0]}".lower() for origin in request.headers.all("Origin")):
         raise HttpError(403, "a web page of another origin may not ask this")
     is_link = may_be_link and (request.headers.get("Sec-Fetch-Mode"), request.headers.get("Sec-Fetch-Dest")) == LINK
     if not is_link and any(site.lower() not in FROM_NO_PAGE for site in request.headers.all("Sec-Fetch-Site")):

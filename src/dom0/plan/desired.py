@@ -183,6 +183,13 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     allow: tuple[str, ...] = ()  # addresses and networks that may ask there; (): a loopback address, so anybody
 
 
+class Web(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the page is for devices that were paired (`x-dom0.web`)."""
+
+    listen: str  # `ADDRESS:PORT`
+    names: tuple[str, ...] = ()  # that lead there, besides addresses
+
+
 class Desired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     project: str
     networks: tuple[NetworkSpec, ...] = ()
@@ -192,5 +199,6 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sharing: Sharing = Sharing()
     notify: Notify | None = None
     metrics: Metrics | None = None
+    web: Web | None = None
     adopted: dict[str, dict[str, str]] = {}  # ID of a container of Compose's -> the labels of ours (plan/adoption)
     shared: tuple[str, ...] = ()  # volumes and directories that containers of others may write too

@@ -26,7 +26,7 @@ _FOLLOWS = {"name", "number", "image_id", "create", "files", "post_start", "reso
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """`before` and `after` are texts as in the Engine's API; "": it is not set, or there is no such thing."""
 
-    subject: str  # `service web`, `network default`, `volume data`, `rollout`, `pull`, `notify`, `metrics`
+    subject: str  # `service web`, `network default`, `volume data`, `rollout`, `pull`, `notify`, `metrics`, `web`
     key: str  # `HostConfig.Memory`, `Env.VERSION`; "" for all of the subject
     before: str
     after: str
@@ -68,10 +68,9 @@ def _subjects(desired: Desired) -> dict[str, dict[str, str]]:
             found[f"{kind} {spec.key}"] = _flat(msgspec.to_builtins(spec), "", set())
     found["rollout"] = _flat(msgspec.to_builtins(desired.rollout), "", set())
     found["pull"] = _flat(msgspec.to_builtins(desired.sharing), "", set())
-    if desired.notify is not None:
-        found["notify"] = _flat(msgspec.to_builtins(desired.notify), "", set())
-    if desired.metrics is not None:
-        found["metrics"] = _flat(msgspec.to_builtins(desired.metrics), "", set())
+    for name in ("notify", "metrics", "web"):
+        if (asked := getattr(desired, name)) is not None:
+            found[name] = _flat(msgspec.to_builtins(asked), "", set())
     return found
 
 

@@ -16,7 +16,7 @@ from dom0.plan.ambassadors import with_ambassadors
 from dom0.plan.backups import backup_slots
 from dom0.plan.builtins import builtin_slots, with_home_volume
 from dom0.plan.checks import check_project, check_slots, check_specs
-from dom0.plan.desired import Desired, Metrics, Notify, Rollout, Sharing
+from dom0.plan.desired import Desired, Metrics, Notify, Rollout, Sharing, Web
 from dom0.plan.engine_needs import check_engine
 from dom0.plan.facts import Facts
 from dom0.plan.orchestrators import socket_slots, with_orchestrators
@@ -42,7 +42,7 @@ def expand(project: Project, facts: Facts) -> Desired:
     check_specs(project, networks, volumes)
     check_slots(project, slots)
     machine = project.machine or MachineSettings()
-    times, metrics = machine.rollout, machine.metrics
+    times, metrics, web = machine.rollout, machine.metrics, machine.web
     return Desired(
         project=project.name,
         networks=networks,
@@ -52,6 +52,7 @@ def expand(project: Project, facts: Facts) -> Desired:
         sharing=_sharing(machine.pull or PullSettings()),
         notify=_notify(project, machine.notify) if machine.notify else None,
         metrics=Metrics(listen=metrics.listen, allow=metrics.allow) if metrics else None,
+        web=Web(listen=web.listen, names=tuple(map(str.lower, web.names))) if web else None,
         shared=tuple(project.volumes[name].name if name in project.volumes else name for name in machine.shared),
     )
 

@@ -9,13 +9,13 @@ import msgspec
 
 from dom0.plan import steps
 from dom0.plan.actual import Actual, slot_key
-from dom0.plan.desired import Desired, Sharing
+from dom0.plan.desired import Desired, Metrics, Sharing, Web
 from dom0.plan.foretell import foretell
 from dom0.plan.memory import Memory
 from dom0.plan.snapshot import Snapshot
 
 Action = Literal["build", "adopt", "pull", "create", "replace", "start", "restart", "update", "stop", "remove", "keep"]
-Kind = Literal["image", "network", "volume", "container", "file", "serve", "peers", "metrics", "notify"]
+Kind = Literal["image", "network", "volume", "container", "file", "serve", "peers", "metrics", "web", "notify"]
 _WEIGHT: tuple[Action, ...] = ("update", "start", "restart", "remove", "replace", "create")  # the last one says it all
 
 
@@ -55,15 +55,19 @@ def preview_sharing(asked: Sharing, found: Sharing) -> Iterator[Change]:
 
 
 def preview_told(asked: Desired, found: Desired) -> Iterator[Change]:
-    """What becomes of where the machine's numbers are told, and of whom it tells what goes wrong."""
-    wanted, there = asked.metrics, found.metrics
-    moves = wanted is None or there is None or wanted.listen != there.listen
-    if there and moves:
-        yield Change(action="stop", kind="metrics", name=there.listen, reason="x-dom0.metrics asks for it no longer")
-    if wanted and moves:
-        yield Change(action="start", kind="metrics", name=wanted.listen, reason="x-dom0.metrics asks for it")
-    elif wanted and wanted != there:
-        yield Change(action="update", kind="metrics", name=wanted.listen, reason="who may ask has changed")
+    """What becomes of where the machine's numbers are told and its page is, and of whom it tells what goes wrong."""
+    listeners: tuple[tuple[Kind, Metrics | Web | None, Metrics | Web | None, str], ...] = (
+        ("metrics", asked.metrics, found.metrics, "who may ask has changed"),
+        ("web", asked.web, found.web, "by which names it is reached has changed"),
+    )
+    for kind, wanted, there, change in listeners:
+        moves = wanted is None or there is None or wanted.listen != there.listen
+        if there and moves:
+            yield Change(action="stop", kind=kind, name=there.listen, reason=f"x-dom0.{kind} asks for it no longer")
+        if wanted and moves:
+            yield Change(action="start", kind=kind, name=wanted.listen, reason=f"x-dom0.{kind} asks for it")
+        elif wanted and wanted != there:
+            yield Change(action="update", kind=kind, name=wanted.listen, reason=change)
     if asked.notify != found.notify:
         yield Change(action="update", kind="notify", name="x-dom0.notify", reason="who is told, and how, has changed")
 

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
@@ -72,16 +72,27 @@ def missing() -> str:
 
 
 class Browser:
-    """One process with one tab; use it as a context manager. `problems` are what the page's console was told."""
+    """One process with one tab; use it as a context manager. `problems` are what the page's console was told.
 
-    def __init__(self) -> None:
+    `flags`: more of Chromium's; `inside`: the words of a command that it is started by.
+    """
+
+    def __init__(self, *flags: str, inside: Sequence[str] = ()) -> None:
         self.problems: list[str] = []
         self._directory = Path(tempfile.mkdtemp(prefix="browser-", dir=owned.run_root()))
         theirs, self._to = os.pipe()
         self._from, theirs_too = os.pipe()
         # The shell puts the pipes where Chromium looks for them, whatever their numbers are.
         script = f'exec "$@" 3<&{theirs} 4>&{theirs_too}'
-        argv = ["chromium", *FLAGS, f"--user-data-dir={self._directory}", "--remote-debugging-pipe", "about:blank"]
+        argv = [
+            *inside,
+            "chromium",
+            *FLAGS,
+            *flags,
+            f"--user-data-dir={self._directory}",
+            "--remote-debugging-pipe",
+            "about:blank",
+        ]
         self._process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "bash", "-c", script, "sh", *argv],
             pass_fds=(theirs, theirs_too),

@@ -136,6 +136,11 @@ class Host:
         """Where the host's absolute path `inside` is reached from outside, sockets too, while it runs."""
         return Path(f"/proc/{self._init.pid}/root") / inside.lstrip("/")
 
+    @property
+    def network(self) -> str:
+        """The path of its network namespace."""
+        return f"/proc/{self._init.pid}/ns/net"
+
     def environment(self) -> dict[str, str]:
         """Ours without what leads docker or make elsewhere, and a client state of its own."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(_LEADING_ELSEWHERE)}

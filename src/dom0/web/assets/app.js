@@ -9,7 +9,7 @@ import { Log, logs } from "/logs.js";
 import { overview } from "/overview.js";
 import { services } from "/services.js";
 import { askForStorage, storage } from "/storage.js";
-import { code, command, enter, follow, get, mayOperate, watch } from "/wire.js";
+import { code, command, enter, follow, get, IS_DEVICE, mayOperate, open, watch } from "/wire.js";
 import { askForWiring, wiring } from "/wiring.js";
 import { clock, headline, shortId } from "/words.js";
 
@@ -20,7 +20,7 @@ const VIEWS = { "": ["Overview", overview], services: ["Services", services], wi
 
 const ASKS = { wiring: askForWiring, storage: askForStorage, boots: askForBoots }; // views of what tells of no change
 
-const state = { status: null, at: 0, heard: 0, lost: 0, broke: 0, refused: null, history: [], events: [], live: false, shown: "all", find: "", findLine: "", details: new Map(), chosen: 0, log: null, asking: null, asked: null, picked: new Map(), acts: [], most: MOST_EVENTS };
+const state = { status: null, at: 0, heard: 0, lost: 0, broke: 0, refused: null, wrong: "", history: [], events: [], live: false, shown: "all", find: "", findLine: "", details: new Map(), chosen: 0, log: null, asking: null, asked: null, picked: new Map(), acts: [], most: MOST_EVENTS };
 let streams = []; // of statuses and of events
 let again = 0; // timer: the history is asked for once more
 let due = false;
@@ -94,8 +94,23 @@ function hero() {
 }
 
 function locked() {
+  if (IS_DEVICE) return unpaired();
   return h("section.locked", { "data-key": "locked" }, h("h1", null, "This address does not open the page any more"),
     h("p", null, "Each address of dom0 web works once, and only while that command runs. The next one is in its terminal; or run it again:"), h("p", null, h("code", null, "dom0 web")));
+}
+
+function unpaired() {
+  return h("section.locked", { "data-key": "unpaired" }, h("h1", null, "This device is not paired"),
+    h("p", null, "On the machine, or where you have a login to it, print a code. It works once and for five minutes. Compare the fingerprint that stands beside it with the one of the certificate in this browser before you type it here."),
+    h("p", null, h("code", null, "dom0 web pair NAME")),
+    h("p.acts", null, h("label", { for: "code" }, "Code "), h("input", { id: "code", autocomplete: "off", autocapitalize: "none", spellcheck: "false", maxlength: "20" }), " ", h("button.main", { type: "button", "data-do": "pair" }, "Pair")),
+    h("p", { role: "status" }, state.wrong));
+}
+
+async function pair() {
+  state.wrong = await open(document.getElementById("code").value);
+  if (state.wrong) changed();
+  else location.reload();
 }
 
 // The connection
@@ -236,6 +251,8 @@ document.addEventListener("click", async (event) => {
     if (state.asking.plan) await load(state.asking.plan);
   } else if (target.dataset.forget) {
     state.acts.splice(Number(target.dataset.forget), 1);
+  } else if (target.dataset.do === "pair") {
+    await pair();
   } else if (target.dataset.do === "leave") {
     document.getElementById("ask").close();
   } else if (target.dataset.do === "act" && state.asking) {
@@ -253,6 +270,10 @@ document.addEventListener("input", (event) => {
     state.log?.search(state.findLine);
   }
   changed();
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && event.target.id === "code") pair();
 });
 
 document.addEventListener("change", (event) => {

@@ -1,4 +1,5 @@
-// What the page asks, and whether it is still answered. The token is this tab's alone; it goes in a header.
+// What the page asks, and whether it is still answered. The token goes in a header. It is this tab's alone; of a device
+// that was paired it is the device's, and half of what it needs: the other half is a cookie that no script sees.
 
 const TOKEN = "dom0.token";
 const COMMAND = "dom0.command";
@@ -9,6 +10,10 @@ const SILENCE = 13_000; // milliseconds without any: nobody answers
 const PAUSES = [200, 500, 1000, 2000, 4000]; // milliseconds between attempts
 const STEADY = 5000; // milliseconds: only what ends sooner is asked for less and less often
 
+/** Whether this page is looked at over the network, by a device that is paired or is to be. */
+export const IS_DEVICE = location.protocol.endsWith("s:");
+const kept = IS_DEVICE ? localStorage : sessionStorage;
+
 export class Refused extends Error {
   constructor(status, said) {
     super(said.message ?? `status ${status}`);
@@ -18,12 +23,12 @@ export class Refused extends Error {
 }
 
 export function command(words) {
-  return `${sessionStorage.getItem(COMMAND) ?? "dom0"} ${words}`;
+  return `${kept.getItem(COMMAND) ?? "dom0"} ${words}`;
 }
 
 /** Whether this page was opened to change the machine, too. */
 export function mayOperate() {
-  return sessionStorage.getItem(OPERATES) === "true";
+  return kept.getItem(OPERATES) === "true";
 }
 
 /** What opens a session, where the address has it. */
@@ -34,25 +39,27 @@ export function code() {
 /** Use up the code in the address, if there is one. Whether this tab may look. */
 export async function enter() {
   if (code()) {
-    const body = JSON.stringify({ code: code() });
+    const used = code();
     history.replaceState(null, "", "#/");
-    const answer = await fetch("/session", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body,
-    });
-    if (answer.ok) {
-      const opened = await answer.json();
-      sessionStorage.setItem(TOKEN, opened.token);
-      sessionStorage.setItem(COMMAND, opened.command);
-      sessionStorage.setItem(OPERATES, String(opened.operates));
-    }
+    await open(used);
   }
-  return sessionStorage.getItem(TOKEN) !== null;
+  return kept.getItem(TOKEN) !== null;
+}
+
+/** Use up a code. Why it was refused; "": it was not. */
+export async function open(code) {
+  const said = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ code }) };
+  const answer = await fetch("/session", said).catch(() => null);
+  if (!answer?.ok) return (await answer?.json().catch(() => null))?.message ?? "nobody answers";
+  const opened = await answer.json();
+  kept.setItem(TOKEN, opened.token);
+  kept.setItem(COMMAND, opened.command);
+  kept.setItem(OPERATES, String(opened.operates));
+  return "";
 }
 
 async function ask(path, signal, body) {
-  const headers = { Authorization: `Bearer ${sessionStorage.getItem(TOKEN)}` };
+  const headers = { Authorization: `Bearer ${kept.getItem(TOKEN)}` };
   const change = body && { method: "POST", body: JSON.stringify(body) };
   const answer = await fetch(path, { ...change, headers: change ? { ...headers, "Content-Type": "application/json" } : headers, signal });
   if (!answer.ok) throw new Refused(answer.status, await answer.json().catch(() => ({})));

@@ -1,0 +1,184 @@
+"""Which devices may look at the page over the network, on the disk; and the code by which one becomes one of them.
+
+A code is in memory alone: who ends the agent ends it. Of what a device keeps there is a hash on the disk, written
+before the device gets it. Where the file cannot be read nobody is a device.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from dom0.agent.device_status import Device, Devices, Invitation
+from dom0.agent.events import Kind
+from dom0.agent.journal import Journal
+from dom0.agent.store import Damaged, read_json, write_json
+from dom0.errors import Dom0Error, UsageError
+
+FILE = "web/devices.json"
+ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"  # none that looks like another one
+CODE_LENGTH = 8  # letters: one guess in 10^11 is right
+CODE_LIFE = 300.0  # seconds
+MOST_TRIES = 5  # and the code is dead
+DEVICE_LIFE = 400 * 86400.0  # seconds, the longest that browsers keep a cookie
+SEEN_EVERY = 86400.0  # seconds between two notes of when one was seen
+MOST = 32
+SUBJECT = "the page"  # of what is refused: there is nothing in it that a stranger has made up
+
+log = logging.getLogger(__name__)
+
+
+class Kept(Device, frozen=True, kw_only=True):
+    """`proof`: SHA-256 of both halves of what the device has."""
+
+    proof: str
+
+
+class Pairing(msgspec.Struct, frozen=True, kw_only=True):
+    """What a device gets, once: its cookie, and what its page sends in a header. Neither is worth anything alone."""
+
+    cookie: str
+    token: str
+    operates: bool
+
+
+class _Code(msgspec.Struct, kw_only=True):
+    letters: str
+    name: str
+    operates: bool
+    until: float  # by the monotonic clock
+    tries: int = 0
+
+
+class DeviceRegister:
+    def __init__(self, state: Path, journal: Journal, now: Callable[[], float] = time.time) -> None:
+        self._file = state / FILE
+        self._journal = journal
+        self._now = now
+        self._kept: tuple[Kept, ...] | None = None  # once they were read
+        self._code: _Code | None = None
+        self.served = "", ""  # address and fingerprint of the page, where it is
+        self._asking = defaultdict[str, set[asyncio.Task[object]]](set)  # by name of the device
+
+    def devices(self) -> tuple[Kept, ...]:
+        """Raises Damaged."""
+        if self._kept is None:
+            found = read_json(self._file, tuple[Kept, ...])
+            self._kept = found or ()
+        return tuple(one for one in self._kept if self._now() - one.paired < DEVICE_LIFE)
+
+    def invite(self, name: str, *, operates: bool) -> Invitation:
+        """The code for a new device, in place of any other one. Raises UsageError, Damaged."""
+        address, fingerprint = self.served
+        if not address:
+            hint = "let it be: x-dom0.web in compose.yaml, then dom0 up; where it is already: dom0 status"
+            raise UsageError("the page is not on the network", hint=hint)
+        known = [one.name for one in self.devices()]
+        if name in known:
+            raise UsageError(
+                f"{name}: a device of this name is paired", hint=f"dom0 web revoke {name}; or another name"
+            )
+        if len(known) >= MOST:
+            raise UsageError(
+                f"{MOST} devices are paired, and there are no more", hint="dom0 web devices; dom0 web revoke"
+            )
+        letters = "".join(secrets.choice(ALPHABET) for _ in range(CODE_LENGTH))
+        self._code = _Code(letters=letters, name=name, operates=operates, until=time.monotonic() + CODE_LIFE)
+        return Invitation(
+            name=name,
+            operates=operates,
+            address=address,
+            fingerprint=fingerprint,
+            code=f"{letters[:4]}-{letters[4:]}",
+            until=self._now() + CODE_LIFE,
+        )
+
+    def pair(self, given: str, address: str) -> Pairing | None:
+        """None: it is not the code, or there is none, or no more of one. Raises Damaged, Unwritable."""
+        code = self._code
+        if code is not None and (time.monotonic() >= code.until or code.tries >= MOST_TRIES):
+            code = self._code = None
+        letters = "".join(letter for letter in given.lower() if letter not in "- ")
+        if code is None or not hmac.compare_digest(letters.encode(errors="replace"), code.letters.encode()):
+            why = "no code is valid now"
+            if code is not None:
+                code.tries += 1
+                left = MOST_TRIES - code.tries
+                why = (
+                    f"a wrong code; {left} more of them, and the right one is dead" if left else "the code is dead now"
+                )
+            self._journal.note(Kind.DEVICE_REFUSED, SUBJECT, f"a device at {address} was not paired", why)
+            return None
+        self._code = None  # whatever comes of it
+        cookie, token = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        device = Kept(
+            name=code.name,
+            operates=code.operates,
+            paired=self._now(),
+            seen=self._now(),
+            address=address,
+            proof=_proof(f"{cookie}.{token}"),
+        )
+        self._write((*self.devices(), device))
+        may = "look at this machine and operate it" if device.operates else "look at this machine"
+        self._journal.note(Kind.DEVICE_PAIRED, device.name, f"{device.name} at {address} may {may}")
+        return Pairing(cookie=cookie, token=token, operates=device.operates)
+
+    def find(self, secret: str, address: str) -> Device | None:
+        """Whose `secret` it is: both halves, with a dot between. None: nobody's, or not any more."""
+        proof, found = _proof(secret), None
+        try:
+            for one in self.devices():  # all of them, so that it takes as long for each
+                found = one if hmac.compare_digest(proof, one.proof) else found
+        except Damaged as error:
+            log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
+        if found is None:
+            self._journal.note(Kind.DEVICE_REFUSED, SUBJECT, f"what asks at {address} is no device of this machine")
+        elif not 0 <= self._now() - found.seen < SEEN_EVERY:
+            seen = replace(found, seen=self._now(), address=address)
+            try:
+                self._write(tuple(seen if one is found else one for one in self.devices()))
+            except Dom0Error as error:  # the disk is full: the status says it
+                log.debug("%s", error.message)
+        return found
+
+    def follow(self, device: Device, task: asyncio.Task[object]) -> None:
+        """It answers the device, and is cancelled when that is one no more."""
+        self._asking[device.name].add(task)
+        task.add_done_callback(self._asking[device.name].discard)
+
+    def revoke(self, name: str) -> None:
+        """Raises UsageError, Damaged; Unwritable: it is out, and will be in again after the next start."""
+        left = tuple(one for one in self.devices() if one.name != name)
+        if self._code is not None and self._code.name == name:
+            self._code = None
+        elif len(left) == len(self.devices()):
+            raise UsageError(f"{name}: no device of this name is paired", hint="dom0 web devices")
+        self._kept = left
+        for task in self._asking.pop(name, ()):
+            task.cancel()
+        self._write(left)
+
+    def status(self) -> Devices:
+        """Raises Damaged."""
+        address, fingerprint = self.served
+        devices = tuple(msgspec.convert(one, Device, from_attributes=True) for one in self.devices())
+        return Devices(devices=devices, address=address, fingerprint=fingerprint)
+
+    def _write(self, devices: tuple[Kept, ...]) -> None:
+        write_json(self._file, devices)
+        self._kept = devices
+
+
+def _proof(secret: str) -> str:
+    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
