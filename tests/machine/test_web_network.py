@@ -83,6 +83,14 @@ def looking(box: Machine) -> Device:
 
 
 @pytest.fixture(scope="module")
+def revoked(box: Machine) -> Device:
+    """One that might have operated the machine, until a moment ago."""
+    device = pair(box, "revoked", "--operate")
+    box.dom0("web", "revoke", "revoked")
+    return device
+
+
+@pytest.fixture(scope="module")
 def operating(box: Machine) -> Device:
     return pair(box, "operating", "--operate")
 
@@ -146,7 +154,7 @@ def test_a_browser_on_the_network_is_paired_sees_the_machine_and_is_out_at_once(
 
 @pytest.mark.parametrize("route", api.ROUTES)
 def test_each_request_is_for_devices_that_may_ask_it_and_for_nobody_else(
-    box: Machine, looking: Device, operating: Device, route: str
+    box: Machine, looking: Device, operating: Device, revoked: Device, route: str
 ) -> None:
     access = api.ROUTES[route].access
     method, path, headers, body = asked(route)
@@ -161,6 +169,9 @@ def test_each_request_is_for_devices_that_may_ask_it_and_for_nobody_else(
         assert mixed.ask(method, path, headers, body)[0] == 401
         mixed.cookie, mixed.token = device.cookie, ""
         assert mixed.ask(method, path, headers, body)[0] == 401
+    old = stranger(box)
+    old.cookie, old.token = revoked.cookie, revoked.token
+    assert old.ask(method, path, headers, body)[0] == 401
     nobody = stranger(box)
     assert nobody.ask(method, path, headers, body)[0] == 401
     nobody.cookie, nobody.token = operating.cookie, operating.token

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from dom0.engine.values import Network, State, Volume
 from dom0.plan import labels
 from dom0.plan.actual import Actual
-from dom0.plan.desired import Condition, Dependency, Desired, Metrics, Notify, Sharing, VolumeSpec
+from dom0.plan.desired import Condition, Dependency, Desired, Metrics, Notify, Sharing, VolumeSpec, Web
 from dom0.plan.memory import Memory
 from dom0.plan.preview import preview, preview_sharing, preview_told
 from dom0.plan.snapshot import version
@@ -120,4 +120,9 @@ def test_where_numbers_and_what_goes_wrong_are_told_is_listed() -> None:
     assert told(replace(there, metrics=Metrics(listen="0.0.0.0:9180")), there) == [
         ("update", "metrics", "0.0.0.0:9180")
     ]
+    page = replace(nothing, web=Web(listen="0.0.0.0:8443"))
+    assert told(page, nothing) == [("start", "web", "0.0.0.0:8443")]
+    assert told(nothing, page) == [("stop", "web", "0.0.0.0:8443")]
+    named = replace(nothing, web=Web(listen="0.0.0.0:8443", names=("box.lan",)))
+    assert told(named, page) == [("update", "web", "0.0.0.0:8443")]
     assert told(replace(nothing, notify=Notify(ntfy="https://x/y")), nothing) == [("update", "notify", "x-dom0.notify")]

@@ -186,7 +186,7 @@ def with_empty_sections(section: Any) -> Any:
     """An empty `ssh:` means `ssh: {}`, as `volumes: {data:}` does for Compose."""
     if not isinstance(section, dict):
         return {} if section is None else section
-    sections = {"ssh", "home", "dev", "rollout", "pull", "metrics"}
+    sections = {"ssh", "home", "dev", "rollout", "pull", "metrics", "web"}
     return {name: {} if value is None and name in sections else value for name, value in section.items()}
 
 
