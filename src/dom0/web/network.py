@@ -1,5 +1,6 @@
 """The page for devices of the network: over TLS, in a process without rights, which has a listening socket and nothing
-else of the network. Who is a device is decided by the agent, at each question; here is what a stranger meets first.
+else of the network, and in its root directory the agent's socket and nothing else of the machine. Who is a device is
+decided by the agent, at each question; here is what a stranger meets first.
 
 A device has two halves of a secret. Its cookie is out of reach of scripts, but goes to every port of this host; what
 its page keeps goes to nobody else, but scripts can read it. Neither is worth anything without the other.
@@ -12,7 +13,7 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from socket import socket
@@ -52,12 +53,17 @@ class Paired(msgspec.Struct, frozen=True):
     operates: bool
 
 
-async def serve(listening: socket, agent_socket: Path, names: tuple[str, ...]) -> None:
-    """Until nobody looks. `names`: that lead here, besides addresses."""
+async def serve(
+    listening: socket, agent_socket: Path, names: tuple[str, ...], *, leave: Callable[[], None] = lambda: None
+) -> None:
+    """Until nobody looks. `names`: that lead here, besides addresses; `leave` gives up all but the agent's socket,
+    before a stranger has been heard.
+    """
     agent = Client(lambda: asyncio.open_unix_connection(agent_socket), "dom0")
     async with agent.ask("GET", PEM) as answer:
         tls = _context(b"".join([chunk async for chunk in answer.chunks()]))
     handler = limited(page.serving(agent, Devices(agent, names)))
+    leave()
     async with server.serve(handler, listening, most=MOST, most_each=MOST_EACH, unread=UNREAD, tls=tls) as count:
         idle_since = time.monotonic()
         while (busy := count()) or time.monotonic() - idle_since < IDLE:
