@@ -316,6 +316,7 @@ def test_who_is_refused_again_and_again_is_not_listened_to_for_a_while(served: S
         stranger = served.device()
         found = [stranger.ask("GET", "/v1/x")[0] for _ in range(MOST_REFUSED + 5)]
         assert found == [401] * MOST_REFUSED + [429] * 5
+        assert "frame-ancestors 'none'" in stranger.headers["Content-Security-Policy"]
 
     ask_all(served, talk)
 

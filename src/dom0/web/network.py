@@ -19,6 +19,7 @@ from pathlib import Path
 from socket import socket
 
 import msgspec
+from msgspec.structs import replace
 
 from dom0.http import server
 from dom0.http.client import Answer, Client
@@ -93,7 +94,7 @@ def limited(handler: Handler) -> Handler:
         if now - since >= WINDOW:
             since, count = now, 0
         if count >= MOST_REFUSED:
-            return server.refusal(429, "too much was refused", "wait for a minute")
+            return replace(server.refusal(429, "too much was refused", "wait for a minute"), headers=page.SECURITY)
         response = await handler(request)
         if response.status in (401, 403):
             if len(refused) >= MOST_KNOWN:
