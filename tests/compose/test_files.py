@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 from pathlib import Path
 
 import pytest
 
 from dom0.compose.files import MAX_FILES, MAX_NESTED, ProjectFiles, read_project, read_regular
+from dom0.compose.load import load
 from dom0.compose.parser import find_parser, view_of
 from dom0.compose.source import MAX_BYTES
 from dom0.errors import ProjectError
+from dom0.run import capture
 
 WEB = "services:\n  web:\n    image: busybox\n"
 
@@ -270,3 +273,24 @@ def test_a_dotenv_that_leads_nowhere_is_none(tmp_path: Path) -> None:
     (tmp_path / ".env").symlink_to("settings.conf")
     write(tmp_path, compose=WEB)
     assert set(read(tmp_path).copies) == {"compose.yaml"}
+
+
+@pytest.mark.parametrize("file", ["absolute", "above", "link"])
+async def test_the_way_out_for_an_env_file_outside_of_the_project_works(file: str, tmp_path: Path) -> None:
+    root, outside = tmp_path / "project", tmp_path / "elsewhere/web.env"
+    for directory in (root, outside.parent):
+        directory.mkdir()
+    outside.write_text("A=b\n")
+    (root / "link.env").symlink_to(outside)
+    (root / "web.env").write_text("precious\n")  # is not overwritten
+    named = {"absolute": str(outside), "above": "../elsewhere/web.env", "link": "link.env"}[file]
+    write(root, compose=WEB + f"    env_file: {named}\n")
+    with pytest.raises(ProjectError) as refused:
+        await load(root, Path("/final"), hashed=False)
+    assert refused.value.message.startswith(f"compose.yaml:4: services.web.env_file: {named}")
+    command, _, then = refused.value.hint[refused.value.hint.index("cp ") :].partition(", and write ")
+    await capture(shlex.split(command))
+    write(root, compose=WEB + f"    env_file: {then.removesuffix(' here') or named}\n")
+    project = await load(root, Path("/final"), hashed=False)
+    assert project.services["web"].environment == {"A": "b"}
+    assert (root / "web.env").read_text() == "precious\n"

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dom0.images.dockerfile import PLAIN, builds_service, image_of_last_stage, images_below
+from dom0.compose.load import load
+from dom0.errors import ProjectError
+from dom0.images.dockerfile import PLAIN, builds_service, check_builds, image_of_last_stage, images_below
+from dom0.names import PLACED
 
 
 @pytest.fixture
@@ -63,3 +66,38 @@ async def test_a_project_that_cannot_be_read_has_no_service_built_from_it(tmp_pa
     assert not await builds_service(tmp_path)
     (tmp_path / "compose.yaml").write_text("services: {web: {build: .\n")
     assert not await builds_service(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("build", "line", "what"),
+    [
+        ("{context: web}", 5, "context: ROOT/web: there is no such directory"),
+        ("{context: ../web}", 5, "context: ROOT/../web: there is no such directory"),
+        ("{context: file}", 5, "context: ROOT/file: is not a directory"),
+        ("{context: ., dockerfile: web.dockerfile}", 5, "dockerfile: ROOT/web.dockerfile: there is no such file"),
+        (".", 5, "dockerfile: ROOT/Dockerfile: there is no such file"),
+    ],
+)
+async def test_a_build_of_what_is_not_there_is_refused_at_its_key(
+    tmp_path: Path, build: str, line: int, what: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "Dockerfile.web").write_text("FROM scratch\n")
+    (tmp_path / "compose.yaml").write_text(f"services:\n  ok:\n    image: x\n  web:\n    build: {build}\n")
+    with pytest.raises(ProjectError) as refused:
+        check_builds(await load(tmp_path, PLACED, hashed=False))
+    path = str(tmp_path.parent / "web") if "../web" in what else str(tmp_path)
+    expected = what.replace("ROOT/../web", path).replace("ROOT", path)
+    assert refused.value.message == f"compose.yaml:{line}: services.web.build.{expected}"
+    if "dockerfile:" in refused.value.hint:
+        name = refused.value.hint.split()[2]
+        (tmp_path / "compose.yaml").write_text(f"services: {{web: {{build: {{context: ., dockerfile: {name}}}}}}}\n")
+        check_builds(await load(tmp_path, PLACED, hashed=False))
+
+
+async def test_builds_of_what_is_there_or_elsewhere_are_not_refused(tmp_path: Path) -> None:
+    (tmp_path / "dockerfile").write_text("FROM scratch\n")  # BuildKit takes this name too
+    builds = (".", "https://host.invalid/x.git", "{dockerfile_inline: FROM scratch}")
+    services = ", ".join(f"s{number}: {{build: {build}}}" for number, build in enumerate(builds))
+    (tmp_path / "compose.yaml").write_text(f"services: {{{services}}}\n")
+    check_builds(await load(tmp_path, PLACED, hashed=False))

@@ -90,7 +90,7 @@ async def refuse(engine: Engine, desired: Desired, running: Running, locations: 
 
     Returns `desired` with what the machine has taken over.
     """
-    check_runs(running.project, desired.project)
+    check_runs(running.project, desired.project, locations)
     before = running.generation.desired if running.generation else None
     desired = carry_over(desired, before)
     if runs := before is not None and bool(before.slots):

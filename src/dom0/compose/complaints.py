@@ -31,6 +31,7 @@ _UNKNOWN = (  # until Compose 2.35 and since
 _UNSET = r'The "(\w+)" variable is not set'
 _VARIABLE = r"(?<!\$)\$\{?([A-Za-z_][A-Za-z0-9_]*)"
 _PORT = r"Invalid (?P<what>\w+): (?P<value>.+)$"
+_TEST = ("healthcheck", "test")
 _NO_PORT = r"No port specified: (?P<value>.*?)(<empty>)?$"
 _WAITING_CIRCLE = r"dependency cycle detected: (?P<names>.+)$"
 _CIRCLE = r"Circular reference:\s+(?P<names>.+)$"
@@ -311,6 +312,8 @@ def _saying(words: str, documents: Iterable[Mapping[str, Any]]) -> KeyPath:
     """The key whose text Compose complains of where it names none: what is in quotes, else what comes last."""
     said = re.findall(r'"([^"]+)"', words) or re.split(r" and ", words.rpartition(": ")[2])
     texts = [found for document in documents for found in _texts(document, ("services",))]
+    if "healthcheck.test" in words:  # it says what a list may begin with
+        return next((path for path, text in texts if path[-3:] == (*_TEST, "0") and text not in said), ())
     return next((path for word in said for path, text in texts if word in text), ())
 
 

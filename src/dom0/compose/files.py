@@ -181,7 +181,9 @@ def way_out(error: OSError, path: Path) -> str:
         return _MAKE
     if error.errno == errno.EACCES:
         return "give it to whoever runs dom0, or run dom0 with sudo"
-    return "name a file in that directory" if path.is_dir() else "put a file of text there"
+    if error.errno == errno.EISDIR or "is a directory" in str(error.strerror):
+        return "name a file in that directory"
+    return "name another file" if error.errno == errno.ENAMETOOLONG else "put a file of text there"
 
 
 class _Reader:

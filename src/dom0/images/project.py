@@ -107,7 +107,7 @@ async def _built(
     engine: Engine, directory: Path, own: str, found: Reading | None, say: Say, options: Options
 ) -> AsyncIterator[Built]:
     if project := found.project if found else None:
-        check_runs(options.running, project.name)
+        check_runs(options.running, project.name, project.locations)
     base = await build_base(engine, say)
     if project:
         desired = _check(project, base)
@@ -196,6 +196,7 @@ async def _build_generated(
     writable_binds = selection.writable_binds(project, directory) if project.name in options.taken_over else None
     if writable_binds is None:
         selection.check_links(project, directory)
+    dockerfile.check_builds(project)
     ignore = fingerprint.read_ignore(directory, writable_binds or ())
     kept = selection.kept(project, directory, ignore, in_place=writable_binds is not None)
     apart = selection.private(project, directory, ignore)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import posixpath
 from pathlib import PurePosixPath
 
-from dom0.compose.findings import KeyPath
+from dom0.compose.findings import Finding, KeyPath, Locations, refuse
 from dom0.compose.model import Project
-from dom0.errors import ProjectError
 from dom0.names import ROOT
 from dom0.plan.attachments import fixed_ports, networks_by_priority, overlapping, port_range
 from dom0.plan.desired import Condition, NetworkSpec, Slot, VolumeSpec
@@ -48,13 +47,11 @@ def check_project(project: Project) -> None:
             raise refusal(project, ("services", circle[0]), what, "take one of these away")
 
 
-def check_runs(running: str, project: str) -> None:
+def check_runs(running: str, project: str, locations: Locations) -> None:
     """Whether a machine of the project `running`, "" for none, may become `project`."""
     if running not in ("", project):
-        raise ProjectError(
-            f"name: the running project is {running}, this one is {project}",
-            hint="take the running one down first: dom0 down",
-        )
+        what = f"the running project is {running}, this one is {project}"
+        raise refuse([Finding(("name",), what, "take the running one down first: dom0 down")], locations)
 
 
 def check_slots(project: Project, slots: tuple[Slot, ...]) -> None:
