@@ -42,10 +42,17 @@ _SAME_NAME = r'services\.(?P<service>.+?): container name "(?P<name>.+?)" is alr
 _AT_KEY = r"(?P<path>(?:services|networks|volumes|configs|secrets|include|name|version)(?:\.[^\s:]+)*):? (?P<what>.+)$"
 _AS_DESCRIBED = "leave it out, or write it as Compose describes it: https://docs.docker.com/reference/compose-file/"
 _TYPED = "a number is written without quotes, a flag is true or false, all else is text"
+_VOLUMES = "such as ./data:/data or data:/data"
 _PORTS = "such as 8080:80, 127.0.0.1:8080:80 or 53:53/udp"
 _WHERE = r"'(?P<top>\w+)\[(?P<name>.+?)\]\.(?P<key>[\w.-]+).*?'"
 _DECODING = rf"(error decoding )?{_WHERE}:? "
 
+_EXAMPLES = {
+    "ports": _PORTS,
+    "volumes": _VOLUMES,
+    "test": "such as [CMD, curl, -f, http://localhost], or a command as one text",
+    "devices": "such as /dev/ttyUSB0 or /dev/ttyUSB0:/dev/ttyUSB1:rw",
+}
 _SHAPES = {
     "a list": "such as [a, b], or an entry a line after `- `",
     "a mapping": "such as {KEY: VALUE}, or a line KEY: VALUE for each",
@@ -117,7 +124,7 @@ _ROWS = (
         "{text} cannot be a container's name",
         "letters, digits, _ . and -, two at least",
     ),
-    _row(r"service volume (?P<path>\S+) (?P<what>.+)", "{path}", "{what}", "such as ./data:/data or data:/data"),
+    _row(r"service volume (?P<path>\S+) (?P<what>.+)", "{path}", "{what}", _VOLUMES),
     _row(r"service ports (?P<path>\S+) (?P<what>.+)", "{path}", "{what}", _PORTS),
     _row(
         r"panic: (?P<what>[^\n]*).*",
@@ -257,7 +264,9 @@ def understand(words: str, documents: Sequence[Mapping[str, Any]]) -> Finding:
         return Finding(tuple(match["path"].split(".")), _one_line(what), hint)
     if not text:
         return Finding((), "Docker Compose does not accept the project, and does not say why", _AS_DESCRIBED)
-    return Finding(_saying(text, documents), _one_line(text), _AS_DESCRIBED)
+    path = _saying(text, documents)
+    hint = next((hint for key, hint in _EXAMPLES.items() if key in path), _AS_DESCRIBED)
+    return Finding(path, _one_line(text), hint)
 
 
 def blame(finding: Finding, warnings: Iterable[str], documents: Iterable[Mapping[str, Any]]) -> Finding:
