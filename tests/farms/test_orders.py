@@ -112,6 +112,12 @@ async def test_an_order_is_known_by_what_the_server_says_which_may_know_more_fie
     assert await asker.has_no_news("one", order.digest)
 
 
+def test_who_knows_no_base_os_says_the_same_of_an_order_without_one() -> None:
+    known = {"farm": "attic", "name": "one", "role": "web", "revision": 3, "turn": 0, "floats": 0}
+    raw = msgspec.json.encode({**known, "fetch": None, "run": None})
+    assert Order(farm="attic", name="one", role="web", revision=3).digest == digest_of(raw)
+
+
 async def test_a_node_is_told_its_own_role_and_given_nothing_of_another_one(asker: Asker) -> None:
     web, store = content(asker.farm, "web"), content(asker.farm, "store")
     revise(asker.farm, 1, web=web, store=store)

@@ -1,5 +1,5 @@
 """What a node's agent does for its farm, as a process of its own and without a machine: `python -m` this, on a host
-that has joined. Roles are not brought up; what floats is.
+that has joined. Roles are not brought up; what floats is. With the word `well` they are said to run, and well.
 """
 
 from __future__ import annotations
@@ -27,9 +27,14 @@ class NoMachine:
         return ""
 
 
+class Well(NoMachine):
+    async def run(self, _image: str, _images: Mapping[str, str], *, after: int) -> str:
+        return ""
+
+
 async def main() -> None:
     engine = await DockerEngine.connect()
-    await follow.follow(state_directory(), engine, NoMachine(), BaseOsHost())
+    await follow.follow(state_directory(), engine, Well() if "well" in sys.argv else NoMachine(), BaseOsHost())
 
 
 if __name__ == "__main__":

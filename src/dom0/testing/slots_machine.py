@@ -20,6 +20,7 @@ from dom0.osimage import grub_environment, medium, recipe
 from dom0.run import Output
 from dom0.testing import owned
 from dom0.testing.busybox import BUSYBOX
+from dom0.testing.hosts import Host
 from dom0.testing.namespaces import Child, spawn_inside, spawn_isolated
 
 _SIZE = "64M"
@@ -56,9 +57,13 @@ def missing() -> str:
 
 
 class SlotsMachine:
-    """Started from slot a, which is good. Use it as a context manager."""
+    """Started from slot a, which is good. Use it as a context manager. `host`: whose namespaces it is in, and which has
+    to be stopped first; without one it has its own.
+    """
 
-    def __init__(self, *, running: str = "a", trial: int = 0, snapshot: Path | None = None) -> None:
+    def __init__(
+        self, *, running: str = "a", trial: int = 0, snapshot: Path | None = None, host: Host | None = None
+    ) -> None:
         self.root = owned.run_root() / f"slots{next(_numbers)}"
         self.file = self.root / "medium.img"
         self.root.mkdir()
@@ -69,7 +74,8 @@ class SlotsMachine:
         else:
             self._make_medium()
         argv = [str(BUSYBOX), "sh", "-c", _INIT, "init", str(self.root), str(self.file)]
-        self._init = spawn_isolated(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        start = host.popen if host else spawn_isolated
+        self._init = start(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._init.stdout is not None
         assert self._init.stdout.readline() == b"ready\n"
         self.tell(running, trial)
