@@ -32,6 +32,7 @@ WEB_SOCKET = "web/agent.sock"  # below, alone there, for the process that has th
 WEB_USER = 61000  # its uid and gid, which no package and no systemd gives to anybody
 SCOPES = f"{RUN}/scopes"  # the sockets of scopes
 SCOPE_NAME = r"[a-z0-9][a-z0-9_-]{0,30}"  # what each of their names matches
+SCOPED_IMAGES = "dom0.invalid"  # in front of the names in the Engine of their images
 CGROUPS = "/sys/fs/cgroup"
 CGROUPS_INSIDE = "/host/sys/fs/cgroup"  # those of the host, in a container that was given them
 MIRROR = "127.0.0.1:15050"  # of docker.io, for the Engine of this machine; no service is likely to want that port

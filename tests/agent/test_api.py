@@ -24,8 +24,9 @@ from msgspec.structs import replace
 
 from dom0.agent import vitals
 from dom0.agent.ambassadors import Ambassadors
-from dom0.agent.api import LARGEST_BODY, PAGE, ROUTES, WATCH_AT_MOST_EVERY, _Api, serve
+from dom0.agent.api import PAGE, ROUTES, WATCH_AT_MOST_EVERY, _Api, serve
 from dom0.agent.machine import Machine
+from dom0.agent.route import LARGEST_BODY
 from dom0.agent.state_files import Trial
 from dom0.agent.status import LARGEST_PROJECT, GenerationInfo, WatchRequest
 from dom0.http import server

@@ -15,8 +15,8 @@ from pathlib import Path
 import click
 import pytest
 
-from dom0.cli import MODULES
 from dom0.cli.commands import _OF_COMPOSE, cli
+from dom0.cli.modules import MODULES
 from dom0.run import Output
 from dom0.testing.fake_agent import EndlessLines, FakeAgent, make_status
 

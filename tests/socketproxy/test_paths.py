@@ -14,7 +14,7 @@ import pytest
 from dom0.socketproxy import directories, paths
 from dom0.socketproxy.context import Context
 from dom0.socketproxy.grants import Grants
-from dom0.socketproxy.paths import HostPath
+from dom0.socketproxy.hostpath import HostPath
 from dom0.socketproxy.scope import PATHS, Scope
 from dom0.socketproxy.upstream import Upstream
 from dom0.testing import scopes

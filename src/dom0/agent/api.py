@@ -11,10 +11,10 @@ import math
 import os
 import resource
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -29,6 +29,7 @@ from dom0.agent.file_status import DiffRequest, FileDiff, FileInfo, FilesPlanReq
 from dom0.agent.machine import Machine
 from dom0.agent.progress import Changes
 from dom0.agent.report import difference
+from dom0.agent.route import LINES, Lines, Route
 from dom0.agent.state_files import Trial
 from dom0.agent.status import (
     LARGEST_PROJECT,
@@ -59,11 +60,9 @@ from dom0.names import Access
 from dom0.plan.differences import Difference
 from dom0.plan.preview import Change
 
-LARGEST_BODY = 64 * 1024  # bytes
 HINT = "see docs/reference/api.md"
 STATUSES = {UsageError.exit_code: 400, ProjectError.exit_code: 400, Busy.exit_code: 409}
 OTHER_STATUS = 500
-LINES = "application/x-ndjson"
 WATCH_AT_MOST_EVERY = 0.2  # seconds
 PAGE = 1000  # events in an answer
 LONGEST_NUMBER = 9  # digits
@@ -115,13 +114,6 @@ async def answer(handler: Handler, request: Request) -> Response:
 async def _too_many(_request: Request) -> Response:
     busy = Busy("dom0: too many requests at once", hint="end some of them: dom0 status --watch")
     return replace(server.refusal(STATUSES[Busy.exit_code], busy.message, busy.hint), closes=True)
-
-
-class Lines(Generic[T]):
-    """An answer of documents, one a line: all of them, or those that come, which go out as they come together."""
-
-    def __init__(self, documents: Sequence[T] | AsyncGenerator[Sequence[T]]) -> None:
-        self.documents = documents
 
 
 def _respond(answer: object) -> Response:
@@ -396,27 +388,6 @@ class _Api:
         way = f"{', '.join(receipt.before) or 'nowhere'} -> {', '.join(receipt.after) or 'nowhere'}"
         self._journal.note(Kind.REWIRED, name, f"rewire {name} {', '.join(receipt.listeners)}: {way}", receipt.cause)
         return rewired
-
-
-class Route(msgspec.Struct, frozen=True, dict=True):
-    """`command`: what does the same in a terminal; the journal has that it was asked for. `limit`: bytes of a body.
-
-    What it asks for and answers are the types that its handler has: `asked` are the parameters of a GET, else the body.
-    """
-
-    access: Access
-    handler: Callable[..., Awaitable[object]]
-    command: str = ""
-    limit: int = LARGEST_BODY
-
-    @cached_property
-    def asks(self) -> Any:
-        """None: nothing."""
-        return get_type_hints(self.handler).get("asked")
-
-    @cached_property
-    def answers(self) -> Any:
-        return get_type_hints(self.handler)["return"]
 
 
 ROUTES: Mapping[str, Route] = {

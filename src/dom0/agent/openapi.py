@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin
 import msgspec
 
 from dom0 import __version__
-from dom0.agent.api import LINES, Lines, Route
+from dom0.agent.route import LINES, Lines, Route
 from dom0.http.server import JSON, Refusal
 
 REFERENCE = "#/components/schemas/"

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from dom0.cli import COMPLETION, HIDDEN, MODULES, SECTIONS, options
+from dom0.cli import options
+from dom0.cli.modules import HIDDEN, MODULES, SECTIONS
 from dom0.errors import UsageError
 
 _OF_COMPOSE = {
@@ -95,10 +96,10 @@ options.complete(cli, hidden=False)
 def invoke(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code. Raises Dom0Error, KeyboardInterrupt, EOFError, OSError."""
     try:  # as click's own main, without its ways to end
-        if instruction := os.environ.get(COMPLETION):
+        if instruction := os.environ.get(options.COMPLETION):
             from click.shell_completion import shell_complete
 
-            return shell_complete(cli, {}, "dom0", COMPLETION, instruction)
+            return shell_complete(cli, {}, "dom0", options.COMPLETION, instruction)
         with cli.make_context("dom0", list(argv)) as ctx:
             result: Any = cli.invoke(ctx)
         return result if isinstance(result, int) else 0

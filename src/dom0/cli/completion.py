@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dom0.cli.options import COMPLETION
 from dom0.errors import Dom0Error
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 @click.command(name="completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def command(shell: str) -> None:
+@click.pass_context
+def command(ctx: click.Context, /, shell: str) -> None:
     """Print the completion script of SHELL.
 
     $ source <(dom0 completion bash)
@@ -25,12 +27,9 @@ def command(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    from dom0.cli import COMPLETION
-    from dom0.cli.commands import cli
-
     script = get_completion_class(shell)
     assert script is not None, shell
-    click.echo(script(cli, {}, "dom0", COMPLETION).source())
+    click.echo(script(ctx.find_root().command, {}, "dom0", COMPLETION).source())
 
 
 def _from_agent(ask: Callable[[Agent], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:

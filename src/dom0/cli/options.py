@@ -13,6 +13,8 @@ import click
 from dom0 import terminal
 from dom0.durations import seconds
 
+COMPLETION = "_DOM0_COMPLETE"  # set by the completion scripts
+
 
 def complete(command: click.Command, *, hidden: bool = True) -> None:
     """Give a command and its subcommands the global options; may be called again."""
@@ -52,9 +54,9 @@ def _apply(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
     match parameter.name:
         case "host" if value is not None:
             if value and "://" not in value and not ctx.resilient_parsing:
-                from dom0.cli.farms.reach import engine_of  # a farm, which few commands are about
+                from dom0.cli.node_engine import find_by_option  # a farm, which few commands are about
 
-                value = engine_of(value)
+                value = find_by_option(value)
             os.environ["DOCKER_HOST"] = value  # so that docker, buildx and compose below us ask the same Engine
         case "quiet" if value:
             ctx.meta[terminal.QUIET] = True

@@ -12,7 +12,6 @@ from msgspec import field
 from dom0.socketproxy import paths
 from dom0.socketproxy.cgroup import CgroupDriver
 from dom0.socketproxy.grants import Grants
-from dom0.socketproxy.record import Recording
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused
 from dom0.socketproxy.refusals import Refusals
 from dom0.socketproxy.room import Room
@@ -36,7 +35,7 @@ class Context(msgspec.Struct, frozen=True):
     refusals: Refusals | None = None  # where they are written
     cgroup_parent: str = ""  # of each container; the Engine's default where there is no group for the scope
     cgroups: CgroupDriver | None = None  # for groups of the scopes inside; None in another scope, which is asked
-    recording: Recording | None = None  # where what is needed is written, and allowed
+    observe: Callable[[Handler], Handler] | None = None  # allows all, and writes down what it takes: a recording
     making: asyncio.Lock = field(default_factory=asyncio.Lock)  # held from counting what is there to one more
     room: Room = field(default_factory=Room)
     unseen: set[str] = field(default_factory=set)  # names in the Engine of containers that are not known to be as asked

@@ -13,8 +13,8 @@ import msgspec
 
 from dom0 import sizes
 from dom0.errors import UsageError
-from dom0.socketproxy.paths import HostPath, normal
-from dom0.socketproxy.scope import IMAGES
+from dom0.names import SCOPED_IMAGES
+from dom0.socketproxy.hostpath import HostPath, normal
 from dom0.wording import flaw
 
 PREDEFINED = ("", "bridge", "default", "host", "none")  # networks of the Engine itself
@@ -206,7 +206,7 @@ def is_within(subnet: Subnet, other: Subnet) -> bool:
 
 def _matches(image: str, pattern: str) -> bool:
     """What another scope calls its own is meant by no `*` in front."""
-    if image.startswith(f"{IMAGES}/") and not pattern.startswith(f"{IMAGES}/"):
+    if image.startswith(f"{SCOPED_IMAGES}/") and not pattern.startswith(f"{SCOPED_IMAGES}/"):
         return False
     has_tag = ":" in pattern.rpartition("/")[2] or "@" in pattern
     head, slash, last = image.partition("@")[0].rpartition("/")

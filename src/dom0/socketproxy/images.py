@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from dom0.names import SCOPED_IMAGES
 from dom0.socketproxy import dockerfile, imagearchive, owned, requests, shown, strict
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters
@@ -29,7 +30,7 @@ from dom0.socketproxy.refusal import (
     short,
     too_many,
 )
-from dom0.socketproxy.scope import IMAGES, REPOSITORY, TAG
+from dom0.socketproxy.scope import REPOSITORY, TAG
 from dom0.socketproxy.tarstream import Pieces
 
 FILTERS = ("before", "dangling", "label", "since")
@@ -248,7 +249,7 @@ async def find(context: Context, reference: str, *, grants_help: bool = True) ->
             return found
     if _ID.fullmatch(reference) and (found := await _inspect(context, reference)):
         return found
-    is_inner = full.startswith(f"{IMAGES}/")  # a scope inside asks for its own
+    is_inner = full.startswith(f"{SCOPED_IMAGES}/")  # a scope inside asks for its own
     grants_help = grants_help and not (_ID.fullmatch(reference) or is_inner or context.grants.may_use(full))
     grant = Grants(images=Images(use=(full,))) if grants_help else None
     raise Refused(NOT_FOUND, f"No such image: {reference}", field="Image", value=short(reference), grant=grant)

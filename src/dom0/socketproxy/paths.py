@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import posixpath
-import re
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from dom0.names import PLACED
+from dom0.socketproxy.hostpath import HostPath, is_within, normal
 from dom0.socketproxy.scope import PATHS, Scope
 
 VOLUMES_FROM_API = (1, 45)  # older Engines ignore Subpath, and would bind the whole directory
@@ -28,39 +26,6 @@ SAYS_OF_LINKS = (  # the Engine's messages (moby's `safepath`), which differ by 
     "cannot access path",
     "error while resolving symlinks",
 )
-_VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
-_RUN = ("docker", "containerd", "dom0", "docker.sock")
-_WHOLE = (
-    *("/proc", "/sys", "/dev", "/var/lib/docker", "/var/lib/containerd", "/var/lib/dom0"),
-    *(f"{run}/{name}" for run in ("/run", "/var/run") for name in _RUN),
-)
-
-
-class HostPath(msgspec.Struct, frozen=True):
-    """`host` is a path of the host, or the name of a volume; `inside` is what the scope writes for it."""
-
-    host: str
-    inside: str
-    read_only: bool
-
-    @classmethod
-    def read(cls, text: str) -> HostPath:
-        """From `HOST[:INSIDE][:ro]`; a volume needs INSIDE. Raises ValueError."""
-        host, *others = text.split(":")
-        read_only = others[-1:] == ["ro"]
-        inside = others[: len(others) - read_only] or [host]
-        is_path = host.startswith("/")
-        if len(inside) > 1 or not (is_path or _VOLUME.fullmatch(host)):
-            raise ValueError(f"{text!r} is not /PATH[:/PATH][:ro] or VOLUME:/PATH[:ro]")
-        for path in (*([host] if is_path else []), *inside):
-            if normal(path) != path or path == "/":
-                raise ValueError(f"{text!r}: {path} is not the plain path of a directory or file")
-        if is_path and any(_is_within(path, host) for path in _WHOLE):
-            raise ValueError(f"{text!r}: who has {host} has the machine")
-        is_of_project = _is_within(host, str(PLACED)) and host != str(PLACED)  # a file of the owner's project
-        if any(_is_within(host, path) for path in _WHOLE) and not is_of_project:
-            raise ValueError(f"{text!r}: who has that has the machine")
-        return cls(host, inside[0], read_only)
 
 
 class Bound(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,12 +68,12 @@ def find(granted: Iterable[HostPath], path: str, *, creates: bool) -> Bound | No
     Nothing is made where that is to read: on the way to the innermost a link could lead beside it.
     """
     wanted = normal(path)
-    holding = [grant for grant in granted if _is_within(wanted, grant.inside)]
+    holding = [grant for grant in granted if is_within(wanted, grant.inside)]
     if not holding:
         return None
     nearest = max(holding, key=lambda grant: (len(grant.inside), not grant.read_only))  # granted twice: to write
     place = nearest.host + wanted[len(nearest.inside) :]
-    around = [grant for grant in granted if _is_within(place, grant.host)]
+    around = [grant for grant in granted if is_within(place, grant.host)]
     outermost = min(around, key=lambda grant: (len(grant.host), grant.read_only))
     return Bound(
         written=wanted,
@@ -117,17 +82,6 @@ def find(granted: Iterable[HostPath], path: str, *, creates: bool) -> Bound | No
         read_only=nearest.read_only,
         creates=creates and not (nearest.read_only or outermost.read_only),
     )
-
-
-def normal(path: str) -> str:
-    """As the Engine reads it: `..` takes away the name before it, even of a link. "" for what is no path of a host."""
-    if not path.startswith("/") or ":" in path or not path.isprintable():
-        return ""
-    return "/" + posixpath.normpath(path).lstrip("/")
-
-
-def _is_within(path: str, directory: str) -> bool:
-    return path == directory or path.startswith(f"{directory.rstrip('/')}/")
 
 
 def stamped(labels: Mapping[str, str], written: Mapping[str, str]) -> dict[str, str]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from msgspec.structs import replace
 
+from dom0.socketproxy.context import Asked, Call, Context, Document, Handler
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.partial import merge
 from dom0.socketproxy.refusal import Refused
-
-if TYPE_CHECKING:
-    from dom0.socketproxy.context import Asked, Call, Context, Document, Handler
 
 CREATE = ("containers", "create")
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.partial import one_line
-
-if TYPE_CHECKING:
-    from dom0.socketproxy.grants import Grants
 
 BAD_REQUEST, FORBIDDEN, NOT_FOUND, NOT_ALLOWED, CONFLICT, TOO_LARGE = 400, 403, 404, 405, 409, 413
 UNAVAILABLE = 503

@@ -18,6 +18,7 @@ from dom0.engine import bodies
 from dom0.socketproxy import logs, paths, requests
 from dom0.socketproxy.cgroup import PERIOD
 from dom0.socketproxy.grants import CAPABILITIES, MOST_CPUS, Device, Grants, Ports, Subnet, is_within
+from dom0.socketproxy.hostpath import normal
 from dom0.socketproxy.paths import Bound
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused, check_size, never, not_granted
 from dom0.socketproxy.scope import Scope
@@ -130,9 +131,9 @@ def anonymous(body: requests.Container, image: Iterable[str], inherited: Iterabl
     taken = {*inherited, *host.tmpfs, *(mount.target for mount in host.mounts or ())}
     taken |= {bind.split(":")[1] for bind in host.binds if ":" in bind}
     wanted = {*body.volumes, *image}
-    if odd := sorted(target for target in wanted if not paths.normal(target)):
+    if odd := sorted(target for target in wanted if not normal(target)):
         raise Refused(BAD_REQUEST, f"{odd[0]!r}: no path of a volume", field="Volumes")
-    return sorted(set(map(paths.normal, wanted)) - set(map(paths.normal, taken)))
+    return sorted(set(map(normal, wanted)) - set(map(normal, taken)))
 
 
 def container(
@@ -140,7 +141,7 @@ def container(
 ) -> requests.Container:
     """`body` as the Engine gets it. Raises Refused."""
     host = _host_config(body.host_config, scope, grants, resolved)
-    written = {paths.normal(asked.mount.target): asked.written for asked in host_mounts(body.host_config)}
+    written = {normal(asked.mount.target): asked.written for asked in host_mounts(body.host_config)}
     bound = body.host_config.port_bindings or {}
     exposed = len(set(body.exposed_ports) - set(bound)) + resolved.image_ports
     if exposed + sum(map(len, bound.values())) > MOST_PORTS:
@@ -261,7 +262,7 @@ def _read_bind(bind: str) -> bodies.Mount:
 def bound(asked: HostMount, grants: Grants) -> Bound:
     """Raises Refused for what was not granted."""
     source, options = asked.mount.source, asked.mount.bind_options or bodies.BindOptions()
-    path = paths.normal(source)
+    path = normal(source)
     if not path or not asked.mount.target.startswith("/"):
         raise Refused(BAD_REQUEST, f"{asked.written}: no path of the host and its target", field=asked.field)
     found = paths.find(grants.host_paths, path, creates=options.create_mountpoint)

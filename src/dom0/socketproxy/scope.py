@@ -28,7 +28,6 @@ ORCHESTRATOR = "dom0.orchestrator"  # on who was given the socket: JSON, labels 
 PATHS = "dom0.paths"  # on containers: what was written for paths of the host, see `paths`
 OWN = (LABEL, ORCHESTRATOR, PATHS)  # labels that the servers of scopes write, and that have one name at every level
 RESERVED = ("dom0.", "com.docker.compose.")  # labels that say what something is to who made it
-IMAGES = "dom0.invalid"  # in front of the images' names of all scopes
 ANONYMOUS = re.compile(r"[0-9a-f]{64}")  # what the Engine calls a volume that nobody named
 ANONYMOUS_ALONE = "(^[0-9a-f]{64}$)"  # for the Engine's filter; behind another scope too, by `long_pattern` the same
 NAME_PATTERN = re.compile(names.SCOPE_NAME)
@@ -93,7 +92,7 @@ class Scope(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def image_prefix(self) -> str:
-        return f"{IMAGES}/{self.name}/"
+        return f"{names.SCOPED_IMAGES}/{self.name}/"
 
     def long_image(self, name: str) -> str:
         """`name` with its tag. Raises Refused where the Engine could not call an image of the scope's so."""

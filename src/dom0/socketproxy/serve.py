@@ -64,7 +64,7 @@ async def serve(
             if not is_wanted():
                 raise Dom0Error(f"{context.scope.path}: other grants have come meanwhile")
             group = budget.Provided()
-            if context.recording is None:  # which is limited by nothing, and leaves no group behind
+            if context.observe is None:  # which is limited by nothing, and leaves no group behind
                 group = await budget.provide(context.upstream, context.scope, context.grants.budget, cgroup_parent)
                 noted.write(group.parent if group.driver else "")
             context = replace(context, cgroup_parent=group.parent, cgroups=group.driver, refusals=refusals)
@@ -211,7 +211,7 @@ async def _answer(client: Channel, request: h11.Request, context: Context) -> Do
     archive = endpoint.body is table.Archive
     if not archive:
         asked = replace(asked, body=await _read_body(client, endpoint))
-    handler = context.recording.observe(endpoint.handler) if context.recording else endpoint.handler
+    handler = context.observe(endpoint.handler) if context.observe else endpoint.handler
     with gate.making(context.scope.name) if endpoint.makes or endpoint.lasts else nullcontext():
         answer = await handler(context, asked)
         if isinstance(answer, Document):

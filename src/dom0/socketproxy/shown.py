@@ -12,6 +12,7 @@ from typing import Any
 from dom0.names import ENGINE_SOCKET
 from dom0.socketproxy import paths
 from dom0.socketproxy.context import Context
+from dom0.socketproxy.hostpath import normal
 from dom0.socketproxy.scope import Scope
 
 BRIDGE = "bridge"  # what a container is in that names no network; each scope has its own
@@ -110,7 +111,7 @@ def _asked_mounts(context: Context, host: Doc, written: Mapping[str, str], anony
 
     `anonymous`: targets of volumes without a name, which became mounts so that they have our label.
     """
-    targets = {paths.normal(target) for target in anonymous}
+    targets = {normal(target) for target in anonymous}
     roots = paths.roots(context.grants.host_paths, context.scope)
     asked = [bind.partition(":") for bind in host.get("Binds") or ()]
     binds = [roots.get(source, context.scope.short(source)) + colon + rest for source, colon, rest in asked]

@@ -14,8 +14,8 @@ from pathlib import Path
 import click
 
 from dom0 import __version__
-from dom0.cli import SECTIONS
 from dom0.cli.commands import cli
+from dom0.cli.modules import SECTIONS
 from dom0.testing.reference import options, paragraphs
 
 MARKED = re.compile(r"`([^`]+)`")

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import click
 
-from dom0.cli import SECTIONS
 from dom0.cli.commands import cli
+from dom0.cli.modules import SECTIONS
 
 _HEAD = """\
 # Commands

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
+from dom0.cli.node_engine import VARIABLE
 from dom0.farms.directory import FarmDirectory
-
-VARIABLE = "DOM0_FARM"
 
 farm_option = click.option(
     "--dir",

@@ -1,33 +1,21 @@
-"""`dom0 farm exec` and `logs`, and `dom0 -H NODE`: a node of a farm, from the machine of its server."""
+"""`dom0 farm exec` and `logs`: a node of a farm, from the machine of its server."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import click
-import msgspec
 
 from dom0.cli import exec as exec_
 from dom0.cli import logs as logs_
-from dom0.cli.farms.farm_option import VARIABLE, farm_option
-from dom0.errors import Dom0Error, ProjectError, UsageError
+from dom0.cli.farms.farm_option import farm_option
+from dom0.cli.node_engine import find_engine
+from dom0.errors import UsageError
 from dom0.farms.directory import FarmDirectory
-from dom0.http import blocking
 from dom0.names import ROOT
 
-ANSWER_WITHIN = 30.0  # seconds
 node_argument = click.argument("name", metavar="NODE")
-
-
-class Reached(msgspec.Struct):
-    """What the server answers: a socket, or why there is none."""
-
-    socket: str = ""
-    message: str = ""
-    hint: str = ""
 
 
 @click.command("exec", short_help="Run a command on a node.", context_settings={"allow_interspersed_args": False})
@@ -65,33 +53,3 @@ def logs(ctx: click.Context, /, name: str, farm: FarmDirectory, **given: Any) ->
 
 
 logs.params += [one for one in logs_.command.params if one.expose_value]
-
-
-def engine_of(name: str) -> str:
-    """For `-H NAME`. Raises UsageError, Dom0Error."""
-    try:
-        return find_engine(FarmDirectory(Path(os.environ.get(VARIABLE) or ".")), name)
-    except ProjectError as error:
-        what = f"-H {name}: is no address of an Engine, and of no farm's node: {error.message}"
-        hint = f"unix:///path, tcp://host:port or ssh://user@host; a node, on its server: {VARIABLE}=DIR dom0 -H NODE"
-        raise UsageError(what, hint=hint) from error
-
-
-def find_engine(farm: FarmDirectory, name: str) -> str:
-    """The node's Engine, as DOCKER_HOST has it. Raises UsageError for no node of the farm, Dom0Error."""
-    settings = farm.settings()
-    farm.nodes().named(name)
-    try:
-        connection = blocking.connect(os.path.realpath(farm.reach / "server.sock"), timeout=ANSWER_WITHIN)
-        with blocking.ask(connection, "POST", f"/nodes/{quote(name)}", timeout=ANSWER_WITHIN) as answer:
-            found = msgspec.json.decode(answer.read(), type=Reached)
-    except PermissionError as error:
-        raise Dom0Error(
-            f"{name}: nodes are reached by the user who serves the farm", hint="as that user, or as root"
-        ) from error
-    except (OSError, msgspec.DecodeError) as error:
-        what = f"{name}: cannot be reached: the server of {settings.name} does not run on this machine"
-        raise Dom0Error(what, hint=f"here, where it runs; or start it: dom0 farm serve --dir {farm.path}") from error
-    if not found.socket:
-        raise Dom0Error(found.message, hint=found.hint)
-    return f"unix://{found.socket}"

@@ -44,7 +44,7 @@ def record(scope: str, listen: Path | None, as_json: bool, arguments: tuple[str,
     """
     path = (listen or registrations.directory_of(scope) / "docker.sock").absolute()
     recording = Recording()
-    context = Context(Scope(scope), Grants(), Upstream(engine_socket()), str(path), recording=recording)
+    context = Context(Scope(scope), Grants(), Upstream(engine_socket()), str(path), observe=recording.observe)
     log.configure()
     code = asyncio.run(_serve(context, path, arguments))
     terminal.say_result(recording.needed, "\n".join(partial.lines(recording.needed)) or "{}", as_json=as_json)
