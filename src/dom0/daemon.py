@@ -8,8 +8,10 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dom0.agent import disks, handover, source
 from dom0.agent.ambassadors import Ambassadors
@@ -18,13 +20,13 @@ from dom0.agent.boot import BootNotes
 from dom0.agent.image_server import ImageServer
 from dom0.agent.journal import Journal
 from dom0.agent.logins import Logins
-from dom0.agent.machine import Machine
+from dom0.agent.machine import Machine, StatusSources
 from dom0.agent.metrics_server import MetricsServer
 from dom0.agent.notify import Notifier
 from dom0.agent.processes import NEW_SOCKET, HostProcesses, SeenFromScope
 from dom0.agent.progress import Changes
 from dom0.agent.readiness import Readiness
-from dom0.agent.reconcile import Limits
+from dom0.agent.reconcile import Surroundings
 from dom0.agent.role import RoleRunner
 from dom0.agent.scopes import Scopes
 from dom0.agent.store import exclusive_lock
@@ -47,6 +49,9 @@ END_WITHIN = 10.0  # seconds for an agent before us that the Engine has lost: it
 LOOK_FOR_FARM = 5.0  # seconds between looks whether this machine has joined a farm
 LONGEST_PAUSE = 5.0  # seconds between attempts to reach the Engine at start
 
+Watch = Callable[[], Coroutine[Any, Any, None]]
+"""Runs beside the machine, until that is closed."""
+
 
 async def run(info: bytes) -> None:
     """Serve until SIGTERM or SIGINT. Raises EngineUnreachable, EngineUnsuitable, Busy, Unwritable.
@@ -64,10 +69,8 @@ async def run(info: bytes) -> None:
 async def _serve(engine: Engine) -> None:
     info, own, traces = await asyncio.gather(engine.info(), source.find_own(engine), handover.has_traces(engine))
     may_be_handed_over = traces and not own.is_guest
-    api_version = tuple(int(part) for part in info.api_version.split("."))
     changed, readiness = Changes(), Readiness()
     ambassadors, scopes = Ambassadors(engine, readiness, changed), Scopes()
-    journal = Journal(STATE, now=time.time)
     data = (STATE, Path(f"/proc/1/root{info.root_dir}"))
     give_way = partial(handover.hand_over, engine, say=log.info)
     machine = Machine(
@@ -76,37 +79,33 @@ async def _serve(engine: Engine) -> None:
         own=own,
         resolve=lambda image, audience, handed: source.resolve(engine, ETC, STATE, own, audience, image, handed),
         hand_over=give_way,
-        handing_over=may_be_handed_over,  # until we know
-        limits=Limits(steps=STEPS_PER_CORE * info.cpus, all_endpoints=api_version >= ALL_ENDPOINTS),
+        handover_may_come=may_be_handed_over,  # until we know
+        surroundings=Surroundings(
+            steps=STEPS_PER_CORE * info.cpus,
+            all_endpoints=tuple(map(int, info.api_version.split("."))) >= ALL_ENDPOINTS,
+            leaving=ambassadors.leaving,
+            processes=HostProcesses() if own.sees_host else SeenFromScope() if own.is_guest else None,
+            under_owner_until=own.started if own.is_guest else 0.0,
+        ),
         changed=changed,
         readiness=readiness,
-        leaving=ambassadors.leaving,
         boot_notes=BootNotes(RUN / boot_record.RUNNING),
-        journal=journal,
-        problem_sources=(
-            partial(launcher.problems, RUN, own.image),
-            lambda: ambassadors.problems,
-            partial(disks.problems, RUN, STATE),
-            partial(disks.filling, data),
-            lambda: scopes.problems(*machine.seen, time.time()),
-            lambda: image_server.problems,
-            lambda: metrics_server.problems,
-            lambda: web_server.problems,
+        journal=Journal(STATE, now=time.time),
+        sources=StatusSources(
+            problems=(
+                partial(launcher.problems, RUN, own.image),
+                lambda: ambassadors.problems,
+                partial(disks.problems, RUN, STATE),
+                partial(disks.filling, data),
+                lambda: scopes.problems(*machine.seen, time.time()),
+                lambda: tuple(problem for server in servers for problem in server.problems),
+            ),
+            sharing=lambda: image_server.status,
+            places=data,
         ),
-        places=data,
-        sharing_status=lambda: image_server.status,
-        processes=HostProcesses() if own.sees_host else SeenFromScope() if own.is_guest else None,
     )
     image_server = ImageServer(changed, lambda: machine.sharing, mirrors=info.mirrors, is_guest=own.is_guest)
-
-    async def numbers() -> bytes:
-        from dom0.agent import metrics  # which few machines are asked for
-
-        used = await machine.usage()
-        known = machine.status(), ambassadors.status(), dict(journal.noted)
-        return metrics.render(*known, used.machine, used.containers)
-
-    metrics_server = MetricsServer(changed, lambda: machine.metrics, numbers)
+    metrics_server = MetricsServer(changed, lambda: machine.metrics, partial(_numbers, machine, ambassadors))
     web_server = WebServer(
         changed,
         lambda: machine.web,
@@ -114,53 +113,62 @@ async def _serve(engine: Engine) -> None:
         lambda access, device: answers(access, device),  # noqa: PLW0108 -- it is there when somebody asks
         state=STATE,
         run=RUN,
-        journal=journal,
+        journal=machine.journal,
         is_guest=own.is_guest,
+    )
+    servers = (image_server, metrics_server, web_server)
+    watches: list[Watch] = [*(server.run for server in servers), partial(_end_when_ended, engine, machine, own)]
+    if not own.is_guest:
+        watches.append(partial(_follow_farm, engine, RoleRunner(engine, machine, own, give_way)))
+    log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, machine.close)
+    gid = source.SOCKET.stat().st_gid if source.SOCKET.exists() else 0
+    async with serve(machine, ambassadors, RUN / "dom0.sock", gid=gid) as answers:
+        await _run(engine, machine, ambassadors, watches, may_be_handed_over=may_be_handed_over)
+
+
+async def _run(
+    engine: Engine, machine: Machine, ambassadors: Ambassadors, watches: list[Watch], *, may_be_handed_over: bool
+) -> None:
+    """Until the machine is closed."""
+    if may_be_handed_over:
+        with contextlib.suppress(Dom0Error):
+            if await handover.is_at_work(engine):
+                machine.begin_handover()
+        watches.append(partial(_mend_handover, engine, machine))
+    notifier = Notifier(
+        STATE,
+        machine.journal,
+        machine.changed,
+        status=machine.status,
+        wanted=lambda: machine.notify,
+        is_seen=lambda: machine.seen[0] is not None,
     )
     logins = Logins(
         engine,
         STATE,
-        journal,
-        changed,
+        machine.journal,
+        machine.changed,
         container=lambda: machine.container_ids.get(SSHD),
         keys=machine.ssh_keys,
     )
-    with contextlib.suppress(Dom0Error):
-        if may_be_handed_over and await handover.is_at_work(engine):
-            machine.begin_handover()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, machine.close)
-    socket = RUN / "dom0.sock"
-    gid = source.SOCKET.stat().st_gid if source.SOCKET.exists() else 0
-    async with serve(machine, ambassadors, socket, gid=gid) as answers, asyncio.TaskGroup() as tasks:
-        log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
-        notifier = Notifier(
-            STATE,
-            journal,
-            changed,
-            status=machine.status,
-            wanted=lambda: machine.notify,
-            is_seen=lambda: machine.seen[0] is not None,
-        )
-        watches = [
-            notifier.run(),
-            _end_when_cut_off(machine),
-            _end_when_ended(engine, machine, own),
-            image_server.run(),
-            metrics_server.run(),
-            web_server.run(),
-            logins.run(),
-        ]
-        if not own.is_guest:
-            watches.append(_follow_farm(engine, RoleRunner(engine, machine, own, give_way)))
-        if may_be_handed_over:
-            watches.append(_mend_handover(engine, machine))
-        beside = [tasks.create_task(watch) for watch in watches]
+    watches += [notifier.run, logins.run, partial(_end_when_cut_off, machine)]
+    async with asyncio.TaskGroup() as tasks:
+        beside = [tasks.create_task(watch()) for watch in watches]
         tasks.create_task(ambassadors.run())
         await machine.run()
         ambassadors.close()
         for task in beside:
             task.cancel()
+
+
+async def _numbers(machine: Machine, ambassadors: Ambassadors) -> bytes:
+    from dom0.agent import metrics  # which few machines are asked for
+
+    used = await machine.usage()
+    known = machine.status(), ambassadors.status(), dict(machine.journal.noted)
+    return metrics.render(*known, used.machine, used.containers)
 
 
 async def _follow_farm(engine: Engine, runner: RoleRunner) -> None:

@@ -19,7 +19,6 @@ import msgspec
 
 from dom0 import __version__
 from dom0.agent import image_names, problems
-from dom0.agent.apply import Leaving, stays
 from dom0.agent.backups import backups
 from dom0.agent.boot import BootNotes
 from dom0.agent.clock import Clock, SystemClock
@@ -32,11 +31,10 @@ from dom0.agent.image_names import names_of
 from dom0.agent.journal import Journal
 from dom0.agent.loop_notes import LoopNotes
 from dom0.agent.ownership import read_seal, write_seal
-from dom0.agent.processes import Processes
 from dom0.agent.progress import Background, Board, Changes, Follower
 from dom0.agent.proposal import Proposal, Proposer, Resolve
 from dom0.agent.readiness import Readiness, ReadyStarts
-from dom0.agent.reconcile import STOPPING, Limits, Reconciler
+from dom0.agent.reconcile import STOPPING, Reconciler, Surroundings
 from dom0.agent.report import service_status
 from dom0.agent.rollback import find_target
 from dom0.agent.source import Handed, Own
@@ -99,6 +97,33 @@ class Turn(msgspec.Struct):
     followers: list[Follower] = []  # of the commands that asked for it
 
 
+class HandoverState(msgspec.Struct):
+    """Of us to another dom0 image. While one `may_come`, no command begins a change."""
+
+    may_come: bool
+    at_work: bool = False
+    problem: Problem | None = None  # why the last one was undone
+
+
+class OwnProject(msgspec.Struct):
+    """That of our own image, which is tried again until it is taken over."""
+
+    proposal: asyncio.Task[None] | None = None  # all tries
+    attempt: asyncio.Task[Dom0Error | None] | None = None  # one of them
+    problem: Problem | None = None  # with the last one
+
+
+class StatusSources(msgspec.Struct, frozen=True, kw_only=True):
+    """What the status has from elsewhere. `places`: directories with data."""
+
+    problems: Sequence[Callable[[], tuple[Problem, ...]]] = ()
+    sharing: Callable[[], SharingStatus | None] = lambda: None
+    places: Sequence[Path] = ()
+
+
+NOWHERE_ELSE = StatusSources()
+
+
 class Machine:
     def __init__(
         self,
@@ -108,32 +133,26 @@ class Machine:
         own: Own,
         resolve: Resolve,
         hand_over: HandOver,
-        limits: Limits,
+        surroundings: Surroundings,
         changed: Changes,
         readiness: Readiness,
-        leaving: Leaving = stays,
         boot_notes: BootNotes,
         journal: Journal,
-        problem_sources: Sequence[Callable[[], tuple[Problem, ...]]] = (),
-        places: Sequence[Path] = (),
-        sharing_status: Callable[[], SharingStatus | None] = lambda: None,
-        handing_over: bool = False,
+        sources: StatusSources = NOWHERE_ELSE,
+        handover_may_come: bool = False,
         clock: Clock | None = None,
-        processes: Processes | None = None,
     ) -> None:
         self.changed = changed
         self.journal = journal
         self.devices = DeviceRegister(state, journal)
         self._engine = engine
         self._state = state
-        self._places = places  # where there are data
         self._own = own
         self._hand_over = hand_over
         self._readiness = readiness
-        self._leaving = leaving
+        self._leaving = surroundings.leaving
         self._boot_notes = boot_notes
-        self._problem_sources = problem_sources
-        self._sharing_status = sharing_status
+        self._sources = sources
         self._clock = clock or SystemClock()
         self._board = Board(changed, journal.note)
         self._notes = LoopNotes(journal)
@@ -141,14 +160,11 @@ class Machine:
         self._loop = Reconciler(
             engine,
             listener=self,
-            limits=limits,
-            leaving=leaving,
+            surroundings=surroundings,
             save=StateFiles(state).save_memory,
             seal=read_seal(state),
             save_seal=partial(write_seal, state),
             clock=self._clock,
-            processes=processes,
-            under_owner_until=own.started if own.is_guest else 0.0,
         )
         self._current = Current(
             engine,
@@ -166,13 +182,9 @@ class Machine:
         self._turn: Turn | None = None  # of a person: a second one is told to wait
         self._lives = asyncio.Event()
         self._closed = asyncio.Event()
-        self._own_proposal: asyncio.Task[None] | None = None
-        self._own_try: asyncio.Task[Dom0Error | None] | None = None
-        self._handing_over = handing_over
-        self._handover_at_work = False
+        self._own_project = OwnProject()
+        self._handover = HandoverState(may_come=handover_may_come)
         self._steps_done = 0
-        self._own_problem: Problem | None = None
-        self._handover_problem: Problem | None = None
 
     # life
 
@@ -188,7 +200,7 @@ class Machine:
             self._tell_ambassadors()
             self._background.start(image_names.put_right(self._engine, self._current.generation, self._own.image))
             if self._proposer.owes_our_own:
-                self._own_proposal = self._background.start(self._propose_own())
+                self._own_project.proposal = self._background.start(self._propose_own())
             self._lives.set()
             await self._closed.wait()
             self._loop.close()
@@ -214,16 +226,16 @@ class Machine:
                 await self.changed.until(lambda: turn.is_over or not self._proposer.owes_our_own)
         while self._proposer.owes_our_own:
             cause = "first start" if self._current.generation is None else "image changed"
-            self._own_try = self._background.start(self._try_own(cause))
-            (error,) = await asyncio.gather(self._own_try, return_exceptions=True)
+            self._own_project.attempt = self._background.start(self._try_own(cause))
+            (error,) = await asyncio.gather(self._own_project.attempt, return_exceptions=True)
             if isinstance(error, asyncio.CancelledError):  # for a `dom0 up`
                 await self.changed.until(lambda: self._turn is None or self._turn.is_over)
             elif isinstance(error, Dom0Error):
                 problem = problems.of_proposal(error, self._clock.now())
-                if self._own_problem is None or self._own_problem.title != problem.title:
+                if self._own_project.problem is None or self._own_project.problem.title != problem.title:
                     log.error("%s", error.message)
                     self.journal.note(Kind.REFUSED, "dom0", "the project of the dom0 image was refused", error.message)
-                    self._own_problem = problem
+                    self._own_project.problem = problem
                     self.changed.tell()
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, AGAIN if isinstance(error, Unwritable) else LONGEST_PAUSE)
@@ -238,7 +250,7 @@ class Machine:
 
     async def _propose(self, proposal: Proposal) -> None:
         await self._proposer.propose(proposal)
-        self._own_problem = None
+        self._own_project.problem = None
 
     # what commands ask for
 
@@ -262,7 +274,7 @@ class Machine:
             turn.is_over = True
         async with self._exclusive() as turn:
             turn.asked = asked
-            self._handover_problem = None
+            self._handover.problem = None
             async for line in self._follow(turn, self._bring_up(request, turn)):
                 yield line
 
@@ -270,8 +282,8 @@ class Machine:
         """Go to generation `number`, or to the last good one before the current one. Raises UsageError, EngineError."""
         async with self._exclusive() as turn:
             target = await find_target(self._engine, self._current.generations, self._current.generation, number)
-            if self._own_proposal is not None:
-                self._own_proposal.cancel()  # a person knows better
+            if self._own_project.proposal is not None:
+                self._own_project.proposal.cancel()  # a person knows better
             async for line in self._follow(turn, self._bring_back(target, turn)):
                 yield line
 
@@ -297,12 +309,16 @@ class Machine:
         generation, actual = self._current.generation, self._loop.actual
         if generation is None or actual is None:
             raise Busy("dom0: has not seen yet what there is", hint="ask again in a moment: dom0 status")
-        return await asyncio.to_thread(storage, generation.desired, actual, state=self._state, places=self._places)
+        return await asyncio.to_thread(
+            storage, generation.desired, actual, state=self._state, places=self._sources.places
+        )
 
     async def usage(self) -> UsageStatus:
         running = [one.container_id for one in self.status().services if one.started and not one.finished]
         used = await usages(self._engine, running)
-        return UsageStatus(now=self._clock.now(), machine=await asyncio.to_thread(look, self._places), containers=used)
+        return UsageStatus(
+            now=self._clock.now(), machine=await asyncio.to_thread(look, self._sources.places), containers=used
+        )
 
     def differences(self, number: int, before: int | None) -> list[Difference]:
         """What generation `number` asks for and generation `before` does not; None: the one made before it. Raises
@@ -380,7 +396,7 @@ class Machine:
         if change is not None and not change.done() and self._proposer.is_at_work:
             prepared = change
         elif self._board.pulls:
-            prepared = self._own_proposal  # ended until the next start, or `dom0 up`
+            prepared = self._own_project.proposal  # ended until the next start, or `dom0 up`
         if prepared is None:
             self._current.abort()
         elif number is None:
@@ -403,16 +419,16 @@ class Machine:
 
     def end_handover(self, problem: Problem | None) -> None:
         """No hand-over is under way any more; `problem`: why it was undone."""
-        if problem is not None and problem != self._handover_problem:
+        if problem is not None and problem != self._handover.problem:
             self.journal.note(Kind.HANDOVER_FAILED, "dom0", "the dom0 image stays as it was", problem.title)
-        self._handover_at_work = self._handing_over = False
-        self._handover_problem = problem
+        self._handover.at_work = self._handover.may_come = False
+        self._handover.problem = problem
         self.changed.tell()
         self._loop.wake()
 
     def begin_handover(self) -> None:
         """A hand-over is under way."""
-        self._handover_at_work = self._handing_over = True
+        self._handover.at_work = self._handover.may_come = True
 
     async def _follow(self, turn: Turn, change: Coroutine[Any, Any, Progress]) -> AsyncGenerator[Progress]:
         """Begin `change`, which goes on when the caller stops listening."""
@@ -444,8 +460,8 @@ class Machine:
         for name in request.networks:
             self.journal.note(kind_of(CreateNetwork), name, f"create network {name}", MISSING)
         before = self._current.generation
-        if self._own_try is not None:
-            self._own_try.cancel()  # what it pulls may take a day, and what has come is kept
+        if self._own_project.attempt is not None:
+            self._own_project.attempt.cancel()  # what it pulls may take a day, and what has come is kept
         try:
             proposal = Proposal(
                 cause="dom0 up" if before else "first start",
@@ -528,7 +544,7 @@ class Machine:
         self.changed.tell()
         try:
             await self._lives.wait()
-            await self.changed.until(lambda: not self._handing_over or self._closed.is_set())
+            await self.changed.until(lambda: not self._handover.may_come or self._closed.is_set())
             if self._closed.is_set():
                 raise Busy("dom0: is shutting down", hint="try again when it has started: dom0 status")
             yield turn
@@ -542,8 +558,8 @@ class Machine:
     @property
     def is_changing(self) -> bool:
         """Whether something is under way, or comes by itself, which a generation may come of, or its outcome."""
-        generation, turn, own = self._current.generation, self._turn, self._own_proposal
-        proposes_own = own is not None and not own.done() and self._own_problem is None
+        generation, turn, own = self._current.generation, self._turn, self._own_project.proposal
+        proposes_own = own is not None and not own.done() and self._own_project.problem is None
         goes_on = turn is not None and turn.change is not None and not turn.change.done()  # when nobody listens, too
         has_turn = goes_on or (turn is not None and not turn.is_over)
         is_pending = generation is not None and generation.is_pending
@@ -592,7 +608,9 @@ class Machine:
     def is_blind(self) -> bool:
         """Whether the Engine does not answer."""
         told_by_loop = isinstance(self._loop.trouble, EngineUnreachable)
-        return told_by_loop or (self._own_problem is not None and self._own_problem.code == "engine-unreachable")
+        return told_by_loop or (
+            self._own_project.problem is not None and self._own_project.problem.code == "engine-unreachable"
+        )
 
     def history(self) -> list[GenerationInfo]:
         current = self._current.generation.number if self._current.generation else 0
@@ -608,7 +626,7 @@ class Machine:
     def status(self) -> Status:
         generation, loop = self._current.generation, self._loop
         steps = [say_step(step) for step in loop.steps_under_way]
-        if self._handover_at_work and generation is not None:
+        if self._handover.at_work and generation is not None:
             steps.append(f"hand over to the dom0 image {short_id(generation.dom0_image)}")
         good = next(self._current.generations.good_of(generation.desired.project), None) if generation else None
         return Status(
@@ -621,15 +639,15 @@ class Machine:
             services=tuple(map(service_status, loop.plan.slots if loop.plan else ())),
             steps=tuple(steps),
             pulls=self._board.pulls,
-            sharing=self._sharing_status(),
+            sharing=self._sources.sharing(),
             backups=backups(generation.desired) if generation else (),
             problems=(
                 *([problems.of_engine(loop.trouble, loop.trouble_since)] if loop.trouble is not None else []),
-                *(problem for problem in (self._own_problem, self._handover_problem) if problem is not None),
+                *(problem for problem in (self._own_project.problem, self._handover.problem) if problem is not None),
                 *([problems.unwritable(self.journal.unwritten)] if self.journal.unwritten is not None else []),
                 *self._current.problems,
                 *(loop.plan.problems if loop.plan else ()),
-                *(problem for ask in self._problem_sources for problem in ask()),
+                *(problem for ask in self._sources.problems for problem in ask()),
             ),
             inputs=generation.inputs if generation else "",
             now=self._clock.now(),
@@ -677,11 +695,11 @@ class Machine:
     def _belongs_to_another_image(self) -> bool:
         """Once it is good, a generation is kept by the dom0 image it came from."""
         generation = self._current.generation
-        if generation is None or not generation.is_good or self._handing_over:
+        if generation is None or not generation.is_good or self._handover.may_come:
             return False
-        if self._own.is_guest or self._handover_problem is not None:
+        if self._own.is_guest or self._handover.problem is not None:
             return False  # another's to decide; or it has been tried, and undone
-        if self._proposer.is_at_work or self._own_problem is not None:
+        if self._proposer.is_at_work or self._own_project.problem is not None:
             return False  # our own image is about to bring the next one, or was refused and says why
         if self._turn is not None and not self._turn.is_over:
             return False  # a command changes it, or waits for this generation

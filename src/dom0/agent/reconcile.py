@@ -64,11 +64,17 @@ DEFAULT_NETWORK = "bridge"
 HEARD = 512  # events that are known again when a reconnect tells them twice; the Engine keeps 256
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """`steps` under way at once; `all_endpoints`: the Engine takes several networks at create (API 1.44)."""
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """`steps` under way at once; `all_endpoints`: the Engine takes several networks at create (API 1.44).
+
+    `under_owner_until`: what happened before was the owner's doing, who has stopped and started this whole machine.
+    """
 
     steps: int
     all_endpoints: bool
+    leaving: Leaving = stays
+    processes: Processes | None = None
+    under_owner_until: float = 0.0
 
 
 class Aim(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,24 +110,18 @@ class LoopListener(Protocol):
 
 
 class Reconciler:
-    """Idle until its first aim. `save` is called with the memory before anything is done that it must survive.
-
-    `under_owner_until`: what happened before was the owner's doing, who has stopped and started this whole machine.
-    """
+    """Idle until its first aim. `save` is called with the memory before anything is done that it must survive."""
 
     def __init__(
         self,
         engine: Engine,
         *,
         listener: LoopListener,
-        limits: Limits,
+        surroundings: Surroundings,
         save: Callable[[Memory], None],
         seal: Seal,
         save_seal: Callable[[Seal], None],
-        leaving: Leaving = stays,
         clock: Clock | None = None,
-        processes: Processes | None = None,
-        under_owner_until: float = 0.0,
     ) -> None:
         self.plan: Plan | None = None
         self.actual: Actual | None = None  # what it was made of
@@ -130,19 +130,18 @@ class Reconciler:
         self.unsaved: Dom0Error | None = None  # why the memory could not be written
         self._engine = engine
         self._listener = listener
-        self._limits = limits
-        self._leaving = leaving
+        self._surroundings = surroundings
         self._memory = Memory()
         self._save = save
         self._saved: Memory | None = None  # as it is on the disk, once we know
         self._desired = Desired(project="")
         self._aimed = asyncio.Event()
         self._ownership = Ownership(seal, save_seal)
-        self._observer = Observer(engine, self._ownership, processes)
+        self._observer = Observer(engine, self._ownership, surroundings.processes)
         self._applier = self._new_applier(0)
         self._clock = clock or SystemClock()
         self._wake = asyncio.Event()
-        self._steps = StepRunner(engine, limit=limits.steps, clock=self._clock, wake=self._wake)
+        self._steps = StepRunner(engine, limit=surroundings.steps, clock=self._clock, wake=self._wake)
         self._touched: set[str] = set()  # containers to look at again
         self._gates = Gates(engine, self._note_gate)
         self._repeats = Repeats()
@@ -154,7 +153,6 @@ class Reconciler:
         self._looks = 0
         self._retry_in = 0.1
         self._engine_start = 0.0
-        self._under_owner_until = under_owner_until
         self._closing = asyncio.Event()
 
     @property
@@ -224,8 +222,8 @@ class Reconciler:
             self._engine,
             mint=self._ownership.mint,
             generation=generation,
-            all_endpoints=self._limits.all_endpoints,
-            leaving=self._leaving,
+            all_endpoints=self._surroundings.all_endpoints,
+            leaving=self._surroundings.leaving,
         )
 
     async def settle(self) -> Plan:
@@ -421,7 +419,7 @@ class Reconciler:
         before = self._memory = replace(self._memory, last_event=event.time)
         is_news = self._observer.note(event)
         # before the Engine's start no person could reach it yet (seen on Docker 26.1)
-        by_nobody_here = event.time < max(self._engine_start, self._under_owner_until)
+        by_nobody_here = event.time < max(self._engine_start, self._surroundings.under_owner_until)
         if event.type == "container" and not by_nobody_here and self._observer.is_ours(event):
             self._listener.container_told(event, before)
             if is_news:
@@ -441,7 +439,7 @@ async def take_down(engine: Engine, desired: Desired, listener: LoopListener, *,
     reconciler = Reconciler(
         engine,
         listener=listener,
-        limits=Limits(steps=limit, all_endpoints=True),
+        surroundings=Surroundings(steps=limit, all_endpoints=True),
         save=lambda _memory: None,
         seal=seal,
         save_seal=lambda _seal: None,

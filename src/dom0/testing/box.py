@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from dom0.agent.processes import Processes
-from dom0.agent.reconcile import Aim, Limits, Reconciler
+from dom0.agent.reconcile import Aim, Reconciler, Surroundings
 from dom0.engine.values import Container, Event, Image
 from dom0.errors import EngineError
 from dom0.plan.desired import Desired
@@ -80,12 +80,11 @@ class Box:
         self.loop = Reconciler(
             self.engine,
             listener=Unheard(),
-            limits=Limits(steps=4, all_endpoints=True),
+            surroundings=Surroundings(steps=4, all_endpoints=True, processes=self.processes),
             save=self.save,
             seal=self.seal,
             save_seal=self.save_seal,
             clock=LoopClock(),
-            processes=self.processes,
         )
         self.aim(self.desired, memory=self.memory, generation=0)
         return self.loop

@@ -15,7 +15,7 @@ from dom0.agent.machine import Machine
 from dom0.agent.progress import Changes
 from dom0.agent.pull import Audience
 from dom0.agent.readiness import Readiness
-from dom0.agent.reconcile import Limits
+from dom0.agent.reconcile import Surroundings
 from dom0.agent.source import Candidate, Handed, Own
 from dom0.agent.status import Outcome, Progress, PullStatus, UpRequest
 from dom0.engine.bodies import HealthConfig
@@ -27,7 +27,7 @@ from dom0.testing.fake_engine import FakeEngine
 from dom0.testing.virtual_time import LoopClock
 
 OLD, NEW = image_id("app"), image_id("app2")
-LIMITS = Limits(steps=4, all_endpoints=True)
+SURROUNDINGS = Surroundings(steps=4, all_endpoints=True)
 
 
 def broken(of: Slot) -> Slot:
@@ -84,7 +84,7 @@ class Rig:
             own=Own(image=self.image, awaits_up=self.awaits_up),
             resolve=self.resolve,
             hand_over=self.hand_over,
-            limits=LIMITS,
+            surroundings=SURROUNDINGS,
             changed=Changes(),
             readiness=self.readiness,
             boot_notes=self.boot_notes,
