@@ -112,10 +112,7 @@ async def _resolve(
             output = await _run_compose(files, view, parser, layer)
             if cache:
                 cache.store(output, files, view, layer)
-        if output.yaml:
-            data = await asyncio.to_thread(resolved.parse_with_own, output.json, output.yaml)
-        else:
-            data = resolved.parse(output.json)
+        data = await asyncio.to_thread(resolved.parse_with_own, output.json, output.yaml)
         resolved.fill_in_defaults(data, output.version)
         resolved.restore_empty_lists(data, own)
         data = _with_final_paths(data, files, view, final)

@@ -66,13 +66,13 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def parse_with_own(text: str, written: str) -> dict[str, Any]:
-    """`written` is the same project in YAML, which has x-dom0 of the services. Raises ProjectError."""
+    """`written`: the same project in YAML, which has x-dom0 of the services, or "". Raises ProjectError."""
     data = parse(text)
     try:
         own = yaml.load(written.replace("$$", "$"), Loader=PlainLoader)  # noqa: S506 -- a safe loader
     except (yaml.YAMLError, RecursionError) as error:
         raise ProjectError("Docker Compose printed something that is not YAML", hint=str(error)[:200]) from error
-    for name, service in _mapping(own, "services"):
+    for name, service in _mapping(own or {}, "services"):
         if x_dom0.KEY in service:
             data["services"][name][x_dom0.KEY] = service[x_dom0.KEY]
     return data
