@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from bench.report import REPORT, write_section
 from dom0.farms.directory import FarmDirectory
-from dom0.farms.nodes import Machine, Node, Nodes, NodeState, key_of
+from dom0.farms.nodes import MachineInfo, Node, Nodes, NodeState, key_of
 from dom0.farms.orders import Orders
 from dom0.farms.revisions import Blob, FarmImage, Report, Revision, RoleContent, RoleState
 from dom0.testing import virtual_time
@@ -143,7 +143,7 @@ async def measure(count: int, directory: Path) -> tuple[str, ...]:
             state=NodeState.ENROLLED,
             name=f"node{number}",
             role=f"role{number % ROLES}",
-            machine=Machine(hostname=f"node{number}", architecture="x86_64", memory=4 << 30),
+            machine=MachineInfo(hostname=f"node{number}", architecture="x86_64", memory=4 << 30),
             address="10.0.0.1",
             first=now,
             last=now,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from dom0.backup.restic import Snapshot, Source
+from dom0.backup.restic import Snapshot, VolumeSource
 from dom0.engine.protocol import Engine
 from dom0.errors import NotFound
 from dom0.names import HOME
@@ -20,7 +20,7 @@ class Homes(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: tuple[Snapshot, ...]  # on this machine, newest first
 
 
-async def find_home(engine: Engine) -> Source:
+async def find_home(engine: Engine) -> VolumeSource:
     """The machine's home. Raises NotFound."""
     hint = "it comes with dom0 up, where compose.yaml says `home: {}` below x-dom0"
     try:
@@ -31,4 +31,4 @@ async def find_home(engine: Engine) -> Source:
     if not volumes:
         raise NotFound(f"{HOME}: mounts no volume", hint=hint)
     project = container.labels.get(labels.PROJECT, "")
-    return Source(volumes[0].name, volumes[0].source, project, HOME_PATH, WORKER)
+    return VolumeSource(volumes[0].name, volumes[0].source, project, HOME_PATH, WORKER)

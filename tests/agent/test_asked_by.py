@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dom0.agent import asked_by
-from dom0.http.channel import Peer
+from dom0.http.channel import PeerCredentials
 
 ID = "4f" * 32
 
@@ -27,9 +27,9 @@ ID = "4f" * 32
 def test_a_process_is_known_by_its_user_and_its_container(tmp_path: Path, group: str, said: str) -> None:
     (tmp_path / "42").mkdir()
     (tmp_path / "42" / "cgroup").write_bytes(group.encode(errors="surrogateescape"))
-    assert asked_by.say(Peer(pid=42, uid=1000), {"dom0-sshd": ID, "web": "cd" * 32}, tmp_path) == said
+    assert asked_by.say(PeerCredentials(pid=42, uid=1000), {"dom0-sshd": ID, "web": "cd" * 32}, tmp_path) == said
 
 
 def test_one_that_has_ended_or_is_not_seen_has_a_user(tmp_path: Path) -> None:
-    assert asked_by.say(Peer(pid=0, uid=0), {}, tmp_path) == "uid 0"
+    assert asked_by.say(PeerCredentials(pid=0, uid=0), {}, tmp_path) == "uid 0"
     assert asked_by.say(None, {}, tmp_path) == "unknown"

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from dom0.agent.events import Entry
 from dom0.agent.journal import Journal
-from dom0.agent.logins import Login, Logins, comments, read_login
+from dom0.agent.logins import Logins, SshLogin, comments, read_login
 from dom0.agent.progress import Changes
 from dom0.engine.values import Image
 from dom0.testing.builders import asking, image_id, slot
@@ -39,18 +39,18 @@ def test_who_was_not_let_in_is_no_login(line: str) -> None:
 @pytest.mark.parametrize(
     ("line", "login"),
     [
-        (LINE.format(print="SHA256:a+b/c"), Login("dom0", "192.168.1.7", "ED25519", "SHA256:a+b/c")),
+        (LINE.format(print="SHA256:a+b/c"), SshLogin("dom0", "192.168.1.7", "ED25519", "SHA256:a+b/c")),
         (
             "Accepted publickey for me from fe80::1%eth0 port 1 ssh2: RSA-CERT SHA256:x ID me (serial 0) CA RSA y",
-            Login("me", "fe80::1%eth0", "RSA-CERT", "SHA256:x"),
+            SshLogin("me", "fe80::1%eth0", "RSA-CERT", "SHA256:x"),
         ),
         (
             "Accepted publickey for me from ::1 port 1 ssh2: RSA-CERT SHA256:x ID a b (serial 0) CA ED25519 SHA256:y/+",
-            Login("me", "::1", "RSA-CERT", "SHA256:x", "SHA256:y/+"),
+            SshLogin("me", "::1", "RSA-CERT", "SHA256:x", "SHA256:y/+"),
         ),
     ],
 )
-def test_a_login_has_a_user_a_key_and_an_address(line: str, login: Login) -> None:
+def test_a_login_has_a_user_a_key_and_an_address(line: str, login: SshLogin) -> None:
     assert read_login(line.encode()) == login
 
 

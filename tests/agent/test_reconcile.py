@@ -11,7 +11,7 @@ from dom0.agent.reconcile import PROCESSES_EVERY
 from dom0.engine.bodies import ContainerBody, HealthConfig, Mount, NetworkBody, UpdateBody
 from dom0.engine.values import EngineInfo, State
 from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, Order, Slot
-from dom0.plan.memory import Refusal
+from dom0.plan.memory import RefusedStep
 from dom0.plan.phase import Phase
 from dom0.testing.box import Box
 from dom0.testing.builders import as_sent, asking, desired, slot
@@ -49,7 +49,7 @@ async def test_in_a_scope_no_container_is_asked_for_before_its_network() -> None
     box = Box(desired(slot("web")))
     box.engine = ScopedEngine(box.docker)
     box.engine.latency = lambda call: 1.0 if call.name == "create_network" else 0.0
-    refused: list[dict[str, Refusal]] = []
+    refused: list[dict[str, RefusedStep]] = []
 
     def is_up() -> bool:
         refused.append(box.loop.memory.refused)

@@ -26,7 +26,7 @@ from dom0.agent.status import Outcome
 from dom0.engine.values import Container, State
 from dom0.plan.container_plan import SlotPlan
 from dom0.plan.desired import Rollout
-from dom0.plan.memory import NO_VERSION, Refusal
+from dom0.plan.memory import NO_VERSION, RefusedStep
 from dom0.plan.phase import Phase
 from dom0.plan.planner import Plan
 from dom0.plan.steps import StartContainer
@@ -47,7 +47,7 @@ FAILED = replace(NEW, outcome=Outcome.FAILED, reason="web ended", said=("web: no
 def planned(web: Phase = Phase.READY, reason: str = "", *, refused: int = 0, running: Container | None = None) -> Plan:
     """Of a machine on which all but `web` is ready. `refused`: times in a row that the Engine refused a step of it."""
     is_ready = web is Phase.READY
-    refusal = Refusal(version=NO_VERSION, subject="web", message="web: no such device", code="x", count=refused)
+    refusal = RefusedStep(version=NO_VERSION, subject="web", message="web: no such device", code="x", count=refused)
     return Plan(
         steps=(),
         slots=(SlotPlan(slot=DB, phase=Phase.READY), SlotPlan(slot=WEB, phase=web, reason=reason, container=running)),

@@ -27,7 +27,7 @@ from dom0.plan.planner import Plan
 from dom0.socketproxy import registrations
 from dom0.socketproxy.context import Context
 from dom0.socketproxy.grants import Grants
-from dom0.socketproxy.refusals import Refusal, Refusals
+from dom0.socketproxy.refusals import Refusals, RefusedRequest
 from dom0.socketproxy.scope import Scope
 from dom0.socketproxy.upstream import Upstream
 from dom0.testing.builders import slot
@@ -159,7 +159,7 @@ def test_grants_that_are_refused_are_why(tmp_path: Path) -> None:
 
 async def test_what_was_refused_is_counted_since_the_server_began(scope: Path) -> None:
     def note(message: str, at: float, times: int = 1, method: str = "POST") -> None:
-        one = Refusal(at=at, method=method, path="/containers/create", message=message, times=times)
+        one = RefusedRequest(at=at, method=method, path="/containers/create", message=message, times=times)
         refused = Refusals(scope)
         refused.note(one)
         refused.close()

@@ -12,7 +12,7 @@ import pytest
 
 from dom0.ambassador import lookup
 from dom0.ambassador.addresses import SHORTEST
-from dom0.ambassador.lookup import Lookup, Names, Reply
+from dom0.ambassador.lookup import Lookup, LookupResult, Names
 from dom0.testing.name_server import NameServer
 from dom0.testing.wires import PATIENCE
 
@@ -43,11 +43,11 @@ def files(tmp_path: Path, server: NameServer) -> Files:
     return Files(tmp_path, server)
 
 
-async def ask(files: Files, host: str) -> Reply:
+async def ask(files: Files, host: str) -> LookupResult:
     return await Lookup(files.resolv_conf, files.hosts).ask(host)
 
 
-def told(reply: Reply) -> set[str]:
+def told(reply: LookupResult) -> set[str]:
     return {address for answer in reply.answers.values() for address in answer.addresses}
 
 

@@ -342,7 +342,7 @@ def test_a_connection_to_a_host_that_is_gone_is_given_up(tmp_path: Path) -> None
 
 async def test_what_is_gone_needs_no_restart_after_a_restore(machine: Host, engine: DockerEngine) -> None:
     restored = restic.Restored(volume=VOLUME, kept="kept", users=("gone",))
-    source = restic.Source(VOLUME, "", "box", "", "")
+    source = restic.VolumeSource(VOLUME, "", "box", "", "")
     assert (await restic.restart_users(engine, source, restored)).users == ()
 
 

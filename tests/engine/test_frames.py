@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dom0.engine.frames import Demultiplexer, Lines, Malformed, Tail
+from dom0.engine.frames import Demultiplexer, LineSplitter, Malformed, Tail
 
 cuts = st.lists(st.integers(min_value=1, max_value=40), min_size=1, max_size=20)
 
@@ -23,7 +23,7 @@ def pieces(data: bytes, sizes: list[int]) -> list[bytes]:
 
 @given(st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line)), cuts)
 def test_lines_do_not_depend_on_how_they_arrive(lines: list[bytes], sizes: list[int]) -> None:
-    splitter = Lines(limit=30)
+    splitter = LineSplitter(limit=30)
     data = b"".join(line + b"\n" for line in lines) + b"rest"
     found = [line for piece in pieces(data, sizes) for line in splitter.feed(piece)]
     assert found == [line for line in lines if line.strip()]
@@ -32,11 +32,11 @@ def test_lines_do_not_depend_on_how_they_arrive(lines: list[bytes], sizes: list[
 @pytest.mark.parametrize("data", [b"x" * 31, b"x" * 31 + b"\n", b"a\n" + b"x" * 31])
 def test_a_line_over_the_limit_is_malformed(data: bytes) -> None:
     with pytest.raises(Malformed):
-        list(Lines(limit=30).feed(data))
+        list(LineSplitter(limit=30).feed(data))
 
 
 def test_a_line_that_grows_over_the_limit_is_malformed() -> None:
-    splitter = Lines(limit=30)
+    splitter = LineSplitter(limit=30)
     assert list(splitter.feed(b"x" * 20)) == []
     with pytest.raises(Malformed):
         list(splitter.feed(b"x" * 20))
@@ -44,7 +44,7 @@ def test_a_line_that_grows_over_the_limit_is_malformed() -> None:
 
 @given(st.lists(st.binary(max_size=50).filter(lambda line: b"\n" not in line)), cuts)
 def test_lines_over_the_limit_are_left_out_and_counted(lines: list[bytes], sizes: list[int]) -> None:
-    splitter = Lines(limit=30, skips_long=True)
+    splitter = LineSplitter(limit=30, skips_long=True)
     data = b"".join(line + b"\n" for line in lines) + b"rest"
     found = [line for piece in pieces(data, sizes) for line in splitter.feed(piece)]
     assert found == [line for line in lines if line.strip() and len(line) <= 30]

@@ -20,7 +20,7 @@ from dom0.errors import Dom0Error, UsageError
 from dom0.farms import calls, join, nodes, pin, serve
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.join import Membership
-from dom0.farms.nodes import Machine, key_of
+from dom0.farms.nodes import MachineInfo, key_of
 from dom0.farms.pin import Pin
 from dom0.farms.revisions import Order
 from dom0.http import blocking
@@ -36,7 +36,7 @@ class NodeTask:
 
     def __init__(self, farm: FarmDirectory, name: str, server: Pin) -> None:
         secret = secrets.token_hex(32)
-        hear = (key_of(secret), Machine(), "10.0.0.1", 1e6, nodes.draw_code)
+        hear = (key_of(secret), MachineInfo(), "10.0.0.1", 1e6, nodes.draw_code)
         waiting = farm.change(lambda before: nodes.hear(before, *hear))
         farm.change(lambda before: nodes.approve(before, waiting.code, name, "web"))
         farm.change(lambda before: nodes.hear(before, *hear))
@@ -260,7 +260,7 @@ async def test_what_cannot_be_reached_is_refused_with_what_to_do(
     for unknown in ("nas2", "..%2fnas", "%00"):
         with pytest.raises(UsageError, match="is no node of this farm"):
             await asyncio.to_thread(reach, farm, unknown)
-    waiting = farm.change(lambda before: nodes.hear(before, "f" * 64, Machine(), "10.0.0.2", 1e6, nodes.draw_code))
+    waiting = farm.change(lambda before: nodes.hear(before, "f" * 64, MachineInfo(), "10.0.0.2", 1e6, nodes.draw_code))
     farm.change(lambda before: nodes.approve(before, waiting.code, "new", "web"))
     with pytest.raises(Dom0Error, match="new: is approved, and has not asked yet"):
         await asyncio.to_thread(reach, farm, "new")

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
 from dom0.farms import directory, lock, nodes, pin
 from dom0.farms.directory import FarmDirectory
-from dom0.farms.nodes import Machine, Node, NodeState, key_of
+from dom0.farms.nodes import MachineInfo, Node, NodeState, key_of
 from dom0.farms.revisions import KEPT, Blob, FarmImage, Report, Revision, RoleContent, RoleState
 from dom0.farms.rollout import Lock, Pause, Rollout, Settled, Turn
 from dom0.registry.manifest import digest_of
@@ -79,7 +79,7 @@ try:
         os.write(filler, bytes(4096))
 except OSError:
     pass
-machine = nodes.Machine()
+machine = nodes.MachineInfo()
 steps = (
     lambda: farm.change(lambda before: nodes.hear(before, "b" * 64, machine, "fd00::1", 1e6, nodes.draw_code)),
     lambda: farm.change_rollout(lambda before: (rollout.drain(before, "nas"), None)),
@@ -117,7 +117,9 @@ os.write(1, b"done")
 
 
 def hear(farm: FarmDirectory, secret: str) -> Node:
-    return farm.change(lambda before: nodes.hear(before, key_of(secret), Machine(), "fd00::1", 1e6, nodes.draw_code))
+    return farm.change(
+        lambda before: nodes.hear(before, key_of(secret), MachineInfo(), "fd00::1", 1e6, nodes.draw_code)
+    )
 
 
 def test_a_current_revision_whose_file_is_gone_is_not_taken_for_none(farm: FarmDirectory) -> None:

@@ -11,13 +11,13 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.engine.protocol import Engine
-from dom0.engine.swarm import FileKind, Member, Place, Service, SwarmMode, SwarmObject, Task
+from dom0.engine.swarm import FileKind, Member, Service, SwarmMode, SwarmObject, SwarmState, Task
 from dom0.engine.swarm_bodies import ContainerSpec, MemberBody, Mode, ServiceBody, TaskSpec
 from dom0.engine.values import Image
 from dom0.farms import float_follow
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.float_content import FARM, FloatProject, image_name
-from dom0.farms.float_follow import Floats, float_along
+from dom0.farms.float_follow import FloatNews, float_along
 from dom0.farms.float_swarm import FloatReport
 from dom0.farms.revisions import Blob, FarmImage, Floating, Revision
 
@@ -40,7 +40,7 @@ class Machine:
     """Engine and Swarm mode of one machine, and where its images come from."""
 
     def __init__(self, **labels: str) -> None:
-        self.state = Place(state="active", node="1", cluster="c", is_manager=True, labels=labels)
+        self.state = SwarmState(state="active", node="1", cluster="c", is_manager=True, labels=labels)
         self.tags = [image_name(DIGESTS["a"])]
         self.made: list[ServiceBody] = []
         self.asked = 0
@@ -59,11 +59,11 @@ class Machine:
     async def close(self) -> None:
         pass
 
-    async def place(self) -> Place:
+    async def place(self) -> SwarmState:
         return self.state
 
     async def init(self, _address: str, labels: dict[str, str]) -> None:
-        self.state = Place(state="active", node="1", cluster="c", is_manager=True, labels=labels)
+        self.state = SwarmState(state="active", node="1", cluster="c", is_manager=True, labels=labels)
 
     async def worker_token(self) -> str:
         self.asked += 1
@@ -124,7 +124,7 @@ async def follow(asker: Asker, machine: Machine, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(SwarmMode, "connect", connect)
     monkeypatch.setattr(float_follow, "is_in_memory", lambda _path: False)  # where tests write may be
-    engine, floats = cast("Engine", machine), Floats()
+    engine, floats = cast("Engine", machine), FloatNews()
     floats.tell(1)
     async with asyncio.timeout(60):
         task = asyncio.create_task(
@@ -155,7 +155,7 @@ async def test_nothing_is_read_or_written_in_a_swarm_without_the_farms_label(
 async def test_what_is_told_is_done_while_an_image_does_not_come(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(asker.farm, 1, "a")
     machine = Machine()
-    machine.state = Place(state="inactive")
+    machine.state = SwarmState(state="inactive")
     await follow(asker, machine, monkeypatch, lambda: bool(machine.made))
     publish(asker.farm, 2, "b")
     await follow(asker, machine, monkeypatch, lambda: len(machine.made) == 2)
@@ -166,7 +166,7 @@ async def test_what_is_told_is_done_while_an_image_does_not_come(asker: Asker, m
 
 async def test_where_nothing_floats_neither_server_nor_engine_is_asked(asker: Asker) -> None:
     nothing = cast("Any", None)
-    task = asyncio.create_task(float_along(Floats(), asker.farm.path, nothing, nothing, "", nothing))
+    task = asyncio.create_task(float_along(FloatNews(), asker.farm.path, nothing, nothing, "", nothing))
     await asyncio.wait({task}, timeout=0.1)
     assert not task.done()
     task.cancel()

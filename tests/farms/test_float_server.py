@@ -14,14 +14,14 @@ from click.testing import CliRunner
 from dom0.cli.commands import cli
 from dom0.cli.farms.floating import PinnedFloats, check_names
 from dom0.cli.farms.status import FarmStatus, FloatStatus
-from dom0.engine.swarm import Member, Place
+from dom0.engine.swarm import Member, SwarmState
 from dom0.engine.swarm_bodies import ContainerSpec, Mode, ServiceBody, TaskSpec
 from dom0.errors import ProjectError
 from dom0.farms import nodes, serve
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.float_content import FARM, FloatFile, FloatProject, image_name
 from dom0.farms.float_swarm import IDLE, FloatOrder, FloatReport
-from dom0.farms.nodes import Machine, key_of
+from dom0.farms.nodes import MachineInfo, key_of
 from dom0.farms.pin import Pin, connect, fingerprint
 from dom0.farms.revisions import Blob, FarmImage, Floating, FollowRequest, Order, Report, Revision
 from dom0.http.client import Client
@@ -40,7 +40,7 @@ class Asker:
 
     def enroll(self, name: str) -> None:
         secret = self.secrets[name] = secrets.token_hex(32)
-        hear = (key_of(secret), Machine(), "10.0.0.1", 1e12, nodes.draw_code)
+        hear = (key_of(secret), MachineInfo(), "10.0.0.1", 1e12, nodes.draw_code)
         waiting = self.farm.change(lambda before: nodes.hear(before, *hear))
         self.farm.change(lambda before: nodes.approve(before, waiting.code, name, "web"))
         self.farm.change(lambda before: nodes.hear(before, *hear))
@@ -99,11 +99,11 @@ def leading(node: str) -> FloatReport:
         is_leader=True,
         is_reachable=True,
     )
-    place = Place(state="active", node=member.id, is_manager=True, cluster="c", labels={FARM: "attic"})
+    place = SwarmState(state="active", node=member.id, is_manager=True, cluster="c", labels={FARM: "attic"})
     return FloatReport(place=place, images=(NAME,), token=TOKEN, members=(member,))
 
 
-OUT = FloatReport(place=Place(state="inactive"), images=(NAME,))
+OUT = FloatReport(place=SwarmState(state="inactive"), images=(NAME,))
 
 
 async def test_a_farm_in_which_nothing_floats_leaves_its_nodes_alone(asker: Asker) -> None:
@@ -199,7 +199,7 @@ async def test_while_managers_hear_no_majority_nobody_says_what_has_to_be_done(a
     assert [step.change for step in look().steps] == ["create", "create"]
     await asker.say("one", leading("one"))
     assert [step.change for step in look().steps] == ["create", "create"]
-    alone = Place(state="active", node="id one", is_manager=True, error="too few managers are online")
+    alone = SwarmState(state="active", node="id one", is_manager=True, error="too few managers are online")
     await asker.say("one", FloatReport(place=alone, images=(NAME,)))
     found = look()
     assert (found.writer, found.steps) == ("", ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from dom0.engine.swarm import Member, Place
+from dom0.engine.swarm import Member, SwarmState
 from dom0.engine.swarm_bodies import ContainerSpec, Mode, ServiceBody, TaskSpec
 from dom0.farms.float_content import FARM, FloatProject, image_label, image_name
 from dom0.farms.float_steps import FloatObject
@@ -18,7 +18,7 @@ SERVICE = ServiceBody(name="blog_web", task_template=TaskSpec(container_spec=Con
 BLOG = {"blog": FloatProject(name="blog", services=(SERVICE,))}
 NOW = 1e6
 OURS = {FARM: "attic"}
-OUT = FloatReport(place=Place(state="inactive"), images=(NAME,))
+OUT = FloatReport(place=SwarmState(state="inactive"), images=(NAME,))
 
 
 class World:
@@ -62,16 +62,16 @@ class World:
         self.say(
             name,
             FloatReport(
-                place=Place(state="active", node=f"id {name}", cluster="c", labels=OURS)
+                place=SwarmState(state="active", node=f"id {name}", cluster="c", labels=OURS)
                 if leads
-                else Place(state="active", node=f"id {name}"),
+                else SwarmState(state="active", node=f"id {name}"),
                 images=(NAME,),
             ),
         )
 
     def lead(self, name: str, since: float = NOW) -> None:
         """Its report has what the Swarm is now."""
-        place = Place(state="active", node=f"id {name}", cluster="c", labels=OURS, is_manager=True)
+        place = SwarmState(state="active", node=f"id {name}", cluster="c", labels=OURS, is_manager=True)
         report = FloatReport(
             place=place,
             images=(NAME,),
@@ -126,7 +126,7 @@ def test_the_first_declared_one_that_has_the_images_and_answers_makes_the_swarm_
 
 def test_one_whose_engine_is_in_a_swarm_of_others_is_left_alone() -> None:
     world = World("a", "b", declared=("a", "b"))
-    world.say("a", replace(OUT, place=Place(state="active", node="other", cluster="theirs", is_manager=True)))
+    world.say("a", replace(OUT, place=SwarmState(state="active", node="other", cluster="theirs", is_manager=True)))
     found = world.decide()
     assert found.orders["key b"].init
     assert "docker swarm leave" in found.why["a"]
@@ -137,7 +137,7 @@ def test_a_swarm_that_others_made_there_meanwhile_is_not_taken_for_the_farms() -
     world = World("a", "b", declared=("a", "b"))
     assert world.decide().orders["key a"].init
     for labels in ({}, {FARM: "another"}):
-        theirs = Place(state="active", node="theirs", cluster="theirs", labels=labels, is_manager=True)
+        theirs = SwarmState(state="active", node="theirs", cluster="theirs", labels=labels, is_manager=True)
         world.say("a", replace(OUT, place=theirs))
         found = world.decide()
         assert found.state.cluster == ""
@@ -167,7 +167,7 @@ def test_one_that_keeps_all_in_memory_or_is_reached_by_nobody_makes_no_swarm() -
 def test_a_machine_that_says_it_is_what_another_one_is_known_as_is_not_believed() -> None:
     world = formed("b", "c", declared=("b",))
     world.nodes["a"] = replace(world.nodes["b"], key="key a", name="a")
-    world.say("a", FloatReport(place=Place(state="active", node="id c"), images=(NAME,)))
+    world.say("a", FloatReport(place=SwarmState(state="active", node="id c"), images=(NAME,)))
     assert world.decide().state.members == {"key b": "id b", "key c": "id c"}
 
 
@@ -175,7 +175,7 @@ def test_whose_engine_finds_no_majority_or_is_locked_is_not_told_to_leave_the_fa
     world = formed("a", "b", "c", declared=("a", "b"))
     for state in ("pending", "locked", "error"):
         for name in ("a", "b"):
-            world.say(name, FloatReport(place=Place(state=state), images=(NAME,)))
+            world.say(name, FloatReport(place=SwarmState(state=state), images=(NAME,)))
         found = world.decide()
         assert (found.why["a"], found.why["b"]) == (f"its Engine is {state} in the Swarm",) * 2
         assert found.state.cluster == "c"
@@ -291,7 +291,7 @@ def test_one_that_came_again_is_in_and_its_old_entry_is_forgotten() -> None:
     world.members["theirs"] = replace(world.members["id b"], id="theirs", labels={})
     world.members["new"] = replace(world.members["id b"], id="new", state="ready")
     world.lead("a")
-    world.say("b", FloatReport(place=Place(state="active", node="new"), images=(NAME,)))
+    world.say("b", FloatReport(place=SwarmState(state="active", node="new"), images=(NAME,)))
     write = world.decide().orders["key a"].write
     assert write is not None
     assert write.forget == ("id b",)
@@ -316,7 +316,7 @@ def test_the_one_that_leads_writes_and_another_when_it_is_no_node_any_more() -> 
     assert world.decide().writer == "b"  # what `a` said is older
     del world.nodes["b"]
     assert world.decide().writer == "a"
-    world.say("a", replace(OUT, place=Place(state="active", node="id a", cluster="c", is_manager=True)))
+    world.say("a", replace(OUT, place=SwarmState(state="active", node="id a", cluster="c", is_manager=True)))
     assert world.decide().writer == ""  # it hears no majority
 
 
@@ -324,7 +324,7 @@ def test_a_manager_that_says_nothing_any_more_is_not_believed_against_one_that_h
     world = formed("a", "b", "c", declared=("a", "b", "c"))
     leads = world.nodes["a"].report
     assert leads is not None
-    alone = Place(state="active", node="id b", is_manager=True, error="too few managers are online")
+    alone = SwarmState(state="active", node="id b", is_manager=True, error="too few managers are online")
     world.say("b", FloatReport(place=alone, images=(NAME,), last=NOW))
     for ago, writer in ((0.0, "a"), (GONE - 1, "a"), (GONE, "")):
         world.say("a", replace(leads, last=NOW - ago))

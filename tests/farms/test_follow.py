@@ -23,7 +23,7 @@ from dom0.farms.base_os import BaseOsHost, Host
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.follow import Kept
 from dom0.farms.join import Membership
-from dom0.farms.nodes import Machine, key_of
+from dom0.farms.nodes import MachineInfo, key_of
 from dom0.farms.peers import is_in_memory
 from dom0.farms.pin import Pin
 from dom0.farms.revisions import Blob, FarmImage, Report, Revision, RoleContent, RoleState
@@ -86,7 +86,7 @@ class Node:
         self.host: Host = BaseOsHost()
         self._following: asyncio.Task[None] | None = None
         state.mkdir()
-        hear = (key_of(SECRET), Machine(), "10.0.0.1", 1e6, nodes.draw_code)
+        hear = (key_of(SECRET), MachineInfo(), "10.0.0.1", 1e6, nodes.draw_code)
         waiting = farm.change(lambda before: nodes.hear(before, *hear))
         farm.change(lambda before: nodes.approve(before, waiting.code, "nas", "web"))
         farm.change(lambda before: nodes.hear(before, *hear))
@@ -468,7 +468,7 @@ async def test_a_node_reboots_when_it_may_and_gives_the_lock_back_when_it_is_wel
         assert said[1] == "nas waits before it restarts: pi1: has its place of the group web"
         farm.change_rollout(lambda before: lock.unlock(before, "pi1"))
         await restarting
-        (node.state / reboot.FILE).write_bytes(msgspec.json.encode(reboot.Asked(boot="of before")))
+        (node.state / reboot.FILE).write_bytes(msgspec.json.encode(reboot.RebootRequest(boot="of before")))
         assert names() == ["nas"]
         node.agent.is_well = True
         await until(lambda: names() == [] and not (node.state / reboot.FILE).exists())
@@ -489,7 +489,7 @@ async def test_a_node_that_was_well_for_a_moment_keeps_its_lock(
     monkeypatch.setattr(Agent, "is_well", property(look, lambda _agent, _value: None), raising=False)
     own = rollout.Lock(group="web", id="nas", since=1.0)
     farm.change_rollout(lambda before: (msgspec.structs.replace(before, locks=(own,)), None))
-    (node.state / reboot.FILE).write_bytes(msgspec.json.encode(reboot.Asked(boot="of before")))
+    (node.state / reboot.FILE).write_bytes(msgspec.json.encode(reboot.RebootRequest(boot="of before")))
     async with serving(farm, port):
         await until(lambda: looks > 8)
         assert farm.rollout().locks == (own,)

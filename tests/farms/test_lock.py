@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from dom0.errors import Busy, UsageError
 from dom0.farms import lock, nodes, serve
 from dom0.farms.directory import FarmDirectory
-from dom0.farms.nodes import Machine, Node, key_of
+from dom0.farms.nodes import MachineInfo, Node, key_of
 from dom0.farms.rollout import Lock, Rollout, Turn
 from dom0.farms.settings import FarmSettings, RoleSettings
 
@@ -125,7 +125,7 @@ def enrolled(farm: FarmDirectory, name: str, role: str = "web") -> str:
     secret = secrets.token_hex(32)
 
     def hear() -> Node:
-        of = (key_of(secret), Machine(), f"fd00::{name}", NOW, nodes.draw_code)
+        of = (key_of(secret), MachineInfo(), f"fd00::{name}", NOW, nodes.draw_code)
         return farm.change(lambda before: nodes.hear(before, *of))
 
     code = hear().code
@@ -172,7 +172,7 @@ async def test_nodes_reboot_two_at_a_time_whatever_they_call_themselves(port: in
 async def test_only_nodes_are_heard_and_only_in_the_group_of_their_role(port: int, farm: FarmDirectory) -> None:
     secret = enrolled(farm, "pi1")
     waiting = secrets.token_hex(32)
-    farm.change(lambda before: nodes.hear(before, key_of(waiting), Machine(), "fd00::9", NOW, nodes.draw_code))
+    farm.change(lambda before: nodes.hear(before, key_of(waiting), MachineInfo(), "fd00::9", NOW, nodes.draw_code))
     for stranger in ("", waiting, secrets.token_hex(32), key_of(secret)):
         status, said = await ask(port, "/v1/pre-reboot", stranger, params("pi1"))
         assert (status, said["kind"]) == (401, "not_admitted")

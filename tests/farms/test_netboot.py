@@ -28,7 +28,7 @@ from dom0.farms.boots import Boots
 from dom0.farms.boots import hear as hear_boots
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.netboot import Tree
-from dom0.farms.nodes import Firmware, Machine, NodeState, key_of
+from dom0.farms.nodes import Firmware, MachineInfo, NodeState, key_of
 from dom0.farms.pin import Pin
 from dom0.farms.publish import keep_base_os
 from dom0.farms.revisions import NETWORK, Report, Revision
@@ -148,7 +148,7 @@ async def test_a_node_that_is_enrolled_gets_the_base_os_and_no_ticket(served: Fa
 def enroll(farm: FarmDirectory) -> None:
     """The node nas, with the key of `secret`."""
     firmware = Firmware(mac=MAC.replace("-", ":"), uuid=UUID)
-    hear = (key_of("secret"), Machine(), "10.0.0.1", 1e6, nodes.draw_code, firmware)
+    hear = (key_of("secret"), MachineInfo(), "10.0.0.1", 1e6, nodes.draw_code, firmware)
     waiting = farm.change(lambda before: nodes.hear(before, *hear))
     farm.change(lambda before: nodes.approve(before, waiting.code, "nas", "web"))
     (node,) = farm.nodes().nodes

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from dom0.errors import Dom0Error, UsageError
 from dom0.farms import loader
 from dom0.farms import nodes as registry
-from dom0.farms.nodes import Firmware, Machine, Node, Nodes, NodeState, NotAdmitted, TooMany, key_of
+from dom0.farms.nodes import Firmware, MachineInfo, Node, Nodes, NodeState, NotAdmitted, TooMany, key_of
 
 NOW = 1_000_000.0
-PC = Machine(hostname="pc", architecture="x86_64", memory=4 << 30)
+PC = MachineInfo(hostname="pc", architecture="x86_64", memory=4 << 30)
 
 
 def codes() -> Callable[[], str]:

@@ -14,7 +14,7 @@ import pytest
 
 from dom0.farms import nodes, orders, serve
 from dom0.farms.directory import FarmDirectory
-from dom0.farms.nodes import Machine, NodeState, key_of
+from dom0.farms.nodes import MachineInfo, NodeState, key_of
 from dom0.farms.pin import Pin, connect, fingerprint
 from dom0.farms.revisions import Blob, FarmImage, Order, Report, Revision, RoleContent, RoleState
 from dom0.http.client import Client
@@ -40,7 +40,7 @@ class Asker:
 
     def enroll(self, name: str, role: str) -> None:
         secret = self.secrets[name] = secrets.token_hex(32)
-        hear = (key_of(secret), Machine(), "10.0.0.1", 1e6, nodes.draw_code)
+        hear = (key_of(secret), MachineInfo(), "10.0.0.1", 1e6, nodes.draw_code)
         waiting = self.farm.change(lambda before: nodes.hear(before, *hear))
         self.farm.change(lambda before: nodes.approve(before, waiting.code, name, role))
         self.farm.change(lambda before: nodes.hear(before, *hear))

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from dom0.farms import join, nodes, orders, peers, pin, serve
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.follow import _Origin
-from dom0.farms.nodes import Machine, key_of
+from dom0.farms.nodes import MachineInfo, key_of
 from dom0.farms.pin import Pin
 from dom0.farms.revisions import Blob, FarmImage, FollowRequest, Gives, Peers, Report, Revision, RoleContent
 from dom0.http import server as http_server
@@ -67,7 +67,7 @@ class Node:
     def __init__(self, farm: FarmDirectory, server: Pin, name: str, role: str, state: Path) -> None:
         state.mkdir()
         secret = secrets.token_hex(32)
-        hear = (key_of(secret), Machine(), "127.0.0.1", 1e6, nodes.draw_code)
+        hear = (key_of(secret), MachineInfo(), "127.0.0.1", 1e6, nodes.draw_code)
         waiting = farm.change(lambda before: nodes.hear(before, *hear))
         farm.change(lambda before: nodes.approve(before, waiting.code, name, role))
         farm.change(lambda before: nodes.hear(before, *hear))

@@ -13,7 +13,17 @@ from msgspec.structs import replace
 
 from dom0.farms import lock, rollout
 from dom0.farms.revisions import NETWORK, SLOTS, BaseOs, Blob, FarmImage, Report, Revision, RoleContent, RoleState
-from dom0.farms.rollout import FETCH_WITHIN, REBOOT_WITHIN, SILENT, TURN_WITHIN, Lock, NodeView, Rollout, Step, Target
+from dom0.farms.rollout import (
+    FETCH_WITHIN,
+    REBOOT_WITHIN,
+    SILENT,
+    TURN_WITHIN,
+    Lock,
+    NodeView,
+    Rollout,
+    RolloutStep,
+    Target,
+)
 from dom0.farms.settings import FarmSettings, NetbootSettings, RoleSettings
 
 NOW = 1_800_000_000.0
@@ -65,7 +75,7 @@ class World:
     def back(self, number: int) -> None:
         self.current, self.since = self.contents[number], self.now
 
-    def look(self) -> Step:
+    def look(self) -> RolloutStep:
         nodes = [*self.nodes.values()]
         found = rollout.step(self.state, self.settings, self.current, nodes, self.now, since=self.since)
         self.state = found.state
@@ -126,7 +136,7 @@ class World:
             self.hear(name)
             self.end(name)
 
-    def run(self, rounds: int = 60) -> Step:
+    def run(self, rounds: int = 60) -> RolloutStep:
         for _ in range(rounds):
             self.round()
         return self.look()
@@ -734,7 +744,7 @@ class Watched(World):
             case "pause":
                 self.state = rollout.pause(self.state, [role], self.now)
 
-    def look(self) -> Step:
+    def look(self) -> RolloutStep:
         before = self.state
         found = super().look()
         for role in ("web", "store"):

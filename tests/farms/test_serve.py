@@ -210,7 +210,7 @@ def loaded(farm: FarmDirectory, own: str, name: str) -> str:
     """The ticket of a machine that was approved as `name` in its network loader, which has the pass `own`."""
     ticket, now = secrets.token_hex(32), time.time()
     waiting = farm.change(
-        lambda before: nodes.hear(before, key_of(own), nodes.Machine(), "10.77.0.9", now, nodes.draw_code, CARD)
+        lambda before: nodes.hear(before, key_of(own), nodes.MachineInfo(), "10.77.0.9", now, nodes.draw_code, CARD)
     )
     farm.change(lambda before: nodes.approve(before, waiting.code, name, "web"))
     farm.change(lambda before: nodes.load(before, key_of(own), key_of(ticket), now))
@@ -249,7 +249,7 @@ async def test_a_node_that_is_approved_anew_in_its_loader_is_the_new_node(served
 async def test_a_pass_of_a_loader_is_no_secret(served: FarmDirectory, wires: Wires) -> None:
     own = secrets.token_hex(32)
     served.change(
-        lambda before: nodes.hear(before, key_of(own), nodes.Machine(), "x", time.time(), nodes.draw_code, CARD)
+        lambda before: nodes.hear(before, key_of(own), nodes.MachineInfo(), "x", time.time(), nodes.draw_code, CARD)
     )
     assert (await asyncio.to_thread(ask, wires, own))[0] == 403
 

@@ -12,7 +12,7 @@ from dom0.cli.farms.tree import FarmTree
 from dom0.farms import nodes
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.float_content import FloatProject
-from dom0.farms.nodes import Firmware, Machine, key_of
+from dom0.farms.nodes import Firmware, MachineInfo, key_of
 from dom0.farms.revisions import Blob, FarmImage, Floating, Report, Revision, RoleContent, RoleState
 
 FIRMWARE = Firmware(mac="52:54:00:00:00:03", uuid="00000000-0000-0000-0000-000000000003")
@@ -25,7 +25,7 @@ def content_of(digit: str) -> RoleContent:
 
 def hear(farm: FarmDirectory, name: str, ago: float = 0.0, firmware: Firmware | None = None) -> str:
     """Returns the code."""
-    said = (key_of(name), Machine(hostname=name), "10.0.0.1", time.time() - ago, nodes.draw_code, firmware)
+    said = (key_of(name), MachineInfo(hostname=name), "10.0.0.1", time.time() - ago, nodes.draw_code, firmware)
     return farm.change(lambda before: nodes.hear(before, *said)).code
 
 

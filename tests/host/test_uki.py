@@ -19,7 +19,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "dom0-os.efi"
 
 
-def content(part: uki.Part) -> bytes:
+def content(part: uki.Section) -> bytes:
     return b"".join(part.chunks())
 
 

@@ -9,7 +9,7 @@ from dom0.engine.values import Container, Health, State
 from dom0.plan import labels
 from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, Order, Slot
 from dom0.plan.hooks import PreStop, pre_stop_of
-from dom0.plan.memory import Memory, Refusal, Version
+from dom0.plan.memory import Memory, RefusedStep, Version
 from dom0.plan.phase import Phase
 from dom0.plan.planner import Plan, make_plan
 from dom0.plan.preview import preview
@@ -74,7 +74,7 @@ def test_post_start_is_not_held_up_by_a_health_check_that_waits_for_it() -> None
 
 def test_one_that_failed_is_said_and_tried_again_later() -> None:
     found = container(WEB)
-    refusal = Refusal(
+    refusal = RefusedStep(
         version=Version("", ""),
         subject="web-1",
         message="exited with code 3",

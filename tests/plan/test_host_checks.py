@@ -10,11 +10,11 @@ from dom0.engine.bodies import DeviceMapping
 from dom0.engine.values import PublishedPort
 from dom0.errors import ProjectError
 from dom0.plan.desired import Slot
-from dom0.plan.host_checks import Host, Listener, check_host
+from dom0.plan.host_checks import Host, ListeningSocket, check_host
 from dom0.testing.builders import asking, desired, slot
 
 PORT = PublishedPort("tcp", 8080)
-NGINX = Listener(PORT, "nginx (process 7)")
+NGINX = ListeningSocket(PORT, "nginx (process 7)")
 
 
 def web(**fields: Any) -> Slot:
@@ -36,7 +36,7 @@ def test_a_port_that_another_program_has_is_refused_by_the_name_of_the_program()
 )
 def test_another_protocol_port_or_address_is_not_in_the_way(listens: PublishedPort) -> None:
     wanted = web(ports=(PublishedPort("tcp", 8080, "10.0.0.1"),))
-    check_host(desired(wanted), None, Host(listeners=(Listener(listens, "other"),)))
+    check_host(desired(wanted), None, Host(listeners=(ListeningSocket(listens, "other"),)))
 
 
 def test_a_port_that_the_machine_has_already_is_its_own() -> None:

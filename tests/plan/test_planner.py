@@ -34,7 +34,7 @@ from dom0.plan.desired import (
     VolumeSpec,
 )
 from dom0.plan.hashing import BY_COMPOSE
-from dom0.plan.memory import CRASH_BUDGET, CRASH_BUDGET_NEW, Memory, Refusal, Version
+from dom0.plan.memory import CRASH_BUDGET, CRASH_BUDGET_NEW, Memory, RefusedStep, Version
 from dom0.plan.phase import Phase
 from dom0.plan.planner import Plan, make_plan
 from dom0.plan.snapshot import version
@@ -345,7 +345,7 @@ def test_all_is_well_while_a_job_becomes_due_unless_the_engine_refuses_to_start_
     idle = container(job, state=State.EXITED)
     made = plan(desired(job), actual(idle))
     assert (said(made), made.well, made.slots[0].phase) == (["start box-job-1"], True, Phase.SCHEDULED)
-    refusal = Refusal(version=version(job), subject="job-1", message="no", code="", retry_at=NOW + 5)
+    refusal = RefusedStep(version=version(job), subject="job-1", message="no", code="", retry_at=NOW + 5)
     made = plan(desired(job), actual(idle), Memory(refused={"slot:job-1": refusal}))
     assert (said(made), made.well, made.slots[0].phase, made.slots[0].reason) == ([], False, Phase.FAILED, "no")
 
@@ -541,7 +541,7 @@ def test_an_unhealthy_container_is_restarted_unless_its_generation_is_being_judg
 
 def test_a_refused_step_waits_and_tells_why() -> None:
     web = slot("web")
-    refusal = Refusal(
+    refusal = RefusedStep(
         version=Version(web.hash, web.image_id),
         subject="web-1",
         message="port taken",
@@ -558,7 +558,7 @@ def test_a_refused_step_waits_and_tells_why() -> None:
 
 def test_what_is_tried_again_after_a_refusal_still_says_why_it_does_not_run() -> None:
     web = slot("web", depends_on=(Dependency(service="db"),))
-    refusal = Refusal(
+    refusal = RefusedStep(
         version=Version(web.hash, web.image_id), subject="web-1", message="port taken", code="", retry_at=NOW - 1
     )
     memory = Memory(refused={"slot:web-1": refusal})
@@ -733,6 +733,6 @@ def test_a_service_given_up_that_a_person_starts_is_left_running() -> None:
 def test_a_refusal_to_remove_what_is_left_over_does_not_keep_the_plan_from_being_well() -> None:
     web = slot("web")
     left = container(slot("gone"), state=State.EXITED)
-    refusal = Refusal(version=Version("", ""), subject="x", message="busy", code="engine-refused", retry_at=NOW + 5)
+    refusal = RefusedStep(version=Version("", ""), subject="x", message="busy", code="engine-refused", retry_at=NOW + 5)
     made = plan(desired(web), actual(container(web), left), Memory(refused={f"container:{left.id}": refusal}))
     assert (made.well, made.settled, made.refused, len(made.problems)) == (True, True, None, 1)

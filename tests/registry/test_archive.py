@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from dom0.errors import Final
-from dom0.registry.archive import PIECE, Archive, Damaged, diff_ids
+from dom0.registry.archive import PIECE, Archive, DamagedArchive, diff_ids
 from dom0.registry.manifest import OCI_INDEX, OCI_MANIFEST, Descriptor, ImageManifest, Index, parse_manifest
 from dom0.registry.reference import parse
 
@@ -55,7 +55,7 @@ BLOBS = {digest(content): content for content in (CONFIG_HERE, BELOW, ABOVE)}
 
 def packed(
     reference: str, *, index: Index | None = None, left_out: tuple[str, ...] = (), blobs: Mapping[str, bytes] = BLOBS
-) -> tuple[bytes, Damaged | None]:
+) -> tuple[bytes, DamagedArchive | None]:
     """What could be read, and why no more."""
 
     def opened(descriptor: Descriptor) -> IO[bytes]:
@@ -66,7 +66,7 @@ def packed(
         while piece := archive.read(PIECE):
             assert len(piece) <= PIECE
             read += piece
-    except Damaged as error:
+    except DamagedArchive as error:
         return read, error
     return read, None
 

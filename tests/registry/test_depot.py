@@ -13,7 +13,7 @@ import pytest
 
 from dom0.durable import Unwritable
 from dom0.registry import depot as module
-from dom0.registry.depot import KEPT_FOR, RESERVE, Depot, Need, NoSpace, Stored
+from dom0.registry.depot import KEPT_FOR, RESERVE, Depot, Need, NoSpace, StoredBlob
 
 
 def digest_of(data: bytes) -> str:
@@ -97,8 +97,8 @@ def test_all_there_is_is_listed(depot: Depot) -> None:
         pass
     found = depot.blobs()
     assert found == [
-        Stored(digest=part, size=400, have=200, used=20, unfinished=True),
-        Stored(digest=whole, size=100, have=100, used=10, unfinished=False),
+        StoredBlob(digest=part, size=400, have=200, used=20, unfinished=True),
+        StoredBlob(digest=whole, size=100, have=100, used=10, unfinished=False),
     ]
     assert [each.is_whole for each in found] == [False, True]
 

@@ -22,7 +22,7 @@ from dom0.errors import Final, NoRange, Temporary
 from dom0.registry import patience
 from dom0.registry.client import Registry
 from dom0.registry.depot import Depot
-from dom0.registry.fetch import AS_A_WHOLE, WASTE, GaveUp, Source, Terms, fetch
+from dom0.registry.fetch import AS_A_WHOLE, WASTE, BlobSource, GaveUp, Terms, fetch
 from dom0.registry.journal import CHUNK
 from dom0.registry.manifest import Descriptor
 from dom0.registry.progress import Meter
@@ -91,7 +91,7 @@ def depot(tmp_path: Path) -> Iterator[Depot]:
 
 async def get(
     depot: Depot,
-    source: Source,
+    source: BlobSource,
     what: list[Descriptor] = ONE,
     meter: Meter | None = None,
     terms: Terms = Terms(),  # noqa: B008 -- a value

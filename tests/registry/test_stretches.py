@@ -7,26 +7,30 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dom0.registry.journal import CHUNK
-from dom0.registry.stretches import LONGEST, SHORTEST, Request, Stretch, next_request
+from dom0.registry.stretches import LONGEST, SHORTEST, RangeRequest, Stretch, next_request
 
 
 def test_the_first_stretch_without_a_request_comes_first() -> None:
     stretches = [Stretch(0, 0, 5, 100 * CHUNK, LONGEST), Stretch(1, 0, 7, 90 * CHUNK)]
-    assert next_request(stretches, 2) == Request(1, 0, 7, LONGEST)
+    assert next_request(stretches, 2) == RangeRequest(1, 0, 7, LONGEST)
 
 
 def test_a_request_ends_with_a_chunk_wherever_it_begins() -> None:
-    assert next_request([Stretch(0, 0, 7, 3 * CHUNK)], 2) == Request(0, 0, 7, CHUNK)
-    assert next_request([Stretch(0, CHUNK, 3 * CHUNK, 3 * CHUNK + 9)], 2) == Request(0, CHUNK, 3 * CHUNK, 3 * CHUNK + 9)
+    assert next_request([Stretch(0, 0, 7, 3 * CHUNK)], 2) == RangeRequest(0, 0, 7, CHUNK)
+    assert next_request([Stretch(0, CHUNK, 3 * CHUNK, 3 * CHUNK + 9)], 2) == RangeRequest(
+        0, CHUNK, 3 * CHUNK, 3 * CHUNK + 9
+    )
 
 
 def test_one_with_nothing_to_do_takes_the_end_of_the_longest_stretch() -> None:
     stretches = [Stretch(0, 0, 0, 20 * CHUNK, LONGEST), Stretch(1, 0, 0, 200 * CHUNK, LONGEST)]
-    assert next_request(stretches, 2) == Request(1, 100 * CHUNK, 100 * CHUNK, 116 * CHUNK)
+    assert next_request(stretches, 2) == RangeRequest(1, 100 * CHUNK, 100 * CHUNK, 116 * CHUNK)
 
 
 def test_what_is_asked_for_is_never_taken_away() -> None:
-    assert next_request([Stretch(0, 0, 0, 20 * CHUNK, 18 * CHUNK)], 2) == Request(0, 18 * CHUNK, 18 * CHUNK, 19 * CHUNK)
+    assert next_request([Stretch(0, 0, 0, 20 * CHUNK, 18 * CHUNK)], 2) == RangeRequest(
+        0, 18 * CHUNK, 18 * CHUNK, 19 * CHUNK
+    )
 
 
 def test_too_little_for_another_request_is_left_to_the_one_that_runs() -> None:
@@ -48,7 +52,7 @@ class Workers(RuleBasedStateMachine):
         super().__init__()
         self.sizes: list[int] = []
         self.parts: list[dict[int, int]] = []  # of each blob: where one starts -> its next byte
-        self.running: dict[int, Request] = {}
+        self.running: dict[int, RangeRequest] = {}
         self.workers = 1
 
     @initialize(sizes=st.lists(st.integers(0, 80 * CHUNK), min_size=1, max_size=3), workers=st.integers(1, 4))

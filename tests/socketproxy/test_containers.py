@@ -16,7 +16,7 @@ from dom0.socketproxy import containers, requests, strict
 from dom0.socketproxy.context import Asked, Context, Document
 from dom0.socketproxy.refusal import CONFLICT, Refused
 from dom0.socketproxy.scope import Scope
-from dom0.socketproxy.upstream import Reply
+from dom0.socketproxy.upstream import EngineAnswer
 from dom0.testing.escape import bodies, still
 from dom0.testing.escape.reach import Sent
 
@@ -32,13 +32,13 @@ class Otherwise(still.Still):
         self.undone: Sequence[int] = ()  # what the Engine answers to removals, one after the other; then 204
         self.meanwhile: list[Callable[[], Awaitable[None]]] = []  # when it is looked at
 
-    async def answer(self, sent: Sent) -> Reply:
+    async def answer(self, sent: Sent) -> EngineAnswer:
         reply = await super().answer(sent)
         if self.is_cut_off and sent.path == ("containers", "create"):
             raise Refused(502, "the Engine behind this socket: gone")
         if sent.method == "DELETE" and self.undone:
             status, *self.undone = self.undone
-            return Reply(status, {"message": "the disk is full"})
+            return EngineAnswer(status, {"message": "the disk is full"})
         if sent.method != "GET" or not self.made.keys() & {*sent.path}:
             return reply
         if self.meanwhile:
@@ -46,7 +46,9 @@ class Otherwise(still.Still):
         if isinstance(self.seen, BaseException):
             raise self.seen
         made = self.made[still.MADE]
-        return Reply(self.status, {**made, **self.seen, "Config": {**made["Config"], **self.seen.get("Config", {})}})
+        return EngineAnswer(
+            self.status, {**made, **self.seen, "Config": {**made["Config"], **self.seen.get("Config", {})}}
+        )
 
 
 def context(engine: Otherwise) -> Context:
@@ -160,11 +162,11 @@ async def test_one_that_cannot_be_removed_stays_unseen_until_its_name_is_wanted(
 class Publishing(still.Still):
     """The scope's container has some ports that the Engine chose."""
 
-    async def answer(self, sent: Sent) -> Reply:
+    async def answer(self, sent: Sent) -> EngineAnswer:
         reply = await super().answer(sent)
         if (sent.method, *sent.path) == ("GET", "containers", bodies.OWN, "json"):
             bound = {"80/tcp": [{"HostIp": "", "HostPort": "0"}] * 3, "81/tcp": [{"HostIp": "", "HostPort": "81"}]}
-            reply = Reply(200, {**reply.document, "HostConfig": {"PortBindings": bound}})
+            reply = EngineAnswer(200, {**reply.document, "HostConfig": {"PortBindings": bound}})
         return reply
 
 

@@ -232,7 +232,7 @@ def test_a_saved_archive_has_the_scopes_names() -> None:
 
 def rewritten(content: bytes, size: int = 700) -> bytes:
     async def work() -> bytes:
-        writer, sent = tarstream.Writer(), b""
+        writer, sent = tarstream.TarWriter(), b""
         async for event in tarstream.read(pieces(content, size)):
             sent += event if isinstance(event, memoryview) else writer.begin(event)
         return sent + writer.end()

@@ -14,7 +14,7 @@ from dom0.socketproxy.context import Asked, Context
 from dom0.socketproxy.grants import Grants
 from dom0.socketproxy.refusal import Refused
 from dom0.socketproxy.scope import Scope
-from dom0.socketproxy.upstream import Reply
+from dom0.socketproxy.upstream import EngineAnswer
 from dom0.testing import scopes
 from dom0.testing.escape import still
 from dom0.testing.escape.reach import Sent
@@ -49,21 +49,21 @@ class Outer(still.Still):
 
     around: Context
 
-    async def answer(self, sent: Sent) -> Reply:
+    async def answer(self, sent: Sent) -> EngineAnswer:
         if sent.method != "PUT":
             return await super().answer(sent)
         return budgeted(self.around, strict.read(sent.body, requests.Budget))
 
 
-def budgeted(context: Context, body: requests.Budget) -> Reply:
+def budgeted(context: Context, body: requests.Budget) -> EngineAnswer:
     """What the socket of a scope answers."""
     asked = Asked(method="PUT", path=budget.BUDGET, names={}, query={}, body=body)
     try:
         answer = inner.budgeted(context, asked).send(None)
     except StopIteration as ended:
-        return Reply(200, ended.value.value)
+        return EngineAnswer(200, ended.value.value)
     except Refused as refused:
-        return Reply(refused.status, {"message": refused.message})
+        return EngineAnswer(refused.status, {"message": refused.message})
     raise AssertionError(f"it waits: {answer}")
 
 
@@ -106,8 +106,16 @@ def test_no_scope_has_more_groups_inside_than_it_may_have_containers(
         "scopes inside sub can have 1 control groups, as many as there may be containers; "
         "it would take the grant containers: 2",
     )
-    assert [budgeted(team, requests.Budget(scope=scope)).status for scope in ("/b", "/c", "/sub")] == [200, 403, 200]
-    assert [budgeted(guest, requests.Budget(scope=scope)).status for scope in ("/d/e", "/f", "/d")] == [200, 403, 200]
+    assert [budgeted(team, requests.Budget(scope=scope)).status for scope in ("/b", "/c", "/sub")] == [
+        200,
+        403,
+        200,
+    ]
+    assert [budgeted(guest, requests.Budget(scope=scope)).status for scope in ("/d/e", "/f", "/d")] == [
+        200,
+        403,
+        200,
+    ]
     assert made(tmp_path) == {"g", "g/team", "g/team/sub", "g/team/sub/a", "g/team/b", "g/d", "g/d/e"}
 
 

@@ -20,7 +20,7 @@ from dom0.socketproxy import containers, listing
 from dom0.socketproxy.context import Asked, Context
 from dom0.socketproxy.room import Kind
 from dom0.socketproxy.scope import ANONYMOUS_ALONE, LABEL, LARGEST_LABELS, Scope
-from dom0.socketproxy.upstream import LARGEST_ANSWER, LISTS_AT_ONCE, MOST_HELD, NEWEST_API, Reply, Upstream
+from dom0.socketproxy.upstream import LARGEST_ANSWER, LISTS_AT_ONCE, MOST_HELD, NEWEST_API, EngineAnswer, Upstream
 from dom0.testing import api, busybox, scopes
 from dom0.testing.escape import still
 from dom0.testing.escape.raw import Client
@@ -76,7 +76,7 @@ class Noted(Upstream):
         body: msgspec.Struct | bytes | None = None,
         patience: float | None = None,
         shape: Any = Any,
-    ) -> Reply:
+    ) -> EngineAnswer:
         reply = await super().ask(method, *path, query=query, body=body, patience=patience, shape=shape)
         rows = reply.document.volumes if path == ("volumes",) else reply.document
         for row in map(msgspec.json.decode, rows):
@@ -121,9 +121,9 @@ def test_a_scope_inside_asks_for_its_volumes_without_a_name_as_the_one_around_it
 class Long(still.Still):
     """Lists 5,000 containers of the scope's."""
 
-    async def answer(self, sent: Sent) -> Reply:
+    async def answer(self, sent: Sent) -> EngineAnswer:
         assert sent.path == ("containers", "json")
-        return Reply(200, [still.OBJECTS["containers", "guest.db", "json"]] * 5000)
+        return EngineAnswer(200, [still.OBJECTS["containers", "guest.db", "json"]] * 5000)
 
 
 def test_a_list_of_thousands_is_not_decoded_at_once_and_others_are_answered_meanwhile() -> None:
@@ -161,7 +161,7 @@ class Waiting(still.Still):
         super().__init__()
         self.asking = self.most = 0
 
-    async def answer(self, sent: Sent) -> Reply:
+    async def answer(self, sent: Sent) -> EngineAnswer:
         self.asking += 1
         self.most = max(self.most, self.asking)
         for _ in range(100):

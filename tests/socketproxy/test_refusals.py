@@ -11,12 +11,14 @@ import pytest
 
 from dom0.socketproxy import refusals
 from dom0.socketproxy.grants import Grants
-from dom0.socketproxy.refusals import FILE, FULL, LONGEST, Reader, Refusal, Refusals
+from dom0.socketproxy.refusals import FILE, FULL, LONGEST, Reader, Refusals, RefusedRequest
 
 
-def refusal(message: str, at: float = 1.0) -> Refusal:
+def refusal(message: str, at: float = 1.0) -> RefusedRequest:
     grant = Grants(ports=("80/tcp",))
-    return Refusal(at=at, method="POST", path="/containers/create", message=message, field="F", value="1", grant=grant)
+    return RefusedRequest(
+        at=at, method="POST", path="/containers/create", message=message, field="F", value="1", grant=grant
+    )
 
 
 async def test_what_is_noted_is_read_again(tmp_path: Path) -> None:
@@ -30,7 +32,7 @@ async def test_a_client_forges_no_line(tmp_path: Path, caplog: pytest.LogCapture
     caplog.set_level("INFO")
     forged = "Labels.x\n2026-01-01 /guest: refused: \x1b[2Jnothing\u202e\u2028"
     written = Refusals(tmp_path)
-    written.note(Refusal(at=1.0, method="POST", path=f"/{forged}", message=forged, field=forged, value=forged))
+    written.note(RefusedRequest(at=1.0, method="POST", path=f"/{forged}", message=forged, field=forged, value=forged))
     (found,) = refusals.read(tmp_path)
     for text in (found.path, found.message, found.field, found.value, caplog.records[0].getMessage()):
         assert text.isprintable(), text

@@ -46,7 +46,8 @@ def test_another_encoding_is_refused() -> None:
 @pytest.mark.parametrize("empty", [None, "", 0, False, [], {}])
 def test_a_key_that_is_not_known_is_dropped_while_it_says_nothing(empty: object) -> None:
     body = strict.read(
-        json.dumps({"Image": "a", "OfTomorrow": empty, "HostConfig": {"Too": empty}}).encode(), requests.Container
+        json.dumps({"Image": "a", "OfTomorrow": empty, "HostConfig": {"Too": empty}}).encode(),
+        requests.Container,
     )
     assert body == requests.Container(image="a")
 

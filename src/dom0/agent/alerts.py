@@ -23,7 +23,7 @@ MOST_SHOWN = 20  # problems in a message
 MOST_KNOWN = 1000
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class ActiveAlert(msgspec.Struct, frozen=True, kw_only=True):
     problem: Problem
     began: float  # GONE: it came back before, and is not there now
     seen: float  # last
@@ -43,7 +43,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 class Known(msgspec.Struct, frozen=True, kw_only=True):
     """By code and subject."""
 
-    standing: dict[str, Standing] = {}
+    standing: dict[str, ActiveAlert] = {}
     told: float = 0.0  # when the last message was made
 
 
@@ -58,7 +58,7 @@ def look(known: Known, problems: Iterable[Problem], machine: str, now: float) ->
     for problem in problems:
         key = f"{problem.code} {problem.subject}"
         present.add(key)
-        before = standing.get(key) or Standing(problem=problem, began=GONE, seen=now)
+        before = standing.get(key) or ActiveAlert(problem=problem, began=GONE, seen=now)
         began = now if before.began == GONE else min(before.began, now)
         standing[key] = replace(before, problem=problem, began=began, seen=now)
     for key in [key for key, one in standing.items() if key not in present and not one.is_told]:
@@ -82,11 +82,11 @@ def look(known: Known, problems: Iterable[Problem], machine: str, now: float) ->
     return Known(standing=kept, told=now), message
 
 
-def _calm(one: Standing) -> float:
+def _calm(one: ActiveAlert) -> float:
     return min(CALM * 2.0 ** min(one.relapses, 10), LONGEST_CALM)
 
 
-def _message(due: list[Standing], over: list[Standing], machine: str, now: float) -> Message:
+def _message(due: list[ActiveAlert], over: list[ActiveAlert], machine: str, now: float) -> Message:
     lines = [line for one in due[:MOST_SHOWN] for line in one.problem.lines()]
     if due[MOST_SHOWN:]:
         lines.append(f"  and {len(due) - MOST_SHOWN} more: dom0 status")

@@ -7,13 +7,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from dom0.http.channel import Peer
+from dom0.http.channel import PeerCredentials
 
 PROC = Path("/proc")
 _CONTAINER = re.compile(r"([0-9a-f]{64})(?:\.scope)?$", re.MULTILINE)
 
 
-def say(peer: Peer | None, containers: Mapping[str, str], proc: Path = PROC) -> str:
+def say(peer: PeerCredentials | None, containers: Mapping[str, str], proc: Path = PROC) -> str:
     """`uid 1000 in dom0-sshd`. `containers`: name -> ID; one that is not there is called by its ID.
 
     A process that has ended already, or that our /proc does not show, has a user only.

@@ -13,7 +13,7 @@ import msgspec
 
 from dom0.ambassador.client import decode
 from dom0.ambassador.messages import CONTROL, WATCH, Request, State
-from dom0.engine.frames import Lines, Malformed
+from dom0.engine.frames import LineSplitter, Malformed
 from dom0.engine.protocol import Engine
 from dom0.errors import Conflict, Dom0Error, EngineError, EngineUnreachable, NotFound
 
@@ -64,7 +64,7 @@ class Conversation:
                 yield decode(line, State)
 
     async def _lines(self, container_id: str, argv: list[str]) -> AsyncGenerator[bytes, None]:
-        lines = Lines(LONGEST_ANSWER)
+        lines = LineSplitter(LONGEST_ANSWER)
         try:
             async with contextlib.aclosing(self._engine.exec_stream(container_id, argv)) as pieces:
                 async for piece in pieces:

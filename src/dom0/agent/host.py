@@ -14,7 +14,7 @@ from dom0.forward import sockets
 from dom0.forward.table import Protocol
 from dom0.plan.attachments import overlapping
 from dom0.plan.desired import Desired
-from dom0.plan.host_checks import Host, Listener, devices_of, new_ports
+from dom0.plan.host_checks import Host, ListeningSocket, devices_of, new_ports
 
 EVERY_IPV4 = "0.0.0.0"  # noqa: S104 -- compared, not bound. "::" may leave IPv4 out: nobody can see that
 _LISTENS = {Protocol.TCP: "LISTEN", Protocol.UDP: "CLOSE"}  # an unconnected UDP socket is in TCP_CLOSE
@@ -32,7 +32,7 @@ def look_at_host(desired: Desired, before: Desired | None, *, cpus: int, root: P
     return Host(cpus, listeners, absent=frozenset(absent))
 
 
-def _listeners(wanted: Sequence[PublishedPort]) -> Iterator[Listener]:
+def _listeners(wanted: Sequence[PublishedPort]) -> Iterator[ListeningSocket]:
     """On those ports, with the programs that have the sockets."""
     ports: dict[int, PublishedPort] = {}  # by the inodes of sockets
     with contextlib.suppress(OSError):
@@ -46,4 +46,4 @@ def _listeners(wanted: Sequence[PublishedPort]) -> Iterator[Listener]:
         with contextlib.suppress(OSError):
             for inode in ports.keys() & set(sockets.inodes(int(process.name))):
                 programs[inode] = f"{(process / 'comm').read_text().strip()} (process {process.name})"
-    return (Listener(port, programs.get(inode, "")) for inode, port in ports.items())
+    return (ListeningSocket(port, programs.get(inode, "")) for inode, port in ports.items())

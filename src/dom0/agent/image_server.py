@@ -34,7 +34,7 @@ _HINTS = {
 }
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+class SharingEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     """`sharing` as far as it matters there."""
 
     listen: str
@@ -57,11 +57,11 @@ class ImageServer:
         self._find_sharing = find_sharing
         self._is_mirror = f"http://{MIRROR}" in (url.rstrip("/") for url in mirrors)
         self._is_guest = is_guest
-        self._listening: set[Endpoint] = set()
-        self._problems: dict[Endpoint, Problem] = {}
+        self._listening: set[SharingEndpoint] = set()
+        self._problems: dict[SharingEndpoint, Problem] = {}
 
     async def run(self) -> None:
-        tasks: dict[Endpoint, asyncio.Task[None]] = {}
+        tasks: dict[SharingEndpoint, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             while True:
                 wanted = self._wanted()
@@ -72,16 +72,16 @@ class ImageServer:
                     tasks[endpoint] = group.create_task(self._keep_serving(endpoint))
                 await self._changed.until(lambda wanted=wanted: self._wanted() != wanted)  # type: ignore[misc]
 
-    def _wanted(self) -> set[Endpoint]:
+    def _wanted(self) -> set[SharingEndpoint]:
         sharing = self._find_sharing()
-        found = set[Endpoint]()
+        found = set[SharingEndpoint]()
         if self._is_guest:
             return found
         if sharing.listen:
-            found.add(Endpoint(listen=sharing.listen, is_mirror=False, sharing=replace(sharing, peers=())))
+            found.add(SharingEndpoint(listen=sharing.listen, is_mirror=False, sharing=replace(sharing, peers=())))
         if self._is_mirror:
             own = Sharing(peers=sharing.peers, keep=sharing.keep)
-            found.add(Endpoint(listen=MIRROR, is_mirror=True, sharing=own))
+            found.add(SharingEndpoint(listen=MIRROR, is_mirror=True, sharing=own))
         return found
 
     # what it tells
@@ -106,7 +106,7 @@ class ImageServer:
 
     # one of them
 
-    async def _keep_serving(self, endpoint: Endpoint) -> None:
+    async def _keep_serving(self, endpoint: SharingEndpoint) -> None:
         """Until it is cancelled: an address may come later, and go."""
         pause = FIRST_PAUSE
         try:
@@ -121,7 +121,7 @@ class ImageServer:
             self._problems.pop(endpoint, None)
             self._changed.tell()
 
-    async def _serve(self, endpoint: Endpoint) -> None:
+    async def _serve(self, endpoint: SharingEndpoint) -> None:
         from dom0.registry.listening import listen, read_address, read_networks
 
         with listen(*read_address(endpoint.listen)) as listening:
@@ -150,7 +150,7 @@ class ImageServer:
             finally:
                 self._listening.discard(endpoint)
 
-    def _note(self, endpoint: Endpoint, error: OSError | Dom0Error) -> None:
+    def _note(self, endpoint: SharingEndpoint, error: OSError | Dom0Error) -> None:
         if isinstance(error, Dom0Error):
             what, hint = error.message, error.hint
         elif endpoint.is_mirror and error.errno == errno.EADDRINUSE:

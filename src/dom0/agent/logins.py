@@ -46,7 +46,7 @@ _ACCEPTED = re.compile(
 )
 
 
-class Login(msgspec.Struct, frozen=True):
+class SshLogin(msgspec.Struct, frozen=True):
     user: str
     address: str
     kind: str  # of the key, as sshd calls it: ED25519
@@ -58,12 +58,11 @@ class Seen(msgspec.Struct, frozen=True):
     moment: str  # as the Engine writes it: of the last login that was noted, or of our first start
 
 
-def read_login(line: bytes) -> Login | None:
+def read_login(line: bytes) -> SshLogin | None:
     """One that sshd let in, by what it says: of others it begins with other words."""
-    found = _ACCEPTED.match(line)
-    return (
-        Login(**{name: text.decode(errors="replace") for name, text in found.groupdict(b"").items()}) if found else None
-    )
+    if (found := _ACCEPTED.match(line)) is None:
+        return None
+    return SshLogin(**{name: text.decode(errors="replace") for name, text in found.groupdict(b"").items()})
 
 
 def comments(keys: Iterable[str]) -> dict[str, str]:
@@ -122,7 +121,7 @@ class Logins:
                         self._note(moment, login, comments(self._keys()))
                         self._keep(Seen(moment))
 
-    def _note(self, moment: str, login: Login, known: Mapping[str, str]) -> None:
+    def _note(self, moment: str, login: SshLogin, known: Mapping[str, str]) -> None:
         at = _seconds(moment)
         late = f"at {times.moment(at)}, while no agent ran" if self._now() - at > LATE else ""
         by = f"ssh from {login.address}"

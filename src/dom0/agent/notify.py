@@ -51,7 +51,7 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     again: float = 0.0
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class NotifyState(msgspec.Struct, frozen=True, kw_only=True):
     notify: Notify  # those whom it was told
     known: Known = Known()
     waiting: tuple[Letter, ...] = ()
@@ -76,7 +76,7 @@ class Notifier:
         self._status = status
         self._wanted = wanted
         self._is_seen = is_seen
-        self._told: Told | None = None
+        self._told: NotifyState | None = None
         self._is_unsaved = False
 
     async def run(self) -> None:
@@ -107,15 +107,15 @@ class Notifier:
         told = replace(told, known=known, waiting=tuple(waiting[-MOST_WAITING:]))
         self._keep(told, durable=told.waiting != before.waiting)
 
-    def _begin(self, notify: Notify, now: float) -> Told:
+    def _begin(self, notify: Notify, now: float) -> NotifyState:
         try:
-            kept = read_json(self._file, Told)
+            kept = read_json(self._file, NotifyState)
         except Damaged as error:
             log.warning("%s", error.message)
             kept = None
-        return replace(kept, known=alerts.resumed(kept.known, now)) if kept else Told(notify=notify)
+        return replace(kept, known=alerts.resumed(kept.known, now)) if kept else NotifyState(notify=notify)
 
-    def _keep(self, told: Told, *, durable: bool) -> None:
+    def _keep(self, told: NotifyState, *, durable: bool) -> None:
         """On the disk when something is told or sent: what stands is seen again. That the disk is full is told too."""
         is_news = self._told is None or durable or self._is_unsaved or told.notify != self._told.notify
         self._told = told

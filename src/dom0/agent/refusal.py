@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from dom0.errors import Conflict, EngineError, NotFound
-from dom0.plan.memory import NO_VERSION, Refusal, Version, backoff
+from dom0.plan.memory import NO_VERSION, RefusedStep, Version, backoff
 from dom0.plan.snapshot import version
 from dom0.plan.steps import (
     MISSING,
@@ -34,11 +34,11 @@ _CONTAINER = re.compile(r"^container [0-9a-f]{12}: ")  # its service is named in
 _PORT = re.compile(r":(\d+) failed")
 
 
-def refusal_of(step: AnyStep, error: EngineError, before: Refusal | None, now: float) -> Refusal:
+def refusal_of(step: AnyStep, error: EngineError, before: RefusedStep | None, now: float) -> RefusedStep:
     of, subject, name = _about(step)
     code, hint = classify(step, error)
     count = before.count + 1 if before is not None and before.version == of else 1
-    return Refusal(
+    return RefusedStep(
         version=of,
         subject=subject,
         message=f"{name}: {_CONTAINER.sub('', error.message)}",
@@ -62,7 +62,7 @@ class Repeats:
     def __init__(self) -> None:
         self._done: dict[tuple[str, str, str], tuple[float, int]] = {}  # lock, kind and reason -> when, times
 
-    def note(self, step: AnyStep, monotonic: float, now: float) -> Refusal | None:
+    def note(self, step: AnyStep, monotonic: float, now: float) -> RefusedStep | None:
         """`step` was done. If that was too often in a row, it waits when it is asked for again, longer each time."""
         if isinstance(step, StartContainer | RestartContainer | RunPostStart) or step.reason in (MISSING, REMOVED):
             return None
@@ -74,7 +74,7 @@ class Repeats:
             return None
         of, subject, name = _about(step)
         code = "no-effect"
-        return Refusal(
+        return RefusedStep(
             version=of,
             subject=subject,
             message=f"{name}: {say_step(step)} was done {times} times, and changes nothing ({step.reason})",

@@ -19,7 +19,7 @@ from dom0.plan.orchestrators import scope_served_by
 from dom0.plan.phase import Phase
 from dom0.plan.planner import Plan
 from dom0.socketproxy import budget, refusals, registrations
-from dom0.socketproxy.refusals import Refusal
+from dom0.socketproxy.refusals import RefusedRequest
 from dom0.socketproxy.registrations import Registered, Registration
 from dom0.socketproxy.scope import NAME_PATTERN, Scope
 
@@ -128,7 +128,7 @@ class _Log:
     def __init__(self, directory: Path, since: float) -> None:
         self.since = since
         self.count = 0
-        self.last: Refusal | None = None
+        self.last: RefusedRequest | None = None
         self._reader = refusals.Reader(directory)
 
     def read(self) -> None:

@@ -25,7 +25,7 @@ ENGINE_TTL = 600.0  # seconds, of its containers' names; what it asks others for
 _RECORDS: dict[Family, str] = {"ip": "A", "ip6": "AAAA"}
 
 
-class Reply(msgspec.Struct, frozen=True):
+class LookupResult(msgspec.Struct, frozen=True):
     """`ttl` in seconds, None where nothing was learned; `error` is why."""
 
     answers: dict[Family, NameAnswer]
@@ -41,16 +41,16 @@ class Lookup:
         self._resolv_conf = resolv_conf
         self._hosts = hosts
 
-    async def ask(self, host: str) -> Reply:
+    async def ask(self, host: str) -> LookupResult:
         if addresses := self._in_hosts(host):
-            return Reply(_by_family(addresses), SHORTEST)
+            return LookupResult(_by_family(addresses), SHORTEST)
         import dns.asyncresolver
         import dns.exception
 
         try:
             resolver = dns.asyncresolver.Resolver(str(self._resolv_conf))
         except (dns.exception.DNSException, OSError, ValueError) as error:  # a line that is no address
-            return Reply({}, None, error=f"no DNS server is known: {error}")
+            return LookupResult({}, None, error=f"no DNS server is known: {error}")
         asked = await asyncio.gather(*(self._ask_one(resolver, host, _RECORDS[family]) for family in FAMILIES))
         engine = ENGINE_SERVER in map(str, resolver.nameservers)
         answers = {
@@ -59,7 +59,7 @@ class Lookup:
         }
         ttls = [ttl for _, ttl, _ in asked if ttl is not None]
         errors = [error for _, _, error in asked if error]
-        return Reply(answers, min(ttls) if ttls else None, engine, errors[0] if errors and not ttls else "")
+        return LookupResult(answers, min(ttls) if ttls else None, engine, errors[0] if errors and not ttls else "")
 
     def _in_hosts(self, host: str) -> set[str]:
         try:
@@ -152,7 +152,7 @@ class Names:
             waiting = any(is_waiting(counting[family], answer) for family, answer in reply.answers.items())
             await asyncio.sleep(SHORTEST if waiting else pause(reply.ttl, engine=reply.engine))
 
-    def _take(self, host: str, reply: Reply) -> None:
+    def _take(self, host: str, reply: LookupResult) -> None:
         ticks = self._ticks()
         counting = self._counting.setdefault(host, {})
         for family in FAMILIES:

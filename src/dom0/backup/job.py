@@ -50,10 +50,10 @@ async def find(engine: Engine, volumes: Sequence[str] = ()) -> list[BackupJob]:
     return list({job.key: job for job in chosen}.values())
 
 
-async def source_of(engine: Engine, job: BackupJob) -> restic.Source:
+async def source_of(engine: Engine, job: BackupJob) -> restic.VolumeSource:
     """Raises NotFound."""
     mountpoint = await restic.mountpoint_of(engine, job.volume)
-    return restic.Source(job.volume, mountpoint, job.project, job.path, worker_of(job))
+    return restic.VolumeSource(job.volume, mountpoint, job.project, job.path, worker_of(job))
 
 
 def worker_of(job: BackupJob) -> str:

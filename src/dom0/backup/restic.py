@@ -65,7 +65,7 @@ _PART = re.compile(
 Document = TypeVar("Document")
 
 
-class Source(msgspec.Struct, frozen=True):
+class VolumeSource(msgspec.Struct, frozen=True):
     volume: str
     mountpoint: str  # on the Engine's host
     project: str
@@ -153,7 +153,7 @@ async def mountpoint_of(engine: Engine, volume: str) -> str:
 
 async def back_up(
     engine: Engine,
-    source: Source,
+    source: VolumeSource,
     repository: Repository,
     *,
     known: str = "",
@@ -213,7 +213,9 @@ async def snapshots(engine: Engine, repository: Repository, path: str, worker: s
     return tuple(sorted(found, key=lambda snapshot: snapshot.time, reverse=True))
 
 
-async def restore(engine: Engine, source: Source, repository: Repository, snapshot: str, *, kept: str) -> Restored:
+async def restore(
+    engine: Engine, source: VolumeSource, repository: Repository, snapshot: str, *, kept: str
+) -> Restored:
     """Put `snapshot` in the place of what the volume has; that is then in the volume `kept`. Raises Dom0Error.
 
     Until the moment of exchange the volume is not touched, and a failure removes what was brought. From then on both
@@ -250,7 +252,7 @@ async def restore(engine: Engine, source: Source, repository: Repository, snapsh
     return Restored(volume=source.volume, kept=volume.name, users=tuple(users))
 
 
-async def restart_users(engine: Engine, source: Source, restored: Restored) -> Restored:
+async def restart_users(engine: Engine, source: VolumeSource, restored: Restored) -> Restored:
     """Restart this machine's own containers that have the volume; those that are not, or cannot be, stay in `users`."""
     containers = [one for name in restored.users if (one := await find_container(engine, name))]
     ours = [one for one in containers if source.project and one.labels.get(labels.PROJECT) == source.project]
@@ -312,7 +314,7 @@ class _Restic:
         output = await self.run("snapshots", "--json", "--no-lock", "--path", path)
         return _decode(output.stdout, list[Snapshot])
 
-    async def restore(self, snapshot: str, source: Source) -> None:
+    async def restore(self, snapshot: str, source: VolumeSource) -> None:
         """Raises Dom0Error, also for one of another path: of that restic would restore nothing, and succeed."""
         taken = await self.snapshots(source.path)
         if not any(snapshot == "latest" or one.id.startswith(snapshot) for one in taken):
@@ -384,7 +386,7 @@ def check_file(path: Path) -> None:
         raise Dom0Error(f"{path}: is no backup: {error}", hint=hint) from error
 
 
-def _exchange(source: Source, volume: str, mountpoint: str) -> list[str]:
+def _exchange(source: VolumeSource, volume: str, mountpoint: str) -> list[str]:
     """Lets the directories of two volumes change places, at once. Running containers keep the one they have."""
     ours, theirs = Path(source.mountpoint), Path(mountpoint)
     root = ours.parent.parent

@@ -17,7 +17,7 @@ from dom0.cli.places import go_where_files_are
 from dom0.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
-    from dom0.backup.restic import Repository, Restored, Snapshot, Source
+    from dom0.backup.restic import Repository, Restored, Snapshot, VolumeSource
     from dom0.engine.protocol import Engine
     from dom0.plan.backups import BackupJob
 
@@ -156,7 +156,7 @@ def restore(volume: str, snapshot: str, machine: str | None, yes: bool, as_json:
     say_restored(on_engine(work), as_json=as_json)
 
 
-async def bring_back(engine: Engine, source: Source, repository: Repository, snapshot: str) -> Restored:
+async def bring_back(engine: Engine, source: VolumeSource, repository: Repository, snapshot: str) -> Restored:
     """Raises Dom0Error."""
     from dom0.backup import restic
 

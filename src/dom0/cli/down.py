@@ -59,13 +59,13 @@ def command(project: str | None, doomed: tuple[str, ...], as_json: bool) -> None
             "down: --volumes needs the name of a volume",
             hint="volumes are deleted by name only: docker volume ls; dom0 down --volumes NAME",
         )
-    told = Told(as_json=as_json)
+    told = DownReport(as_json=as_json)
     on_engine(lambda engine: _bring_down(engine, project, doomed, told))
     if as_json:
         terminal.say_json(told.removals)
 
 
-class Told:
+class DownReport:
     """What is done, as it is done for people, and in one document for programs. Listens to the loop."""
 
     def __init__(self, *, as_json: bool) -> None:
@@ -99,7 +99,7 @@ class Told:
             self.removed("container" if isinstance(step, RemoveContainer) else "network", step.name, step.reason)
 
 
-async def _bring_down(engine: Engine, name: str | None, doomed: Sequence[str], told: Told) -> None:
+async def _bring_down(engine: Engine, name: str | None, doomed: Sequence[str], told: DownReport) -> None:
     project = name or await find_project(engine)
     if project is None and not doomed:
         _forget_machine()
@@ -217,7 +217,7 @@ async def _refuse(engine: Engine, doomed: Sequence[str]) -> None:
             )
 
 
-async def _remove_agent(engine: Engine, told: Told) -> None:
+async def _remove_agent(engine: Engine, told: DownReport) -> None:
     """First, because it would start again what is stopped; with what an unfinished hand-over left."""
     from dom0.agent.handover import remove_aside
     from dom0.agent.succession import NAMES

@@ -30,7 +30,7 @@ from dom0.compose.complaints import understand
 from dom0.compose.findings import Finding, Locations, refuse
 from dom0.compose.parser import Parser, Rejected, View
 from dom0.compose.references import Reference, extensions, references, services, unfit
-from dom0.compose.source import MAX_BYTES, Source, read_source
+from dom0.compose.source import MAX_BYTES, SourceFile, read_source
 from dom0.compose.tags import Reset
 from dom0.errors import ProjectError
 
@@ -55,7 +55,7 @@ class ProjectFiles(msgspec.Struct):
     root: Path
     layers: tuple[str, ...] = ()
     copies: dict[str, bytes] = {}
-    sources: list[Source] = []
+    sources: list[SourceFile] = []
     services: set[str] = set()  # names of all, also of those that a profile keeps out
     extends: dict[str, dict[str, tuple[str, str]]] = {}  # see Locations
     only_extended: set[str] = set()  # names of sources
@@ -266,7 +266,7 @@ class _Reader:
             await self._follow(source, filled, base, variables, needed=needed)
         self._nested -= 1
 
-    async def _fill_in(self, source: Source, found: Sequence[Reference], variables: Variables) -> dict[str, str]:
+    async def _fill_in(self, source: SourceFile, found: Sequence[Reference], variables: Variables) -> dict[str, str]:
         """The texts that have variables in them, and their values. Compose's copy of the file has the values."""
         wanted = {text: self._at(source, reference) for reference in found for text in reference.texts if "$" in text}
         filled = await self._interpolate(list(wanted), variables, list(wanted.values()))
@@ -290,7 +290,7 @@ class _Reader:
             raise self._refused(at[number], told.what, told.hint) from rejected
 
     async def _follow(
-        self, source: Source, reference: Reference, base: Path, variables: Variables, *, needed: bool
+        self, source: SourceFile, reference: Reference, base: Path, variables: Variables, *, needed: bool
     ) -> None:
         where = self._at(source, reference)
         if problem := unfit(reference):
@@ -377,7 +377,7 @@ class _Reader:
     def _name(self, path: Path) -> str:
         return os.path.relpath(path, self._files.root)
 
-    def _at(self, source: Source, reference: Reference) -> Finding:
+    def _at(self, source: SourceFile, reference: Reference) -> Finding:
         line = Locations({"": source.lines}).find(reference.path)[1]
         return Finding(reference.path, "", file=source.name, line=line)
 

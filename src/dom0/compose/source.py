@@ -52,7 +52,7 @@ class Variable(msgspec.Struct, frozen=True):
         return self.head + json.dumps(value.replace("$", "$$"), ensure_ascii=False) + line_break
 
 
-class Source(msgspec.Struct, frozen=True):
+class SourceFile(msgspec.Struct, frozen=True):
     """`name` is how messages call the file; `documents` hold plain data, with `tags.Reset` and `tags.Override`."""
 
     name: str
@@ -71,7 +71,7 @@ class Source(msgspec.Struct, frozen=True):
         return "".join([*parts, self.text[end:]])
 
 
-def read_source(name: str, content: bytes) -> Source:
+def read_source(name: str, content: bytes) -> SourceFile:
     """Raises ProjectError with the line at fault."""
     text, walk = _decode(name, content), _Walk(name)
     try:
@@ -98,7 +98,7 @@ def read_source(name: str, content: bytes) -> Source:
         raise _refused(name, what, hint, line=walk.lines.get("", 1))
     if not any(documents):
         raise _refused(name, "the file is empty", "it needs at least a name and services; dom0 init makes an example")
-    return Source(name, tuple(documents), walk.all_lines(), text, tuple(walk.variables))
+    return SourceFile(name, tuple(documents), walk.all_lines(), text, tuple(walk.variables))
 
 
 def _decode(name: str, content: bytes) -> str:

@@ -27,7 +27,7 @@ from msgspec.structs import replace
 from dom0.engine import parse, wire
 from dom0.engine.address import find
 from dom0.engine.bodies import ContainerBody, EndpointSettings, NetworkBody, UpdateBody, VolumeBody
-from dom0.engine.frames import Demultiplexer, Lines, Tail
+from dom0.engine.frames import Demultiplexer, LineSplitter, Tail
 from dom0.engine.layer import pack as pack_layer
 from dom0.engine.transport import PATIENCE, Transport, copy_answer, read_lines
 from dom0.engine.values import (
@@ -446,7 +446,7 @@ class DockerEngine:
 
     async def _stream_events(self, query: Mapping[str, str]) -> AsyncGenerator[Event, None]:
         async with self._http.stream("GET", "/events", where=_EVENTS, query=query) as answer:
-            lines, left_out = Lines(_LINE, skips_long=True), 0
+            lines, left_out = LineSplitter(_LINE, skips_long=True), 0
             async for chunk in answer.chunks():
                 for line in lines.feed(chunk):
                     yield parse.event(line, _EVENTS)

@@ -9,7 +9,7 @@ class Malformed(ValueError):
     """The stream is not what the API says it is."""
 
 
-class Lines:
+class LineSplitter:
     """Splits at newlines; a line longer than `limit` bytes is Malformed, or counted and left out."""
 
     def __init__(self, limit: int, *, skips_long: bool = False) -> None:

@@ -38,7 +38,7 @@ _JOIN_WITHIN = 60.0  # seconds; the Engine itself gives up after 20, and goes on
 _WRITE_WITHIN = 60.0  # seconds; without a majority the Engine answers after 20
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
+class SwarmState(msgspec.Struct, frozen=True, kw_only=True):
     """What a machine is in Swarm mode. `state`: inactive, pending, active, error, locked. `cluster` and `labels`: the
     Swarm's ID and labels, of a manager that hears most others; a worker does not know them.
     """
@@ -121,10 +121,10 @@ class SwarmMode:
 
     # this machine
 
-    async def place(self) -> Place:
+    async def place(self) -> SwarmState:
         found = (await self._get("/info", _Info)).swarm or _Place()
         cluster, error = found.cluster or _Cluster(), parse.one_line(found.error)
-        return Place(
+        return SwarmState(
             state=found.local_node_state,
             node=found.node_id,
             is_manager=found.control_available,
@@ -307,13 +307,26 @@ class _Version(Wire):
     index: int = 0
 
 
-class _ClusterSpec(Wire):
+class _Spec(Wire):
+    """Of what the Swarm keeps; the last two are a node's."""
+
+    name: str = ""
     labels: dict[str, str] | None = None
+    role: str = ""
+    availability: str = ""
+
+
+class _Status(Wire):
+    """Of a node, an update, a task."""
+
+    state: str = ""
+    message: str = ""
+    err: str = ""
 
 
 class _Cluster(Wire):
     id: str = msgspec.field(name="ID", default="")
-    spec: _ClusterSpec = msgspec.field(default_factory=_ClusterSpec)
+    spec: _Spec = msgspec.field(default_factory=_Spec)
 
 
 class _Place(Wire):
@@ -338,19 +351,8 @@ class _Swarm(Wire):
     spec: dict[str, Any]
 
 
-class _MemberSpec(Wire):
-    name: str = ""
-    labels: dict[str, str] | None = None
-    role: str = ""
-    availability: str = ""
-
-
 class _Description(Wire):
     hostname: str = ""
-
-
-class _MemberStatus(Wire):
-    state: str = ""
 
 
 class _ManagerStatus(Wire):
@@ -362,9 +364,9 @@ class _ManagerStatus(Wire):
 class _Member(Wire):
     id: str = msgspec.field(name="ID")
     version: _Version
-    spec: _MemberSpec
+    spec: _Spec
     description: _Description
-    status: _MemberStatus
+    status: _Status
     manager_status: _ManagerStatus | None = None
 
 
@@ -396,30 +398,19 @@ class _ServiceStatus(Wire):
     desired_tasks: int = 0
 
 
-class _UpdateStatus(Wire):
-    state: str = ""
-    message: str = ""
-
-
 class _Service(Wire):
     id: str = msgspec.field(name="ID")
     version: _Version
     spec: _ServiceSpec
     previous_spec: _ServiceSpec | None = None
-    update_status: _UpdateStatus | None = None
+    update_status: _Status | None = None
     service_status: _ServiceStatus | None = None
-
-
-class _TaskStatus(Wire):
-    state: str = ""
-    message: str = ""
-    err: str = ""
 
 
 class _Task(Wire, kw_only=True):
     service_id: str = msgspec.field(name="ServiceID", default="")
     node_id: str = msgspec.field(name="NodeID", default="")
-    status: _TaskStatus
+    status: _Status
     desired_state: str = ""
 
 
@@ -429,11 +420,6 @@ class _Network(Wire):
     labels: dict[str, str] | None = None
 
 
-class _FileSpec(Wire):
-    name: str = ""
-    labels: dict[str, str] | None = None
-
-
 class _File(Wire, kw_only=True):
     id: str = msgspec.field(name="ID")
-    spec: _FileSpec
+    spec: _Spec

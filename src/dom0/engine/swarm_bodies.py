@@ -158,7 +158,7 @@ class UpdateRules(Body, frozen=True, kw_only=True):
     order: str = ""
 
 
-class PublishedPort(Body, frozen=True, kw_only=True):
+class PortConfig(Body, frozen=True, kw_only=True):
     """`published_port`: 0 is one that Swarm chooses. `publish_mode`: ingress, host."""
 
     name: str = ""
@@ -172,7 +172,7 @@ class EndpointSpec(Body, frozen=True, kw_only=True):
     """`mode`: vip, dnsrr."""
 
     mode: str = ""
-    ports: tuple[PublishedPort, ...] = ()
+    ports: tuple[PortConfig, ...] = ()
 
 
 class ServiceBody(Body, frozen=True, kw_only=True):

@@ -184,7 +184,7 @@ async def copy_answer(answer: Answer, into: IO[bytes], limit: int, where: str) -
 
 async def read_lines(answer: Answer, limit: int) -> AsyncIterator[bytes]:
     """The lines of the body while they come. Raises Malformed for one of more than `limit` bytes."""
-    lines = frames.Lines(limit)
+    lines = frames.LineSplitter(limit)
     async for chunk in answer.chunks():
         for line in lines.feed(chunk):
             yield line

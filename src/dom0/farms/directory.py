@@ -38,6 +38,7 @@ from dom0.farms.rollout import Rollout
 from dom0.farms.settings import NAME, FarmSettings
 from dom0.wording import did_you_mean, excerpt
 
+S = TypeVar("S")
 T = TypeVar("T")
 PATIENCE = 10.0  # seconds for another process to let go of the lock, which it has for one write
 _LOCK_AGAIN = 0.01  # seconds between attempts
@@ -48,7 +49,7 @@ listen: {listen} # where its server answers, ADDRESS:PORT; 0.0.0.0 is every addr
 """
 
 
-class Current(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CurrentRevision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`since`: when it became the current one, in seconds since the epoch, by the clock of whoever made it so."""
 
     revision: int = 0
@@ -117,12 +118,7 @@ class FarmDirectory:
 
         Raises Busy, Unwritable, and what `step` does; nothing has changed then.
         """
-        with self._locked() as owner:
-            before = self.nodes()
-            after, result = step(before)
-            if after != before:
-                write_atomic(self._nodes, msgspec.json.encode(after), owner=owner)
-        return result
+        return self._change(self._nodes, self.nodes, step)
 
     def stamp(self) -> tuple[object, ...]:
         """Differs after each change of what is kept here, except reports."""
@@ -143,12 +139,7 @@ class FarmDirectory:
 
     def change_rollout(self, step: Callable[[Rollout], tuple[Rollout, T]]) -> T:
         """As `change`, of what has to be known of the roll-out and of reboots."""
-        with self._locked() as owner:
-            before = self.rollout()
-            after, result = step(before)
-            if after != before:
-                write_atomic(self._rollout, msgspec.json.encode(after), owner=owner)
-        return result
+        return self._change(self._rollout, self.rollout, step)
 
     def float_state(self) -> FloatState:
         """Raises Dom0Error where the file is not what we wrote, or cannot be read."""
@@ -157,11 +148,14 @@ class FarmDirectory:
 
     def change_float(self, step: Callable[[FloatState], tuple[FloatState, T]]) -> T:
         """As `change`, of what has to be known of the farm's Swarm."""
+        return self._change(self._float, self.float_state, step)
+
+    def _change(self, file: Path, read: Callable[[], S], step: Callable[[S], tuple[S, T]]) -> T:
         with self._locked() as owner:
-            before = self.float_state()
+            before = read()
             after, result = step(before)
             if after != before:
-                write_atomic(self._float, msgspec.json.encode(after), owner=owner)
+                write_atomic(file, msgspec.json.encode(after), owner=owner)
         return result
 
     # revisions
@@ -189,10 +183,10 @@ class FarmDirectory:
 
     def current_since(self) -> float:
         """When it became so, in seconds since the epoch; 0: not known. Raises Dom0Error."""
-        return (self._which() or Current()).since
+        return (self._which() or CurrentRevision()).since
 
-    def _which(self) -> Current | None:
-        return self._read(self._current, Current, f"rm {self._current}; dom0 farm rollback N")
+    def _which(self) -> CurrentRevision | None:
+        return self._read(self._current, CurrentRevision, f"rm {self._current}; dom0 farm rollback N")
 
     def revise(self, step: Callable[[list[Revision]], Revision]) -> tuple[Revision, bool]:
         """Make what `step` makes of all revisions the current one, and say whether that is a change.
@@ -202,14 +196,14 @@ class FarmDirectory:
         """
         with self._locked() as owner:
             known = self.revisions()
-            wanted, before = step(known), self._read(self._current, Current, "")
+            wanted, before = step(known), self._read(self._current, CurrentRevision, "")
             if wanted not in known:
                 path = self._revisions / f"{wanted.number}.json"
                 assert not path.exists(), path
                 self._write(path, msgspec.json.encode(wanted), owner)
             if before is not None and before.revision == wanted.number:
                 return wanted, False
-            after = Current(revision=wanted.number, since=time.time())
+            after = CurrentRevision(revision=wanted.number, since=time.time())
             self._write(self._current, msgspec.json.encode(after), owner)
         return wanted, True
 

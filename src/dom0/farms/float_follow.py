@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dom0.engine.protocol import Engine
-from dom0.engine.swarm import Member, Place, Service, SwarmMode, SwarmObject, Task
+from dom0.engine.swarm import Member, Service, SwarmMode, SwarmObject, SwarmState, Task
 from dom0.engine.swarm_bodies import ConfigUse, FileBody, MemberBody, SecretUse, ServiceBody, SwarmNetworkBody
 from dom0.errors import Dom0Error, EngineError
 from dom0.farms import join
@@ -43,7 +43,7 @@ _NAMES = f"{REGISTRY}/{REPOSITORY}:"
 log = logging.getLogger(__name__)
 
 
-class Source(Protocol):
+class ContentSource(Protocol):
     """Whoever gets things from the farm's server. Raises Dom0Error, OSError."""
 
     async def bring(self, image: FarmImage) -> None:
@@ -52,7 +52,7 @@ class Source(Protocol):
     async def read(self, blob: Blob) -> bytes: ...
 
 
-class Floats:
+class FloatNews:
     """What the node hears from its server: the revision of the farm in which something floats; 0: nothing does."""
 
     def __init__(self) -> None:
@@ -75,7 +75,9 @@ class Floats:
         self._news.clear()
 
 
-async def float_along(floats: Floats, state: Path, engine: Engine, client: Client, secret: str, source: Source) -> None:
+async def float_along(
+    floats: FloatNews, state: Path, engine: Engine, client: Client, secret: str, source: ContentSource
+) -> None:
     """Until it is cancelled. `state`: where this machine keeps what it has to know."""
     floater = _Floater(state, engine, source)
     report: FloatReport | None = None
@@ -125,7 +127,7 @@ async def _ask(client: Client, secret: str, report: FloatReport | None) -> Float
 
 
 class _Floater:
-    def __init__(self, state: Path, engine: Engine, source: Source) -> None:
+    def __init__(self, state: Path, engine: Engine, source: ContentSource) -> None:
         self._state = state
         self._engine = engine
         self._source = source
@@ -213,7 +215,7 @@ def _words(error: Exception) -> str:
     return error.message if isinstance(error, Dom0Error) else str(error) or "nothing came"
 
 
-def _is_ours(place: Place, order: FloatOrder) -> bool:
+def _is_ours(place: SwarmState, order: FloatOrder) -> bool:
     """Whether this manager is one of the farm's Swarm, and hears most others."""
     return place.labels.get(FARM) == order.farm
 
@@ -293,7 +295,9 @@ def _service(one: Service, tasks: list[Task], members: Mapping[str, Member]) -> 
 class _Writer:
     """The only one that writes what the farm has in the Swarm."""
 
-    def __init__(self, swarm: SwarmMode, source: Source, farm: str, order: WriteOrder, written: dict[str, str]) -> None:
+    def __init__(
+        self, swarm: SwarmMode, source: ContentSource, farm: str, order: WriteOrder, written: dict[str, str]
+    ) -> None:
         """`written`: where it notes the digests of services that it has made or changed."""
         self._swarm = swarm
         self._source = source

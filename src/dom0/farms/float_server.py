@@ -34,7 +34,7 @@ class FloatRequest(msgspec.Struct, frozen=True, kw_only=True):
     report: FloatReport | None = None
 
 
-class Floats:
+class FloatServer:
     def __init__(self, farm: FarmDirectory) -> None:
         """Raises Dom0Error."""
         self._farm = farm

@@ -322,7 +322,7 @@ def _service(
         endpoint_spec=swarm.EndpointSpec(
             mode=deploy.endpoint_mode,
             ports=tuple(
-                swarm.PublishedPort(
+                swarm.PortConfig(
                     name=port.name,
                     protocol=port.protocol or "tcp",
                     target_port=port.target,

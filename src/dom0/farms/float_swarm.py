@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from dom0.engine.swarm import Member, Place
+from dom0.engine.swarm import Member, SwarmState
 from dom0.farms.float_content import FARM, NODE, ROLE, FloatProject, image_label
 from dom0.farms.float_steps import FloatObject
 from dom0.farms.revisions import MOST_REASON, FarmImage
@@ -46,7 +46,7 @@ class FloatReport(msgspec.Struct, frozen=True, kw_only=True):
     to the minute.
     """
 
-    place: Place
+    place: SwarmState
     images: tuple[str, ...] = ()
     in_memory: bool = False
     token: str = ""

@@ -28,7 +28,7 @@ from dom0.errors import Busy, Dom0Error, Final, Temporary
 from dom0.farms import base_os, calls, float_follow, join, pin, reboot
 from dom0.farms.base_os import Host
 from dom0.farms.join import Membership
-from dom0.farms.peers import Nodes, giving, is_in_memory
+from dom0.farms.peers import PeerNodes, giving, is_in_memory
 from dom0.farms.revisions import (
     MOST_OS_REASON,
     MOST_REASON,
@@ -135,7 +135,7 @@ class _Follower:
         self._order: Order | None = None
         self._ordered = asyncio.Event()
         self._reported = asyncio.Event()
-        self._floats = float_follow.Floats()
+        self._floats = float_follow.FloatNews()
         self._said = ""
         self._gives: Gives | None = None
         self._answering: set[asyncio.Task[None]] = set()
@@ -434,7 +434,7 @@ class _Origin:
     """The server, as a place where blobs come from; `nodes`: what it has said of others."""
 
     def __init__(self, client: Client, secret: str) -> None:
-        self.nodes = Nodes()
+        self.nodes = PeerNodes()
         self._client = client
         self._secret = secret
         self._chunks: dict[str, bytes] = {}  # by digest
@@ -481,7 +481,7 @@ class _Origin:
     async def blob(
         self, _repository: str, descriptor: Descriptor, start: int, stop: int
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """As `registry.fetch.Source` wants it."""
+        """As `registry.fetch.BlobSource` wants it."""
         headers = {"Authorization": f"Bearer {self._secret}", "Range": f"bytes={start}-{stop - 1}"}
         try:
             async with self._client.ask("GET", f"/v1/blobs/{descriptor.digest}", headers=headers) as answer:

@@ -22,7 +22,7 @@ from dom0 import flock
 from dom0.durable import write_atomic
 from dom0.errors import Dom0Error
 from dom0.farms import pin
-from dom0.farms.nodes import Machine, NodeState, Standing
+from dom0.farms.nodes import MachineInfo, NodeState, Standing
 from dom0.farms.pin import Pin
 from dom0.http.channel import Malformed
 from dom0.http.client import Client
@@ -139,12 +139,12 @@ def _ticket() -> str:
     return found if _TICKET.fullmatch(found) else ""
 
 
-def describe() -> Machine:
+def describe() -> MachineInfo:
     """What this machine is, for the person who approves it."""
     of = os.uname()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     hostname = re.sub("[^A-Za-z0-9._-]", "", of.nodename)[:64]
-    return Machine(hostname=hostname, architecture=of.machine, memory=memory)
+    return MachineInfo(hostname=hostname, architecture=of.machine, memory=memory)
 
 
 async def ask(

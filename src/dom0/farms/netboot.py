@@ -36,7 +36,7 @@ from dom0.durable import write_atomic
 from dom0.errors import Busy, Dom0Error, ProjectError
 from dom0.farms import boots, loader, nodes
 from dom0.farms.directory import FarmDirectory
-from dom0.farms.nodes import Firmware, Machine, Node, Nodes, NodeState, NotAdmitted, TooMany, draw_code, key_of
+from dom0.farms.nodes import Firmware, MachineInfo, Node, Nodes, NodeState, NotAdmitted, TooMany, draw_code, key_of
 from dom0.farms.pin import Pin
 from dom0.farms.revisions import BaseOs as RevisedOs
 from dom0.farms.rollout import Rollout
@@ -188,7 +188,7 @@ class _Boot:
         try:
             said = {"mac": request.query.get("mac", "").replace("-", ":"), "uuid": request.query.get("uuid", "")}
             firmware = msgspec.convert({key: value.lower() for key, value in said.items()}, Firmware)
-            machine = msgspec.convert({"architecture": request.query.get("arch", "")}, Machine)
+            machine = msgspec.convert({"architecture": request.query.get("arch", "")}, MachineInfo)
         except msgspec.ValidationError as error:
             raise HttpError(400, str(error)) from error
         if firmware.mac in _NOBODY:

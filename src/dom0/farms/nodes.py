@@ -47,7 +47,7 @@ class NodeState(StrEnum):
     ENROLLED = "enrolled"
 
 
-class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class MachineInfo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a machine says of itself, for people to recognise it by. Nothing is decided by it."""
 
     hostname: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,64}\Z")] = ""
@@ -72,7 +72,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     code: str = ""
     name: str = ""
     role: str = ""
-    machine: Machine
+    machine: MachineInfo
     address: str
     first: float
     last: float
@@ -148,7 +148,7 @@ def draw_code() -> str:
 def hear(
     nodes: Nodes,
     key: str,
-    machine: Machine,
+    machine: MachineInfo,
     address: str,
     now: float,
     draw: Callable[[], str],

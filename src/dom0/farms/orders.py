@@ -23,7 +23,7 @@ from dom0.farms import boots, rollout
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import SEEN_EACH, Node, Nodes, NodeState
 from dom0.farms.revisions import MOST_GIVERS, NETWORK, SLOTS, Giver, Gives, Order, Report, Revision
-from dom0.farms.rollout import Rollout, Step, Target
+from dom0.farms.rollout import Rollout, RolloutStep, Target
 
 LOOK_AGAIN = 0.5  # seconds between looks at the directory
 REST = 0.2  # seconds between two decisions, or ten times as long as one takes
@@ -35,7 +35,7 @@ NOTE_EACH = 1.0  # seconds between looks whether words have to be noted
 log = logging.getLogger(__name__)
 
 
-class Told(msgspec.Struct, frozen=True):
+class SentOrder(msgspec.Struct, frozen=True):
     """What a node is told, and of which target that came. `blobs`: sizes by digest of what it may have."""
 
     order: Order
@@ -57,7 +57,7 @@ class _Decision(msgspec.Struct, frozen=True):
     nodes: Nodes
     current: Revision | None
     since: float  # when that became so
-    told: dict[str, Told]
+    told: dict[str, SentOrder]
     due: float
     members: dict[str, list[str]]  # by role, the keys of its nodes
 
@@ -122,7 +122,7 @@ class Orders:
                 self._has_news.set()
             self._words[key] = _Word(address, now, asyncio.get_running_loop().time(), gives)
 
-    async def wait(self, key: str, told: str, is_enough: Callable[[], bool]) -> Told | None:
+    async def wait(self, key: str, told: str, is_enough: Callable[[], bool]) -> SentOrder | None:
         """What the node is to run, as soon as it is not what it was `told`, or it `is_enough`, which is asked at each
         `wake` too. None: it is no node.
         """
@@ -179,7 +179,7 @@ class Orders:
                     break
         return tuple(found.values())
 
-    def _likely_givers(self, key: str, told: Told) -> Iterator[str]:
+    def _likely_givers(self, key: str, told: SentOrder) -> Iterator[str]:
         role = told.order.role
         wanted, ours = told.order.fetch.digest if told.order.fetch else "", self.find_blobs(key)
         fellows = self._decided.members.get(role, [])
@@ -239,7 +239,7 @@ class Orders:
             if node.key in self._reports and (word := self._words.get(node.key))
         ]
 
-        def step(state: Rollout) -> tuple[Rollout, Step]:
+        def step(state: Rollout) -> tuple[Rollout, RolloutStep]:
             found = rollout.step(state, self._settings, current, views, now, since=since)
             heard = boots.hear(found.state.boots, words)
             return (found.state if heard is found.state.boots else replace(found.state, boots=heard)), found
@@ -260,7 +260,7 @@ class Orders:
         word = self._words.get(node.key)
         return word.monotonic if word else max(self._started, monotonic - max(0.0, now - node.last))
 
-    def _tell(self, known: _Decision, node: Node, target: Target, floats: int) -> Told:
+    def _tell(self, known: _Decision, node: Node, target: Target, floats: int) -> SentOrder:
         boots_from = self._reports.get(node.key, Report()).boots
         of = (node.name, node.role, floats, boots_from, replace(target, why=""))
         before = known.told.get(node.key)
@@ -288,7 +288,7 @@ class Orders:
         )
         blobs = [self._blobs[number, node.role] for number in {*numbers} if (number, node.role) in self._blobs]
         blobs += [base_os.blobs for base_os in (fetch_os, os) if base_os is not None]
-        return Told(order, order.digest, of, tuple(blobs))
+        return SentOrder(order, order.digest, of, tuple(blobs))
 
     def _revision(self, number: int) -> Revision:
         """Raises Dom0Error."""

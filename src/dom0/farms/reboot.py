@@ -25,7 +25,7 @@ AGAIN = 5.0  # seconds until it is asked again
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class RebootRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`boot`: the kernel's ID of the boot that asked."""
 
     boot: str
@@ -42,7 +42,7 @@ async def locked(state: Path, tell: Callable[[str], None]) -> AsyncIterator[None
     if membership is None or not membership.name:
         yield
         return
-    write_atomic(state / FILE, msgspec.json.encode(Asked(boot=_this_boot())))
+    write_atomic(state / FILE, msgspec.json.encode(RebootRequest(boot=_this_boot())))
     server = pin.parse(f"{membership.address}:{membership.fingerprint}")
     client, last = Client(lambda: pin.connect(server), f"{server.host}:{server.port}"), ""
     try:
@@ -62,7 +62,7 @@ async def locked(state: Path, tell: Callable[[str], None]) -> AsyncIterator[None
 def has_rebooted(state: Path) -> bool:
     """Since it asked for the lock."""
     try:
-        asked = msgspec.json.decode((state / FILE).read_bytes(), type=Asked)
+        asked = msgspec.json.decode((state / FILE).read_bytes(), type=RebootRequest)
     except FileNotFoundError:
         return False
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):  # what is not held is given back in vain

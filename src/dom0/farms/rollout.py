@@ -101,7 +101,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class RolloutStep(msgspec.Struct, frozen=True, kw_only=True):
     """`roles`: what each of them waits for, "" where it does not. `due`: when time alone may change something."""
 
     state: Rollout
@@ -126,7 +126,7 @@ def step(
     now: float,
     *,
     since: float,
-) -> Step:
+) -> RolloutStep:
     """What is now, after any word or any time; `since` when `current` is the current one, by the clock of whoever has
     said so. To call it again with what it has returned changes nothing.
     """
@@ -149,7 +149,7 @@ def step(
         dues += found.dues
     if turns != state.turns:
         state = replace(state, turns=turns)
-    return Step(state=state, targets=targets, roles=roles, due=min(dues, default=None))
+    return RolloutStep(state=state, targets=targets, roles=roles, due=min(dues, default=None))
 
 
 class _Role:

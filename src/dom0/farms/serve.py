@@ -36,10 +36,10 @@ from dom0.errors import Dom0Error
 from dom0.farms import calls, pin
 from dom0.farms.calls import Calls
 from dom0.farms.directory import FarmDirectory
-from dom0.farms.float_server import Floats
+from dom0.farms.float_server import FloatServer
 from dom0.farms.lock import FleetLock
 from dom0.farms.nodes import (
-    Machine,
+    MachineInfo,
     Node,
     Nodes,
     NodeState,
@@ -76,7 +76,7 @@ log = logging.getLogger(__name__)
 async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[None]:
     """Until the block ends. Raises Dom0Error, OSError."""
     orders = Orders(farm)
-    asked, floats = Calls(farm, orders), Floats(farm)
+    asked, floats = Calls(farm, orders), FloatServer(farm)
     control, lock = _Control(farm, orders, asked, floats), FleetLock(farm)
     routes = {
         "POST /v1/hello": control.hello,
@@ -107,14 +107,14 @@ async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[
             keeping.cancel()
 
 
-class Hello(Machine, frozen=True, kw_only=True, forbid_unknown_fields=False):
+class Hello(MachineInfo, frozen=True, kw_only=True, forbid_unknown_fields=False):
     """`ticket`: of one that was started from the network, once it was approved there."""
 
     ticket: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
 
 
 class _Control:
-    def __init__(self, farm: FarmDirectory, orders: Orders, asked: Calls, floats: Floats) -> None:
+    def __init__(self, farm: FarmDirectory, orders: Orders, asked: Calls, floats: FloatServer) -> None:
         self._farm = farm
         self._orders = orders
         self._calls = asked
@@ -258,6 +258,6 @@ def _heard(
         with suppress(NotAdmitted):  # it stays what it is then
             nodes, _ = enroll(nodes, key_of(hello.ticket), key, now)
             known = None  # but another node, from now on
-    machine = Machine(hostname=hello.hostname, architecture=hello.architecture, memory=hello.memory)
+    machine = MachineInfo(hostname=hello.hostname, architecture=hello.architecture, memory=hello.memory)
     after, node = hear(nodes, key, machine, address, now, draw_code)
     return after, (known.state if known else None, node)

@@ -18,7 +18,7 @@ _ENDED = (" TIME_WAIT src=", " CLOSE src=")  # the kernel's memory of connection
 _PROTOCOLS = {str(protocol) for protocol in Protocol}
 
 
-class Entry(msgspec.Struct, frozen=True):
+class ConntrackEntry(msgspec.Struct, frozen=True):
     flow: Flow
     replied: bool
     assured: bool
@@ -30,7 +30,7 @@ def list_command(generations: Collection[int] | None) -> list[str]:
     return ["conntrack", "-L", "-o", "extended,id", *mark]
 
 
-def entries(printed: str, generations: Collection[int] | None = None) -> list[Entry]:
+def entries(printed: str, generations: Collection[int] | None = None) -> list[ConntrackEntry]:
     """Connections with a mark in what was printed, without ended ones. Raises ValueError for an unreadable line.
 
     After a minute of many short connections nearly all lines are of ended ones: they are not even parsed.
@@ -41,7 +41,7 @@ def entries(printed: str, generations: Collection[int] | None = None) -> list[En
     return [entry for entry in found if wanted is None or entry.flow.generation in wanted]
 
 
-def saved(kept: Iterable[Entry]) -> str:
+def saved(kept: Iterable[ConntrackEntry]) -> str:
     """The file for `conntrack -R`. `-g` and `-n` make the kernel translate; `-r` and `-q` with the same addresses would
     not.
     """
@@ -60,7 +60,7 @@ def saved(kept: Iterable[Entry]) -> str:
     return "".join(lines)
 
 
-def _entry(line: str) -> Entry | None:
+def _entry(line: str) -> ConntrackEntry | None:
     """`ipv4 2 tcp 6 86398 ESTABLISHED src=… dst=… sport=… dport=… [packets=… bytes=…] src=… mark=7 use=1 id=9`.
 
     None for what is never ours: a connection without a mark, ICMP and the like.
@@ -91,4 +91,4 @@ def _entry(line: str) -> Entry | None:
         )
     except (IndexError, ValueError) as error:
         raise ValueError(f"conntrack printed {line!r}") from error
-    return Entry(flow, "[UNREPLIED]" not in values, "[ASSURED]" in values)
+    return ConntrackEntry(flow, "[UNREPLIED]" not in values, "[ASSURED]" in values)

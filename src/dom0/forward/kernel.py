@@ -133,7 +133,7 @@ class KernelPlane:
             return False
         return True
 
-    async def _entries(self, generations: Collection[int] | None) -> list[conntrack.Entry]:
+    async def _entries(self, generations: Collection[int] | None) -> list[conntrack.ConntrackEntry]:
         if generations is not None and not generations:
             return []
         command = conntrack.list_command(generations)

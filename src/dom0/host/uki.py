@@ -33,7 +33,7 @@ _RELEASE = re.compile(r"[0-9][A-Za-z0-9.+_~-]{0,63}")  # of a kernel, or of the 
 _CHUNK = 1 << 20  # bytes
 
 
-class Part(msgspec.Struct, frozen=True):
+class Section(msgspec.Struct, frozen=True):
     """A range of bytes in a file."""
 
     file: Path
@@ -62,22 +62,22 @@ class BootFile(msgspec.Struct, frozen=True):
     """A file of a boot medium, or of a slot on it. `name` is its path there."""
 
     name: str
-    content: bytes | Part
+    content: bytes | Section
 
     @property
     def size(self) -> int:
-        return self.content.size if isinstance(self.content, Part) else len(self.content)
+        return self.content.size if isinstance(self.content, Section) else len(self.content)
 
     def sha256(self) -> str:
-        return self.content.sha256() if isinstance(self.content, Part) else hashlib.sha256(self.content).hexdigest()
+        return self.content.sha256() if isinstance(self.content, Section) else hashlib.sha256(self.content).hexdigest()
 
 
 class Uki(msgspec.Struct, frozen=True):
     """`line` is the kernel command line, `release` the kernel's, `version` the base OS's ("" if it is not ours)."""
 
     architecture: str  # Debian's word
-    linux: Part
-    initrd: Part
+    linux: Section
+    initrd: Section
     line: str
     release: str
     version: str
@@ -140,16 +140,16 @@ def digests(file: Path) -> str:
     return "".join(f"{line}\n" for line in _digests(sections))
 
 
-def _digests(sections: Mapping[str, Part]) -> Iterator[str]:
+def _digests(sections: Mapping[str, Section]) -> Iterator[str]:
     """Raises KeyError for a section that is not there."""
     for name in _PARTS:
         yield f"{sections[name].sha256()}  {name}"
 
 
-def _sections(file: Path) -> tuple[str, Mapping[str, Part]]:
+def _sections(file: Path) -> tuple[str, Mapping[str, Section]]:
     """The architecture, and the sections by their names. Raises Dom0Error, UnicodeDecodeError."""
     size = file.stat().st_size
-    found: dict[str, Part] = {}
+    found: dict[str, Section] = {}
     with file.open("rb") as opened:
         try:
             head = opened.read(64)
@@ -165,7 +165,7 @@ def _sections(file: Path) -> tuple[str, Mapping[str, Part]]:
         except struct.error as error:
             raise _damaged(file, "it is cut off") from error
     for name, in_memory, _, in_file, start in table:
-        part = Part(file, start, min(in_memory, in_file))
+        part = Section(file, start, min(in_memory, in_file))
         word = name.rstrip(b"\0").decode()
         if word in found or part.size > _LARGEST:
             raise _damaged(file, f"its section {word!r} is there twice, or too large")
@@ -175,7 +175,7 @@ def _sections(file: Path) -> tuple[str, Mapping[str, Part]]:
     return _MACHINES[machine], found
 
 
-def _text(sections: Mapping[str, Part], name: str) -> str:
+def _text(sections: Mapping[str, Section], name: str) -> str:
     part = sections[name]
     if part.size > _LONGEST_TEXT:
         raise _refused(part.file, f"its section {name} is too long")

@@ -51,7 +51,7 @@ class Headers:
         return next(iter(self.all(name)), "")
 
 
-class Peer(msgspec.Struct, frozen=True):
+class PeerCredentials(msgspec.Struct, frozen=True):
     """The process at the other end of a unix socket; its PID is 0 where our /proc does not show it."""
 
     pid: int
@@ -81,14 +81,14 @@ class Channel:
         return self._reader.at_eof() or self._writer.is_closing()
 
     @property
-    def peer(self) -> Peer | None:
+    def peer(self) -> PeerCredentials | None:
         """Who has connected to a server's unix socket; None: the kernel does not say."""
         connected = self._writer.get_extra_info("socket")
         if connected is None or connected.family != socket.AF_UNIX:
             return None
         packed = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         pid, uid, _ = _CREDENTIALS.unpack(packed)
-        return Peer(pid, uid)
+        return PeerCredentials(pid, uid)
 
     @property
     def address(self) -> str:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, unquote
 import h11
 import msgspec
 
-from dom0.http.channel import READ_AHEAD, Channel, Headers, Malformed, Peer
+from dom0.http.channel import READ_AHEAD, Channel, Headers, Malformed, PeerCredentials
 
 if TYPE_CHECKING:
     import ssl
@@ -67,7 +67,7 @@ class Request:
         return bool(self.headers.all("Transfer-Encoding")) or self.headers.get("Content-Length") not in ("", "0")
 
     @property
-    def peer(self) -> Peer | None:
+    def peer(self) -> PeerCredentials | None:
         """Who asks, where the kernel says it."""
         return self._channel.peer
 

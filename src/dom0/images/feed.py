@@ -37,7 +37,7 @@ from dom0.http import server
 from dom0.http.server import HttpError, Request, Response
 from dom0.images.loading import LOADED, NamedImage, remove_name
 from dom0.names import short_id
-from dom0.registry.archive import Damaged
+from dom0.registry.archive import DamagedArchive
 from dom0.registry.client import nothing
 from dom0.registry.credentials import Login
 from dom0.registry.depot import Depot
@@ -250,7 +250,7 @@ class Feed:
                     try:
                         await counting
                         if f"sha256:{digest.hexdigest()}" != layer.digest:
-                            raise Damaged(layer)
+                            raise DamagedArchive(layer)
                     except OSError as error:
                         self._leave(str(error))
                         raise ConnectionAbortedError(str(error)) from error

@@ -34,12 +34,12 @@ from dom0.images.layers_there import Remembered, in_graph_driver
 from dom0.images.loading import NamedImage, load_as, remove_name
 from dom0.images.names import find
 from dom0.registry import credentials
-from dom0.registry.archive import Damaged, diff_ids
+from dom0.registry.archive import DamagedArchive, diff_ids
 from dom0.registry.ask import patiently
 from dom0.registry.client import Registry
 from dom0.registry.credentials import Login
 from dom0.registry.depot import RESERVE, Depot, Need
-from dom0.registry.fetch import USUAL, WASTE, Source, Terms, fetch
+from dom0.registry.fetch import USUAL, WASTE, BlobSource, Terms, fetch
 from dom0.registry.manifest import Descriptor, Index, choose, digest_of, naming, parse_platform
 from dom0.registry.mirrors import Mirrored
 from dom0.registry.peers import Peered
@@ -236,7 +236,7 @@ def is_insecure(registry: str, info: EngineInfo) -> bool:
     return any(address in ipaddress.ip_network(each, strict=False) for each in networks)
 
 
-class Origin(Source, Protocol):
+class Origin(BlobSource, Protocol):
     """Where the blobs of images come from. `is_anonymous`: they may be given to others."""
 
     @property
@@ -343,7 +343,7 @@ class _Pull(msgspec.Struct, frozen=True):
                         f"{image.reference}: {error.__cause__}",
                         hint="a bomb, or there is no room for it: docker system df; whoever trusts it: docker pull",
                     ) from error
-                if isinstance(error.__cause__, Damaged) and damaged < MOST_DAMAGED:
+                if isinstance(error.__cause__, DamagedArchive) and damaged < MOST_DAMAGED:
                     damaged += 1
                     await asyncio.to_thread(self.depot.discard, error.__cause__.descriptor.digest)
                 elif (left_out or feeds) and not isinstance(error, EngineUnreachable):  # it has less than it seemed

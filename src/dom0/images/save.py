@@ -93,7 +93,7 @@ async def save_without(references: Sequence[str], file: Path, there: Sequence[Im
 
 def _copy(archive: SavedImages, left_out: frozenset[str], to: Path) -> None:
     skipped = [archive.find(digest) for digest in left_out]
-    writer = tarstream.Writer()
+    writer = tarstream.TarWriter()
     with to.open("wb") as written:
         os.fchmod(written.fileno(), 0o600)  # as docker save does: who may read images is for the Engine to say
         for entry in archive.files.values():

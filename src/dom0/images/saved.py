@@ -68,10 +68,10 @@ class SavedImages(msgspec.Struct, frozen=True):
     """`files` are all that are in `file`, by name; each of its blobs is what its name says."""
 
     file: Path
-    files: dict[str, tarstream.Entry]
+    files: dict[str, tarstream.TarMember]
     images: tuple[SavedImage, ...] = ()
 
-    def find(self, digest: str) -> tarstream.Entry | None:
+    def find(self, digest: str) -> tarstream.TarMember | None:
         return self.files.get(f"blobs/{digest.replace(':', '/')}")
 
     def opened(self, blob: Descriptor) -> IO[bytes]:
@@ -80,7 +80,7 @@ class SavedImages(msgspec.Struct, frozen=True):
         assert entry is not None, blob
         return self.opened_at(entry)
 
-    def opened_at(self, entry: tarstream.Entry) -> IO[bytes]:
+    def opened_at(self, entry: tarstream.TarMember) -> IO[bytes]:
         opened = self.file.open("rb")
         opened.seek(entry.start)
         return opened
@@ -135,11 +135,11 @@ def _refusing(file: Path) -> Iterator[None]:
         raise Dom0Error(f"{file}: cannot be read: {error.strerror}", hint="is the stick still there? dmesg") from error
 
 
-async def _files(file: Path) -> dict[str, tarstream.Entry]:
-    found: dict[str, tarstream.Entry] = {}
-    entry, digest = tarstream.Entry(name=""), hashlib.sha256()
+async def _files(file: Path) -> dict[str, tarstream.TarMember]:
+    found: dict[str, tarstream.TarMember] = {}
+    entry, digest = tarstream.TarMember(name=""), hashlib.sha256()
     async for event in tarstream.read(_pieces(file)):
-        if not isinstance(event, tarstream.Entry):
+        if not isinstance(event, tarstream.TarMember):
             digest.update(event)
             continue
         _check_digest(entry, digest.hexdigest())
@@ -157,7 +157,7 @@ async def _files(file: Path) -> dict[str, tarstream.Entry]:
     return found
 
 
-def _check_digest(entry: tarstream.Entry, digest: str) -> None:
+def _check_digest(entry: tarstream.TarMember, digest: str) -> None:
     if (named := _BLOB.fullmatch(entry.name)) and named[1] != digest:
         raise Final(f"{entry.name}: is damaged: its digest is {digest}")
 
@@ -201,7 +201,7 @@ def _manifest(archive: SavedImages, descriptor: Descriptor) -> ImageManifest | I
     return parse_manifest(raw, descriptor.media_type)
 
 
-def _document(archive: SavedImages, entry: tarstream.Entry | None, what: str) -> bytes:
+def _document(archive: SavedImages, entry: tarstream.TarMember | None, what: str) -> bytes:
     if entry is None:
         raise Final(f"{what}: is not in it", hint="docker load takes archives of a Docker before 25" * (what == INDEX))
     if entry.size > MOST_BYTES:

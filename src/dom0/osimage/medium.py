@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dom0.errors import UsageError
-from dom0.host.uki import BootFile, Part, Uki, slot_files
+from dom0.host.uki import BootFile, Section, Uki, slot_files
 from dom0.osimage.boot_contract import BootContract
 from dom0.package_data import os_recipe
 
@@ -32,7 +32,7 @@ def common_files(os: Uki, contract: BootContract) -> tuple[BootFile, ...]:
     return (BootFile("dom0/grub.cfg", grub_config), *slot, *contract_files(contract))
 
 
-def image_of(file: Path) -> Part:
+def image_of(file: Path) -> Section:
     """Raises UsageError if it is no archive of images, or too large for a medium."""
     part = _part(file, f"--image {file}")
     try:
@@ -45,16 +45,16 @@ def image_of(file: Path) -> Part:
     return part
 
 
-def store_of(file: Path) -> Part:
+def store_of(file: Path) -> Section:
     """What prepared.prepare made. Raises UsageError if it is too large for a medium."""
     return _part(file, "what was prepared of them")
 
 
-def _part(file: Path, what: str) -> Part:
+def _part(file: Path, what: str) -> Section:
     size = file.stat().st_size
     if size > _LARGEST:
         raise UsageError(f"{what}: is larger than 4 GiB, which no file on a boot medium can be")
-    return Part(file, 0, size)
+    return Section(file, 0, size)
 
 
 def write_files(files: Iterable[BootFile], directory: Path) -> None:
@@ -62,4 +62,4 @@ def write_files(files: Iterable[BootFile], directory: Path) -> None:
         target = directory / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("wb") as opened:
-            opened.writelines(file.content.chunks() if isinstance(file.content, Part) else [file.content])
+            opened.writelines(file.content.chunks() if isinstance(file.content, Section) else [file.content])

@@ -19,7 +19,7 @@ from dom0.plan.desired import Desired, Slot
 SMALLEST_MEMORY = 6 << 20  # bytes; Docker Engine 26.1 `daemon/daemon_unix.go`, linuxMinMemory
 
 
-class Listener(msgspec.Struct, frozen=True):
+class ListeningSocket(msgspec.Struct, frozen=True):
     """A port of the host that a program has."""
 
     port: PublishedPort
@@ -30,7 +30,7 @@ class Host(msgspec.Struct, frozen=True):
     """`cpus` 0: not known. `held`: ports of our own containers. `absent`: of `devices_of`, what is not there."""
 
     cpus: int = 0
-    listeners: tuple[Listener, ...] = ()
+    listeners: tuple[ListeningSocket, ...] = ()
     held: tuple[PublishedPort, ...] = ()
     absent: frozenset[str] = frozenset()
 

@@ -23,7 +23,7 @@ class Version(msgspec.Struct, frozen=True):
 NO_VERSION = Version("", "")  # of what has no slot: networks, volumes, containers that are to be removed
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+class RefusedStep(msgspec.Struct, frozen=True, kw_only=True):
     """The Engine's last refusal of a step; it is not tried again before `retry_at`, unless the slot has changed."""
 
     version: Version
@@ -48,7 +48,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rena
     completed: dict[str, Version] = {}  # jobs that ended with 0, also when their container is gone
     crash_loops: dict[str, Version] = {}  # crash loops, and budgets used up
     crashes: dict[str, tuple[float, ...]] = {}  # container ID -> when it ended by itself or was found unhealthy
-    refused: dict[str, Refusal] = {}  # by Step.lock
+    refused: dict[str, RefusedStep] = {}  # by Step.lock
     health_passed: dict[str, float] = {}  # container ID -> `started` for which the health gate has passed
     post_started: dict[str, float] = {}  # container ID -> `started` of the last start whose post_start has succeeded
     last_good: dict[str, Version] = {}  # of the last good generation: stopped, not removed, while a new one is pending

@@ -16,7 +16,7 @@ from dom0.plan.actual import Actual, depends_on
 from dom0.plan.container_plan import ContainerPlanner, SlotPlan
 from dom0.plan.desired import Desired
 from dom0.plan.hooks import pre_stop_of
-from dom0.plan.memory import NO_VERSION, Memory, Refusal, still_lasts
+from dom0.plan.memory import NO_VERSION, Memory, RefusedStep, still_lasts
 from dom0.plan.orchestrators import scope_of
 from dom0.plan.phase import Phase
 from dom0.plan.snapshot import Snapshot, version
@@ -54,7 +54,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     well: bool
     retry_at: float = 0.0
     next_run: float = 0.0
-    refused: Refusal | None = None
+    refused: RefusedStep | None = None
 
 
 def make_plan(desired: Desired, actual: Actual, memory: Memory, now: float) -> Plan:
@@ -96,7 +96,7 @@ def make_plan(desired: Desired, actual: Actual, memory: Memory, now: float) -> P
     )
 
 
-def _with_refusal(plan: SlotPlan, known: dict[str, Refusal], refusals: dict[str, Refusal]) -> SlotPlan:
+def _with_refusal(plan: SlotPlan, known: dict[str, RefusedStep], refusals: dict[str, RefusedStep]) -> SlotPlan:
     """While it waits nothing is done about it; while it is tried again, what was said last time is still why."""
     lock = f"slot:{plan.slot.key}"
     refusal = known.get(lock)

@@ -28,7 +28,7 @@ _BLOCK = 512  # bytes, of a tar
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
-class Damaged(OSError):
+class DamagedArchive(OSError):
     """A blob on the disk is not what its digest says."""
 
     def __init__(self, descriptor: Descriptor) -> None:
@@ -59,7 +59,7 @@ class Archive:
     def read(self, size: int, /) -> bytes:
         """The next piece, at most 64 KiB whatever `size` is; an empty one is the end.
 
-        Raises Damaged, and OSError for a blob that cannot be read.
+        Raises DamagedArchive, and OSError for a blob that cannot be read.
         """
         return next(self._pieces, b"")
 
@@ -124,7 +124,7 @@ def _archive(
                 left -= len(piece)
                 yield piece
         if left or f"sha256:{digest.hexdigest()}" != descriptor.digest:
-            raise Damaged(descriptor)
+            raise DamagedArchive(descriptor)
         yield bytes(-descriptor.size % _BLOCK)
     last()
     yield bytes(2 * _BLOCK)

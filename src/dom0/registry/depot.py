@@ -50,7 +50,7 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     engine: int
 
 
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
+class StoredBlob(msgspec.Struct, frozen=True, kw_only=True):
     """One blob of the depot. `have` of its `size` bytes are there (None: nothing says how many it has).
 
     `used`: when it was in use last, seconds since the epoch. `unfinished`: the pull that needs it has not ended well.
@@ -185,11 +185,11 @@ class Depot:
                 partial.put(partial.have, content[partial.have :])
                 partial.finish(self.path(digest), threading.Event())
 
-    def blobs(self) -> list[Stored]:
+    def blobs(self) -> list[StoredBlob]:
         """All there are, those used last first. What has no name of ours is passed over."""
         with writing(self.root):
             directories = [path for path in self.root.iterdir() if _HEX.fullmatch(path.name)]
-        found: list[Stored] = []
+        found: list[StoredBlob] = []
         for directory in directories:
             blob = directory / BLOB
             try:
@@ -202,7 +202,9 @@ class Depot:
                 continue
             if size is not None or have:
                 digest = _PREFIX + directory.name
-                found.append(Stored(digest=digest, size=size, have=have, used=status.st_mtime, unfinished=unfinished))
+                found.append(
+                    StoredBlob(digest=digest, size=size, have=have, used=status.st_mtime, unfinished=unfinished)
+                )
         return sorted(found, key=lambda each: each.used, reverse=True)
 
     def evict(self, digest: str) -> bool:
@@ -244,7 +246,7 @@ class Depot:
                     self._evict_some(excess, idle)
             _require_space(self.root, need.depot)
 
-    def _evict_some(self, excess: int, blobs: Iterable[Stored]) -> None:
+    def _evict_some(self, excess: int, blobs: Iterable[StoredBlob]) -> None:
         """What is longest unused goes first, what unfinished pulls have fetched last: it is nowhere else."""
         for each in sorted(blobs, key=lambda each: (each.unfinished, each.used)):
             if excess > 0 and self.evict(each.digest):

@@ -32,7 +32,7 @@ from dom0.registry.manifest import Descriptor
 from dom0.registry.partial import Partial
 from dom0.registry.patience import Allowance, pause, silence
 from dom0.registry.progress import Meter, Waiting
-from dom0.registry.stretches import Request, Stretch, next_request
+from dom0.registry.stretches import RangeRequest, Stretch, next_request
 from dom0.registry.waste import Waste
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ class GaveUp(RegistryError):
         super().__init__(message, hint=hint)
 
 
-class Source(Protocol):
+class BlobSource(Protocol):
     """Where blobs come from. Each call starts anew at the registry."""
 
     def blob(
@@ -76,7 +76,7 @@ USUAL = Terms()
 
 async def fetch(
     descriptors: Sequence[Descriptor],
-    source: Source,
+    source: BlobSource,
     depot: Depot,
     *,
     repository: str,
@@ -140,7 +140,7 @@ class _Work:
     def __init__(
         self,
         wanted: list[Descriptor],
-        source: Source,
+        source: BlobSource,
         depot: Depot,
         repository: str,
         public: bool,
@@ -188,13 +188,13 @@ class _Work:
                 self.last = self.clock()
         self.tell_change()
 
-    def next_request(self) -> tuple[_Blob, Request] | None:
+    def next_request(self) -> tuple[_Blob, RangeRequest] | None:
         stretches = [each for number, blob in enumerate(self.blobs) for each in blob.stretches(number)]
         found = next_request(stretches, self.terms.workers)
         if found is None:
             return None
         blob = self.blobs[found.blob]
-        return blob, Request(found.blob, 0, 0, blob.descriptor.size) if blob.entire else found
+        return blob, RangeRequest(found.blob, 0, 0, blob.descriptor.size) if blob.entire else found
 
     async def finish(self, blob: _Blob) -> None:
         """Raises Final where it will not become what it should be, and Unwritable."""
@@ -320,7 +320,7 @@ class _Worker:
                 await work.wait_for_change(self._number)
         work.meter.ends(self._number)
 
-    async def _try(self, blob: _Blob, request: Request) -> None:
+    async def _try(self, blob: _Blob, request: RangeRequest) -> None:
         """Ask once, and wait until it is time to ask again. Raises Final, GaveUp, Unwritable."""
         self._kept = self._vain = 0
         self._work.refuse_waste(blob)
@@ -346,7 +346,7 @@ class _Worker:
         else:
             self._misses = 0
 
-    async def _receive(self, blob: _Blob, request: Request) -> None:
+    async def _receive(self, blob: _Blob, request: RangeRequest) -> None:
         """Also waits for the disk and for the limit, whose time does not count as silence."""
         work = self._work
         most = silence(self._misses)

@@ -88,7 +88,7 @@ class Platform(msgspec.Struct, frozen=True):
         return f"{self.os}/{self.architecture}" + ("" if is_usual else f"/{self.variant}")
 
 
-class Entry(msgspec.Struct, frozen=True):
+class PlatformManifest(msgspec.Struct, frozen=True):
     descriptor: Descriptor
     platform: Platform | None
 
@@ -106,7 +106,7 @@ class ImageManifest(msgspec.Struct, frozen=True):
 class Index(msgspec.Struct, frozen=True):
     """One image for several platforms."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[PlatformManifest, ...]
     raw: bytes
     media_type: str
     digest: str
@@ -244,7 +244,7 @@ def _layers(found: list[Descriptor]) -> tuple[Descriptor, ...]:
     return layers
 
 
-def _entries(document: _Document) -> tuple[Entry, ...]:
+def _entries(document: _Document) -> tuple[PlatformManifest, ...]:
     if document.manifests is None or document.config is not None or document.layers is not None:
         raise Final("manifest: makes no sense: an index has manifests, and neither config nor layers")
     if len(document.manifests) > MOST_PLATFORMS:
@@ -253,7 +253,7 @@ def _entries(document: _Document) -> tuple[Entry, ...]:
     for each in document.manifests:
         said = each.platform
         platform = _platform(said.os, said.architecture, said.variant or "") if said else None
-        found.append(Entry(_descriptor(each, MOST_BYTES), platform))
+        found.append(PlatformManifest(_descriptor(each, MOST_BYTES), platform))
     return tuple(found)
 
 

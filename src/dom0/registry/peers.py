@@ -28,7 +28,7 @@ from dom0.errors import NoRange, Temporary
 from dom0.http.channel import READ_AHEAD, Malformed, Streams
 from dom0.http.client import Answer, Client
 from dom0.registry.depot import Depot
-from dom0.registry.fetch import Source
+from dom0.registry.fetch import BlobSource
 from dom0.registry.journal import CHUNK
 from dom0.registry.manifest import MOST_BYTES, Descriptor, ImageManifest, Index, digest_of, naming, parse_manifest
 from dom0.registry.mirrors import Mirrored
@@ -182,7 +182,7 @@ class Peer:
         return await asyncio.open_connection(host.strip("[]"), int(port), limit=READ_AHEAD)
 
 
-class Upstream(Source, Protocol):
+class Upstream(BlobSource, Protocol):
     """What is behind peers, as a rule a registry."""
 
     def doubt(self, descriptor: Descriptor, /) -> Sequence[tuple[int, int]]:
@@ -220,7 +220,7 @@ class PeeredBlobs:
     async def blob(
         self, repository: str, descriptor: Descriptor, start: int, stop: int
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """As `Source` has it."""
+        """As `BlobSource` has it."""
         if descriptor.digest in self._entire:
             async with self._upstream.blob(repository, descriptor, start, stop) as pieces:
                 yield pieces

@@ -34,7 +34,7 @@ class Stretch(msgspec.Struct, frozen=True):
         return max(0, self.stop - self.free)
 
 
-class Request(msgspec.Struct, frozen=True):
+class RangeRequest(msgspec.Struct, frozen=True):
     """Bytes [at, stop) of a blob, which go to the part that begins at `start`; a new one, if there is none."""
 
     blob: int
@@ -43,7 +43,7 @@ class Request(msgspec.Struct, frozen=True):
     stop: int
 
 
-def next_request(stretches: Sequence[Stretch], workers: int) -> Request | None:
+def next_request(stretches: Sequence[Stretch], workers: int) -> RangeRequest | None:
     """For a worker that has nothing to do: the first stretch that no request runs for, or the end of the longest one.
 
     Requests become shorter towards the end, so that all workers end at about the same time. None: all that is missing
@@ -61,6 +61,6 @@ def next_request(stretches: Sequence[Stretch], workers: int) -> Request | None:
     return _request(longest, start, start, length)
 
 
-def _request(stretch: Stretch, start: int, at: int, length: int) -> Request:
+def _request(stretch: Stretch, start: int, at: int, length: int) -> RangeRequest:
     """It ends with a chunk, wherever it begins."""
-    return Request(stretch.blob, start, at, min(stretch.stop, (at + length) // CHUNK * CHUNK))
+    return RangeRequest(stretch.blob, start, at, min(stretch.stop, (at + length) // CHUNK * CHUNK))

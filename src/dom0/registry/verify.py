@@ -29,7 +29,7 @@ _TYPE = "cosign container image signature"
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class Source(Protocol):
+class ImageSource(Protocol):
     """A registry, or several asked like one."""
 
     async def manifest(self, reference: Reference) -> tuple[bytes, str, str]: ...
@@ -65,7 +65,7 @@ class _Text(msgspec.Struct):
     critical: _Critical
 
 
-async def require_signed(source: Source, reference: Reference, digest: str, key: PublicKey) -> None:
+async def require_signed(source: ImageSource, reference: Reference, digest: str, key: PublicKey) -> None:
     """Return when the manifest or index with `digest` is signed with the private half of `key`.
 
     Raises Final where it is not, Temporary where nobody can say so now, UsageError for a file that is no key.
@@ -91,7 +91,7 @@ async def require_signed(source: Source, reference: Reference, digest: str, key:
     )
 
 
-async def _signatures(source: Source, reference: Reference, digest: str) -> list[tuple[Descriptor, bytes]]:
+async def _signatures(source: ImageSource, reference: Reference, digest: str) -> list[tuple[Descriptor, bytes]]:
     """What is said to be signed, and with what. Raises Temporary and Final."""
     tag = f"{digest.replace(':', '-')}.sig"
     place = msgspec.structs.replace(reference, tag=tag, digest=None)

@@ -98,11 +98,11 @@ async def _network(context: Context, mode: str) -> str:
 async def _context(
     context: Context, chunks: tarstream.Pieces, path: str, arguments: Sequence[str], names: dict[str, str]
 ) -> tarstream.Pieces:
-    writer = tarstream.Writer()
+    writer = tarstream.TarWriter()
     found: bytearray | None = None
     passes = True
     async for event in tarstream.read(chunks):
-        if isinstance(event, tarstream.Entry):
+        if isinstance(event, tarstream.TarMember):
             passes = event.name != path
             if passes:
                 _check_beside(event, path)
@@ -129,10 +129,10 @@ async def _context(
     labels = {name: images.labels(image) for name, image in found_images.items()} | {"": {}}
     stamps = {name: context.scope.stamped_container({}, of_image) for name, of_image in labels.items()}
     content = dockerfile.written(instructions, ids, stamps, context.scope.label_prefix)
-    yield writer.begin(tarstream.Entry(name=path, size=len(content))) + content + writer.end()
+    yield writer.begin(tarstream.TarMember(name=path, size=len(content))) + content + writer.end()
 
 
-def _check_beside(entry: tarstream.Entry, path: str) -> None:
+def _check_beside(entry: tarstream.TarMember, path: str) -> None:
     """Nothing else leads to the Dockerfile."""
     if entry.type == tarstream.HARD_LINK and entry.target == path:
         raise Refused(BAD_REQUEST, f"the archive: {entry.name} is a link to {path}")

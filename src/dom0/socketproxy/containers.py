@@ -208,7 +208,7 @@ async def _checked(context: Context, body: requests.Container, name: str, image:
     return checked
 
 
-def _check_orchestrator(context: Context, host: requests.HostConfig, found: Mapping[str, owned.Container]) -> None:
+def _check_orchestrator(context: Context, host: requests.HostConfig, found: Mapping[str, owned.OwnedContainer]) -> None:
     """Its namespaces and mounts are what its owner gave it, and no grant of the scope's. Raises Refused."""
     modes = {"NetworkMode": host.network_mode, "PidMode": host.pid_mode, "IpcMode": host.ipc_mode}
     shared = [(key, mode, mode.partition(":")[2]) for key, mode in modes.items() if mode.startswith("container:")]
@@ -243,7 +243,7 @@ async def removed(context: Context, asked: Asked) -> Call:
     return await passed(context, asked)
 
 
-def _check_own(context: Context, found: owned.Container) -> None:
+def _check_own(context: Context, found: owned.OwnedContainer) -> None:
     """Raises Refused for the orchestrator's own container, whose limits are its owner's to say."""
     if context.scope.is_orchestrator(found.document["Config"]["Labels"]):
         name = context.scope.short(found.name)

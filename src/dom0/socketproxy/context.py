@@ -17,7 +17,7 @@ from dom0.socketproxy.refusals import Refusals
 from dom0.socketproxy.room import Room
 from dom0.socketproxy.scope import Scope
 from dom0.socketproxy.tarstream import Pieces
-from dom0.socketproxy.upstream import Reply, Upstream
+from dom0.socketproxy.upstream import EngineAnswer, Upstream
 
 Line = Callable[[dict[str, Any]], dict[str, Any] | None]
 """Of a stream of documents: as the scope sees it, None where it is none of its business."""
@@ -42,14 +42,14 @@ class Context(msgspec.Struct, frozen=True):
 
     async def ask(
         self, method: str, *path: str, query: Mapping[str, str] = {}, body: msgspec.Struct | bytes | None = None
-    ) -> Reply:
+    ) -> EngineAnswer:
         """As `upstream` is asked. Raises Refused for what the Engine says against it too."""
         reply = await self.upstream.ask(method, *path, query=query, body=body)
         if not 200 <= reply.status < 300:
             raise self.refusal(reply)
         return reply
 
-    def refusal(self, reply: Reply) -> Refused:
+    def refusal(self, reply: EngineAnswer) -> Refused:
         """What the Engine says against a question of ours."""
         message = (reply.document or {}).get("message", f"the Engine answered with status {reply.status}")
         return self.refused(reply.status, message)

@@ -50,11 +50,11 @@ class _Config(msgspec.Struct, frozen=True, kw_only=True):
 
 async def shown(scope: Scope, chunks: tarstream.Pieces) -> tarstream.Pieces:
     """What the Engine saves, with the scope's names and labels. Raises Refused."""
-    writer = tarstream.Writer()
+    writer = tarstream.TarWriter()
     documents: dict[str, bytes] = {}
-    entry, held = tarstream.Entry(name=""), bytearray()
+    entry, held = tarstream.TarMember(name=""), bytearray()
     async for event in tarstream.read(chunks):
-        if isinstance(event, tarstream.Entry):
+        if isinstance(event, tarstream.TarMember):
             yield _with_content(writer, entry, _short_labels(held, scope))
             entry, held = event, bytearray()
             if event.name in NAMING:
@@ -72,16 +72,16 @@ async def shown(scope: Scope, chunks: tarstream.Pieces) -> tarstream.Pieces:
     for name in (MANIFEST, REPOSITORIES):
         if documents.get(name):
             content = msgspec.json.encode(_short(strict.parse(documents[name]), scope))
-            yield _with_content(writer, tarstream.Entry(name=name, size=len(content)), content)
+            yield _with_content(writer, tarstream.TarMember(name=name, size=len(content)), content)
     yield writer.end()
 
 
-def _is_held(entry: tarstream.Entry) -> bool:
+def _is_held(entry: tarstream.TarMember) -> bool:
     """Whether it may be an image's configuration: then it is looked at as a whole."""
     return entry.type == tarstream.FILE and entry.name not in NAMING and 0 < entry.size <= LARGEST_DOCUMENT
 
 
-def _with_content(writer: tarstream.Writer, entry: tarstream.Entry, content: bytes) -> bytes:
+def _with_content(writer: tarstream.TarWriter, entry: tarstream.TarMember, content: bytes) -> bytes:
     return writer.begin(msgspec.structs.replace(entry, size=len(content))) + content if content else b""
 
 
@@ -115,7 +115,7 @@ class Loaded:
     """An archive on its way to the Engine: `pass_on` its entries, and `end` with the images that are in it."""
 
     def __init__(self) -> None:
-        self._writer = tarstream.Writer()
+        self._writer = tarstream.TarWriter()
         self._digests: dict[str, str] = {}  # of files, by path
         self._documents: dict[str, bytes] = {}  # files that may be JSON, by path
         self._room = LARGEST_DOCUMENTS
@@ -123,10 +123,10 @@ class Loaded:
 
     async def pass_on(self, chunks: tarstream.Pieces) -> tarstream.Pieces:
         """All but what names the images. Raises Refused."""
-        entry = tarstream.Entry(name="")
+        entry = tarstream.TarMember(name="")
         digest, document = hashlib.sha256(), bytearray()
         async for event in tarstream.read(chunks):
-            if isinstance(event, tarstream.Entry):
+            if isinstance(event, tarstream.TarMember):
                 self._finish(entry, digest.hexdigest(), document)
                 entry, digest, document = event, hashlib.sha256(), bytearray()
                 self._check(entry)
@@ -140,7 +140,7 @@ class Loaded:
                 document += event
         self._finish(entry, digest.hexdigest(), document)
 
-    def _check(self, entry: tarstream.Entry) -> None:
+    def _check(self, entry: tarstream.TarMember) -> None:
         if entry.type not in (tarstream.FILE, tarstream.DIRECTORY):
             raise _unclear(f"{entry.name}: is a link")
         if entry.type == tarstream.FILE and (entry.name in self._digests or len(self._digests) >= MOST_FILES):
@@ -148,7 +148,7 @@ class Loaded:
         if entry.name in NAMING:
             _check_size(entry)
 
-    def _finish(self, entry: tarstream.Entry, digest: str, document: bytearray) -> None:
+    def _finish(self, entry: tarstream.TarMember, digest: str, document: bytearray) -> None:
         if entry.type != tarstream.FILE or not entry.name:
             return
         self._digests[entry.name] = f"sha256:{digest}"
@@ -191,10 +191,10 @@ class Loaded:
 
     def end(self, images: list[Image]) -> bytes:
         content = msgspec.json.encode(images)
-        return self._writer.begin(tarstream.Entry(name=MANIFEST, size=len(content))) + content + self._writer.end()
+        return self._writer.begin(tarstream.TarMember(name=MANIFEST, size=len(content))) + content + self._writer.end()
 
 
-def _check_size(entry: tarstream.Entry) -> None:
+def _check_size(entry: tarstream.TarMember) -> None:
     if entry.size > LARGEST_DOCUMENT:
         raise _unclear(f"{entry.name}: is too long")
 

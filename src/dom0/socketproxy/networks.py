@@ -115,7 +115,7 @@ async def disconnected(context: Context, asked: Asked) -> Call:
     )
 
 
-async def reconnect(context: Context, found: owned.Container, name: str) -> None:
+async def reconnect(context: Context, found: owned.OwnedContainer, name: str) -> None:
     """`found` is called `name` on its networks from now on, and not what it was called.
 
     Raises Refused; its networks are then as they were.
@@ -128,7 +128,7 @@ async def reconnect(context: Context, found: owned.Container, name: str) -> None
         raise
 
 
-async def _connect_anew(context: Context, found: owned.Container, name: str) -> None:
+async def _connect_anew(context: Context, found: owned.OwnedContainer, name: str) -> None:
     before = context.scope.short(found.name)
     for network, settings in found.document["NetworkSettings"]["Networks"].items():
         if not context.scope.owns_name(network):

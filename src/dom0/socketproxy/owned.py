@@ -20,7 +20,7 @@ _ID_PREFIX = re.compile(r"[0-9a-f]{1,63}")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,127}")
 
 
-class Container(NamedTuple):
+class OwnedContainer(NamedTuple):
     id: str
     name: str  # in the Engine
     document: dict[str, Any]  # as the Engine inspects it
@@ -39,7 +39,7 @@ def check_name(name: str) -> str:
     return name
 
 
-async def container(context: Context, reference: str) -> Container:
+async def container(context: Context, reference: str) -> OwnedContainer:
     """By ID, name, or the beginning of an ID. Raises Refused."""
     reference = reference.removeprefix("/")
     if FULL_ID.fullmatch(reference) and (found := await _inspect(context, reference)):
@@ -57,12 +57,12 @@ async def container(context: Context, reference: str) -> Container:
     raise Refused(NOT_FOUND, f"No such container: {reference}")
 
 
-async def named(context: Context, name: str) -> Container | None:
+async def named(context: Context, name: str) -> OwnedContainer | None:
     """By what the scope calls it. Raises Refused."""
     return await _inspect(context, context.scope.long(name))
 
 
-async def _inspect(context: Context, reference: str) -> Container | None:
+async def _inspect(context: Context, reference: str) -> OwnedContainer | None:
     reply = await context.upstream.ask("GET", "containers", reference, "json")
     if reply.status == NOT_FOUND:
         return None
@@ -71,7 +71,7 @@ async def _inspect(context: Context, reference: str) -> Container | None:
     name = reply.document["Name"].removeprefix("/")
     if name in context.unseen or not context.scope.owns(name, reply.document["Config"]["Labels"]):
         return None
-    return Container(reply.document["Id"], name, reply.document)
+    return OwnedContainer(reply.document["Id"], name, reply.document)
 
 
 def containers(

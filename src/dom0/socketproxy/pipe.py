@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 import h11
 import msgspec
 
-from dom0.engine.frames import Lines
+from dom0.engine.frames import LineSplitter
 from dom0.http.channel import Channel, Headers, Malformed, while_sending
 from dom0.socketproxy.context import Archive, Call, Context, Document, Line
 from dom0.socketproxy.refusal import BAD_REQUEST, Refused
@@ -162,7 +162,7 @@ async def documents(chunks: Pieces, line: Line) -> AsyncIterator[bytes]:
 
     Raises ConnectionAbortedError for what is none.
     """
-    lines = Lines(LONGEST_LINE, skips_long=True)
+    lines = LineSplitter(LONGEST_LINE, skips_long=True)
     async for chunk in chunks:
         for text in lines.feed(bytes(chunk)):
             if seen := _seen(text, line):

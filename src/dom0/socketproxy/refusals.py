@@ -27,7 +27,7 @@ LONGEST = 300  # characters of a text
 log = logging.getLogger(__name__)
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+class RefusedRequest(msgspec.Struct, frozen=True, kw_only=True):
     at: float  # seconds since the epoch
     method: str
     path: str
@@ -37,7 +37,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     grant: Grants | None = None  # the smallest that would allow it
     times: int = 1
 
-    def as_recorded(self) -> Refusal:
+    def as_recorded(self) -> RefusedRequest:
         """On one line of a terminal, whatever the client has written."""
         texts = {key: getattr(self, key) for key in ("method", "path", "message", "field", "value")}
         shown = {key: printable(text) for key, text in texts.items()}
@@ -51,12 +51,12 @@ class Refusals:
 
     def __init__(self, directory: Path) -> None:
         self._file = directory / FILE
-        self._last: Refusal | None = None
-        self._counted: Refusal | None = None  # how often the last one has come again
+        self._last: RefusedRequest | None = None
+        self._counted: RefusedRequest | None = None  # how often the last one has come again
         self._timer: asyncio.TimerHandle | None = None
         self._is_written = True
 
-    def note(self, refusal: Refusal) -> None:
+    def note(self, refusal: RefusedRequest) -> None:
         """In the log too, where equal ones in a row are said once."""
         refusal = refusal.as_recorded()
         if self._last and replace(refusal, at=0, times=1) == replace(self._last, at=0, times=1):
@@ -79,7 +79,7 @@ class Refusals:
         if counted:
             self._append(counted)
 
-    def _append(self, refusal: Refusal) -> None:
+    def _append(self, refusal: RefusedRequest) -> None:
         line = msgspec.json.encode(refusal) + b"\n"
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -107,7 +107,7 @@ class Reader:
         self._opened: BufferedReader | None = None
         self._rest = b""  # of a line that is not whole yet
 
-    def read(self) -> list[Refusal]:
+    def read(self) -> list[RefusedRequest]:
         """Those that have come since the last call. Raises OSError."""
         content = self._rest
         if self._opened is None:
@@ -124,7 +124,9 @@ class Reader:
         found = []
         for line in lines:
             with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):  # a later version has written it
-                found.append(msgspec.json.decode(line, type=Refusal).as_recorded())  # an older one wrote what came
+                found.append(
+                    msgspec.json.decode(line, type=RefusedRequest).as_recorded()
+                )  # an older one wrote what came
         return found
 
     def close(self) -> None:
@@ -132,7 +134,7 @@ class Reader:
             self._opened.close()
 
 
-def read(directory: Path) -> list[Refusal]:
+def read(directory: Path) -> list[RefusedRequest]:
     """All that are still there. Raises OSError."""
     with contextlib.closing(Reader(directory)) as reader:
         return reader.read()

@@ -66,7 +66,7 @@ def directory_of(scope: str) -> Path:
     return names.scopes_directory() / scope
 
 
-class Standing:
+class Serving:
     """Of one who serves a scope, beside another one while the socket is handed over."""
 
     def __init__(self, file: Path | None = None, own: int = -1, before: int | None = None) -> None:
@@ -85,7 +85,7 @@ class Standing:
 
 
 @contextmanager
-def registered(context: Context, socket: Path) -> Iterator[Standing]:
+def registered(context: Context, socket: Path) -> Iterator[Serving]:
     """The scope is registered until the block ends; who may not write there (it takes root) serves it all the same."""
     directory = directory_of(context.scope.name)
     registration = Registration(
@@ -105,11 +105,11 @@ def registered(context: Context, socket: Path) -> Iterator[Standing]:
             descriptor = _write_locked(directory, registration)
         except OSError as error:
             log.warning("%s: %s: dom0 socket ls and log do not show this scope", directory, error.strerror)
-            yield Standing()
+            yield Serving()
             return
         stack.callback(os.close, descriptor)
         stack.callback(_remove, directory / FILE, descriptor)
-        yield Standing(directory / FILE, descriptor, before)
+        yield Serving(directory / FILE, descriptor, before)
 
 
 def _write_locked(directory: Path, registration: Registration) -> int:

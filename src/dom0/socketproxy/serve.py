@@ -21,7 +21,7 @@ from dom0.http.channel import READ_AHEAD, Channel, Malformed
 from dom0.socketproxy import budget, gate, head, hold, pipe, registrations, strict, table
 from dom0.socketproxy.context import Context, Document
 from dom0.socketproxy.refusal import NOT_FOUND, TOO_LARGE, Refused
-from dom0.socketproxy.refusals import Refusal, Refusals
+from dom0.socketproxy.refusals import Refusals, RefusedRequest
 from dom0.socketproxy.room import Room
 
 SILENCE = 60.0  # seconds for a whole request, and between two of them
@@ -192,7 +192,7 @@ def _note(context: Context, request: h11.Request, refused: Refused) -> None:
         return
     if context.refusals:
         context.refusals.note(
-            Refusal(
+            RefusedRequest(
                 at=time.time(),
                 method=request.method.decode("latin-1"),
                 path=request.target.decode("latin-1").partition("?")[0],  # parameters can be secrets
@@ -227,7 +227,7 @@ async def _answer(client: Channel, request: h11.Request, context: Context) -> Do
         return None
 
 
-async def _read_body(client: Channel, endpoint: table.Endpoint) -> Body | None:
+async def _read_body(client: Channel, endpoint: table.Operation) -> Body | None:
     await client.send_continue()
     raw = bytearray()
     async with asyncio.timeout(SILENCE):

@@ -21,7 +21,7 @@ from dom0.socketproxy.listing import Row
 from dom0.socketproxy.refusal import BAD_REQUEST, NOT_FOUND, Refused
 from dom0.socketproxy.room import Kind
 from dom0.socketproxy.scope import LABEL, Scope
-from dom0.socketproxy.upstream import BAD_GATEWAY, Reply, Upstream
+from dom0.socketproxy.upstream import BAD_GATEWAY, EngineAnswer, Upstream
 
 ACTIVE = ("running", "paused", "restarting")
 ROUNDS = 5  # what the Engine was about to start when it was asked appears late
@@ -149,7 +149,7 @@ async def _stop_container(upstream: Upstream, name: str, container_id: str) -> D
     return _done("stop", "container", name, reply)
 
 
-async def _end(upstream: Upstream, container_id: str) -> Reply:
+async def _end(upstream: Upstream, container_id: str) -> EngineAnswer:
     reply = await _act(upstream, container_id, "stop", within=STOPPED_WITHIN)
     return await _act(upstream, container_id, "kill") if reply.status == BAD_GATEWAY else reply
 
@@ -161,12 +161,12 @@ async def _act(
     *,
     body: UpdateBody | None = None,
     within: float = ANSWERED_WITHIN,
-) -> Reply:
+) -> EngineAnswer:
     """One container that hangs does not keep the others: BAD_GATEWAY if the Engine has not answered within seconds."""
     try:
         return await upstream.ask("POST", "containers", container_id, action, body=body, patience=within)
     except Refused as error:
-        return Reply(error.status, {"message": error.message})
+        return EngineAnswer(error.status, {"message": error.message})
 
 
 async def _remove(upstream: Upstream, kind: Kind, name: str, reference: str, query: Mapping[str, str]) -> Done:
@@ -178,7 +178,7 @@ async def _remove(upstream: Upstream, kind: Kind, name: str, reference: str, que
     return _done("remove", kind, name, reply)
 
 
-def _done(action: Literal["stop", "remove"], kind: Kind, name: str, reply: Reply) -> Done:
+def _done(action: Literal["stop", "remove"], kind: Kind, name: str, reply: EngineAnswer) -> Done:
     is_gone = reply.status == NOT_FOUND or (kind == "container" and reply.status == CONFLICT)
     failed = reply.status >= BAD_REQUEST and not is_gone
     error = str((reply.document or {}).get("message", reply.status)) if failed else ""

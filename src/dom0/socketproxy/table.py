@@ -65,7 +65,7 @@ class Archive:
     """A body that is passed on while it comes."""
 
 
-class Endpoint(msgspec.Struct, frozen=True):
+class Operation(msgspec.Struct, frozen=True):
     method: str
     path: str
     handler: Handler
@@ -99,75 +99,75 @@ _IMAGES = {"all": flag, "digests": flag, "shared-size": flag, "filters": documen
 _LIST = {"all": flag, "limit": number, "size": flag, "filters": document}
 
 TABLE = (
-    Endpoint("GET", "/_ping", system.ping),
-    Endpoint("GET", "/version", system.version),
-    Endpoint("GET", "/info", system.info),
-    Endpoint("GET", "/events", system.events, {"since": plain, "until": plain, "filters": document, "stream": flag}),
-    Endpoint("GET", "/plugins", system.none, {"filters": document}),
-    Endpoint("GET", "/plugins/{plugin}/json", system.no_plugin),
+    Operation("GET", "/_ping", system.ping),
+    Operation("GET", "/version", system.version),
+    Operation("GET", "/info", system.info),
+    Operation("GET", "/events", system.events, {"since": plain, "until": plain, "filters": document, "stream": flag}),
+    Operation("GET", "/plugins", system.none, {"filters": document}),
+    Operation("GET", "/plugins/{plugin}/json", system.no_plugin),
     *(
-        Endpoint("GET", f"/{path}", system.no_swarm, {"filters": document, "status": flag})
+        Operation("GET", f"/{path}", system.no_swarm, {"filters": document, "status": flag})
         for path in ("swarm", "nodes", "services", "tasks", "secrets", "configs")
     ),
-    Endpoint("GET", "/containers/json", containers.listed, _LIST),
-    Endpoint("POST", "/containers/create", containers.created, {"name": plain, "platform": plain}, requests.Container),
-    Endpoint("POST", "/containers/prune", containers.pruned, {"filters": document}),
-    Endpoint("GET", "/containers/{container}/json", containers.inspected, {"size": flag}),
-    Endpoint("POST", "/containers/{container}/start", containers.passed, {"detachKeys": plain}),
-    Endpoint("POST", "/containers/{container}/stop", containers.passed, {"t": number, "signal": plain}),
-    Endpoint("POST", "/containers/{container}/restart", containers.passed, {"t": number, "signal": plain}),
-    Endpoint("POST", "/containers/{container}/kill", containers.passed, {"signal": plain}),
-    Endpoint("POST", "/containers/{container}/wait", containers.passed, {"condition": plain}),
-    Endpoint("POST", "/containers/{container}/rename", containers.renamed, {"name": plain}),
-    Endpoint("POST", "/containers/{container}/pause", containers.passed),
-    Endpoint("POST", "/containers/{container}/unpause", containers.passed),
-    Endpoint("POST", "/containers/{container}/update", containers.updated, {}, requests.Update),
-    Endpoint("POST", "/containers/{container}/resize", containers.passed, {"h": number, "w": number}),
-    Endpoint("DELETE", "/containers/{container}", containers.removed, {"force": flag, "v": flag}),
-    Endpoint("GET", "/containers/{container}/logs", containers.passed, _LOGS),
-    Endpoint("GET", "/containers/{container}/stats", containers.stats, {"stream": flag, "one-shot": flag}),
-    Endpoint("GET", "/containers/{container}/top", containers.passed, {"ps_args": ps_arguments}),
-    Endpoint("GET", "/containers/{container}/changes", containers.passed),
-    Endpoint("GET", "/containers/{container}/export", containers.passed),
-    Endpoint("GET", "/containers/{container}/archive", containers.passed, {"path": document}),
-    Endpoint(
+    Operation("GET", "/containers/json", containers.listed, _LIST),
+    Operation("POST", "/containers/create", containers.created, {"name": plain, "platform": plain}, requests.Container),
+    Operation("POST", "/containers/prune", containers.pruned, {"filters": document}),
+    Operation("GET", "/containers/{container}/json", containers.inspected, {"size": flag}),
+    Operation("POST", "/containers/{container}/start", containers.passed, {"detachKeys": plain}),
+    Operation("POST", "/containers/{container}/stop", containers.passed, {"t": number, "signal": plain}),
+    Operation("POST", "/containers/{container}/restart", containers.passed, {"t": number, "signal": plain}),
+    Operation("POST", "/containers/{container}/kill", containers.passed, {"signal": plain}),
+    Operation("POST", "/containers/{container}/wait", containers.passed, {"condition": plain}),
+    Operation("POST", "/containers/{container}/rename", containers.renamed, {"name": plain}),
+    Operation("POST", "/containers/{container}/pause", containers.passed),
+    Operation("POST", "/containers/{container}/unpause", containers.passed),
+    Operation("POST", "/containers/{container}/update", containers.updated, {}, requests.Update),
+    Operation("POST", "/containers/{container}/resize", containers.passed, {"h": number, "w": number}),
+    Operation("DELETE", "/containers/{container}", containers.removed, {"force": flag, "v": flag}),
+    Operation("GET", "/containers/{container}/logs", containers.passed, _LOGS),
+    Operation("GET", "/containers/{container}/stats", containers.stats, {"stream": flag, "one-shot": flag}),
+    Operation("GET", "/containers/{container}/top", containers.passed, {"ps_args": ps_arguments}),
+    Operation("GET", "/containers/{container}/changes", containers.passed),
+    Operation("GET", "/containers/{container}/export", containers.passed),
+    Operation("GET", "/containers/{container}/archive", containers.passed, {"path": document}),
+    Operation(
         "PUT",
         "/containers/{container}/archive",
         containers.passed,
         {"path": document, "noOverwriteDirNonDir": flag, "copyUIDGID": flag},
         Archive,
     ),
-    Endpoint("POST", "/containers/{container}/attach", containers.attached, _ATTACH),
-    Endpoint("POST", "/containers/{container}/exec", containers.exec_created, {}, requests.Exec),
-    Endpoint("POST", "/exec/{exec}/start", containers.exec_started, {}, requests.ExecStart),
-    Endpoint("GET", "/exec/{exec}/json", containers.exec_passed),
-    Endpoint("POST", "/exec/{exec}/resize", containers.exec_passed, {"h": number, "w": number}),
-    Endpoint("GET", "/networks", networks.listed, {"filters": document}),
-    Endpoint("POST", "/networks/create", networks.created, {}, requests.Network),
-    Endpoint("POST", "/networks/prune", networks.pruned, {"filters": document}),
-    Endpoint("GET", "/networks/{network}", networks.inspected, {"verbose": flag, "scope": plain}),
-    Endpoint("DELETE", "/networks/{network}", networks.removed),
-    Endpoint("POST", "/networks/{network}/connect", networks.connected, {}, requests.Connect),
-    Endpoint("POST", "/networks/{network}/disconnect", networks.disconnected, {}, requests.Disconnect),
-    Endpoint("GET", "/volumes", volumes.listed, {"filters": document}),
-    Endpoint("POST", "/volumes/create", volumes.created, {}, bodies.VolumeBody),
-    Endpoint("POST", "/volumes/prune", volumes.pruned, {"filters": document}),
-    Endpoint("GET", "/volumes/{volume}", volumes.inspected),
-    Endpoint("DELETE", "/volumes/{volume}", volumes.removed, {"force": flag}),
-    Endpoint("GET", "/images/json", images.listed, _IMAGES),
-    Endpoint("GET", "/images/get", images.saved, {"names": plain}),
-    Endpoint("GET", "/images/{image}/get", images.saved),
-    Endpoint("POST", "/images/load", images.loaded, {"quiet": flag}, Archive),
-    Endpoint("GET", "/images/{image}/json", images.inspected),
-    Endpoint("GET", "/images/{image}/history", images.history),
-    Endpoint("POST", "/images/{image}/tag", images.tagged, {"repo": plain, "tag": plain, "force": flag}),
-    Endpoint("DELETE", "/images/{image}", images.removed, {"force": flag, "noprune": flag}),
-    Endpoint("POST", "/images/create", images.created, _CREATE),
-    Endpoint("POST", "/images/prune", images.pruned, {"filters": document}),
-    Endpoint("POST", "/build", build.built, _BUILD, Archive),
-    Endpoint("POST", "/build/prune", build.pruned, {"all": flag, "filters": document, "keep-storage": number}),
-    Endpoint("POST", "/commit", images.committed, _COMMIT),
-    Endpoint("PUT", "/dom0/budget", inner.budgeted, {}, requests.Budget),  # of ours, for scopes inside
+    Operation("POST", "/containers/{container}/attach", containers.attached, _ATTACH),
+    Operation("POST", "/containers/{container}/exec", containers.exec_created, {}, requests.Exec),
+    Operation("POST", "/exec/{exec}/start", containers.exec_started, {}, requests.ExecStart),
+    Operation("GET", "/exec/{exec}/json", containers.exec_passed),
+    Operation("POST", "/exec/{exec}/resize", containers.exec_passed, {"h": number, "w": number}),
+    Operation("GET", "/networks", networks.listed, {"filters": document}),
+    Operation("POST", "/networks/create", networks.created, {}, requests.Network),
+    Operation("POST", "/networks/prune", networks.pruned, {"filters": document}),
+    Operation("GET", "/networks/{network}", networks.inspected, {"verbose": flag, "scope": plain}),
+    Operation("DELETE", "/networks/{network}", networks.removed),
+    Operation("POST", "/networks/{network}/connect", networks.connected, {}, requests.Connect),
+    Operation("POST", "/networks/{network}/disconnect", networks.disconnected, {}, requests.Disconnect),
+    Operation("GET", "/volumes", volumes.listed, {"filters": document}),
+    Operation("POST", "/volumes/create", volumes.created, {}, bodies.VolumeBody),
+    Operation("POST", "/volumes/prune", volumes.pruned, {"filters": document}),
+    Operation("GET", "/volumes/{volume}", volumes.inspected),
+    Operation("DELETE", "/volumes/{volume}", volumes.removed, {"force": flag}),
+    Operation("GET", "/images/json", images.listed, _IMAGES),
+    Operation("GET", "/images/get", images.saved, {"names": plain}),
+    Operation("GET", "/images/{image}/get", images.saved),
+    Operation("POST", "/images/load", images.loaded, {"quiet": flag}, Archive),
+    Operation("GET", "/images/{image}/json", images.inspected),
+    Operation("GET", "/images/{image}/history", images.history),
+    Operation("POST", "/images/{image}/tag", images.tagged, {"repo": plain, "tag": plain, "force": flag}),
+    Operation("DELETE", "/images/{image}", images.removed, {"force": flag, "noprune": flag}),
+    Operation("POST", "/images/create", images.created, _CREATE),
+    Operation("POST", "/images/prune", images.pruned, {"filters": document}),
+    Operation("POST", "/build", build.built, _BUILD, Archive),
+    Operation("POST", "/build/prune", build.pruned, {"all": flag, "filters": document, "keep-storage": number}),
+    Operation("POST", "/commit", images.committed, _COMMIT),
+    Operation("PUT", "/dom0/budget", inner.budgeted, {}, requests.Budget),  # of ours, for scopes inside
 )
 
 _PATTERNS = {f"{{{name}}}": r"([^/]+)" for name in ("container", "exec", "network", "plugin", "volume")} | {
@@ -184,7 +184,7 @@ def _compiled(path: str) -> tuple[re.Pattern[str], str]:
 _COMPILED = tuple((endpoint, *_compiled(endpoint.path)) for endpoint in TABLE)
 
 
-def find(head: Head) -> tuple[Endpoint, Asked]:
+def find(head: Head) -> tuple[Operation, Asked]:
     """The endpoint, and what is asked of it, without the body. Raises Refused."""
     path = "/" + "/".join(head.path)
     method = "GET" if head.method == "HEAD" and path.endswith(("/_ping", "/archive")) else head.method
@@ -199,7 +199,7 @@ def find(head: Head) -> tuple[Endpoint, Asked]:
     raise Refused(FORBIDDEN, f"{head.method} {path}: {what}")
 
 
-def _checked_query(endpoint: Endpoint, query: Mapping[str, str]) -> dict[str, str]:
+def _checked_query(endpoint: Operation, query: Mapping[str, str]) -> dict[str, str]:
     checked = {}
     for key, value in query.items():
         if key in endpoint.query:

@@ -26,7 +26,7 @@ Pieces = AsyncIterator[bytes | memoryview]
 """Of an archive; each is there until the next one is asked for."""
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class TarMember(msgspec.Struct, frozen=True, kw_only=True):
     name: str  # relative, its parts separated by one slash each; "" for the archive's root
     type: bytes = FILE  # one of the four
     size: int = 0  # of its content, bytes
@@ -38,13 +38,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     start: int = 0  # where its content begins in the archive that is read, bytes
 
 
-class Writer:
+class TarWriter:
     """The bytes of an archive: `begin` an entry, pass its content on, and at last `end`."""
 
     def __init__(self) -> None:
         self._padding = b""
 
-    def begin(self, entry: Entry) -> bytes:
+    def begin(self, entry: TarMember) -> bytes:
         info = tarfile.TarInfo(entry.name)
         info.type, info.size, info.mode, info.mtime = entry.type, entry.size, entry.mode, entry.mtime
         info.uid, info.gid, info.linkname = entry.uid, entry.gid, entry.target
@@ -55,7 +55,7 @@ class Writer:
         return self._padding + bytes(2 * BLOCK)
 
 
-async def read(chunks: Pieces) -> AsyncIterator[Entry | memoryview]:
+async def read(chunks: Pieces) -> AsyncIterator[TarMember | memoryview]:
     """Each entry, followed by the pieces of its content. What stands behind the archive's end is read and dropped.
 
     `chunks` may be compressed by gzip, as docker compose does. Raises Refused.
@@ -165,11 +165,11 @@ def _records(content: bytes) -> dict[str, str]:
     return found
 
 
-def _entry(info: tarfile.TarInfo, extension: dict[str, str], start: int) -> Entry:
+def _entry(info: tarfile.TarInfo, extension: dict[str, str], start: int) -> TarMember:
     kind = FILE if info.type == tarfile.AREGTYPE else info.type
     try:
         size = int(extension.get("size", info.size))
-        entry = Entry(
+        entry = TarMember(
             name=_path(extension.get("path", info.name)),
             type=kind,
             size=size,

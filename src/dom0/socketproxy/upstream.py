@@ -27,7 +27,7 @@ SEND_AHEAD = 512 << 10  # bytes, of an archive: a piece goes at once
 OK, BAD_GATEWAY = 200, 502
 
 
-class Reply(NamedTuple):
+class EngineAnswer(NamedTuple):
     status: int
     document: Any  # None for an empty answer
 
@@ -72,7 +72,7 @@ class Upstream:
         body: msgspec.Struct | bytes | None = None,
         patience: float | None = None,
         shape: Any = Any,
-    ) -> Reply:
+    ) -> EngineAnswer:
         """`body`: JSON, or an archive as it is. `patience`: seconds for the whole answer, None for no end.
 
         `shape`: type of the document where the Engine does what is asked.
@@ -93,7 +93,7 @@ class Upstream:
                     self._hold(len(content))
                 type_ = shape if answer.status == OK else Any
                 document = msgspec.json.decode(content, type=type_) if content else None
-                return Reply(answer.status, document)
+                return EngineAnswer(answer.status, document)
         except TimeoutError as error:
             message = f"the Engine behind this socket has not answered within {patience:g} s"
             raise Refused(BAD_GATEWAY, message) from error

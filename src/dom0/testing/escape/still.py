@@ -17,7 +17,7 @@ from dom0.socketproxy import head, strict, table
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.grants import Grants, Images
 from dom0.socketproxy.scope import Scope
-from dom0.socketproxy.upstream import OK, Reply, Upstream
+from dom0.socketproxy.upstream import OK, EngineAnswer, Upstream
 from dom0.testing.escape.bodies import OWN, VICTIM
 from dom0.testing.escape.reach import Reach, Sent
 
@@ -120,20 +120,22 @@ class Still(Upstream):
         body: msgspec.Struct | bytes | None = None,
         patience: float | None = None,
         shape: Any = Any,
-    ) -> Reply:
+    ) -> EngineAnswer:
         raw = body if isinstance(body, bytes) else b"" if body is None else msgspec.json.encode(body)
         self.sent.append(Sent(method, path, query, raw, is_answered=False))
         reply = await self.answer(self.sent[-1])
         if reply.status != OK or shape is Any:
             return reply
-        return Reply(reply.status, msgspec.json.decode(msgspec.json.encode(reply.document), type=shape))
+        return EngineAnswer(reply.status, msgspec.json.decode(msgspec.json.encode(reply.document), type=shape))
 
-    async def answer(self, sent: Sent) -> Reply:
+    async def answer(self, sent: Sent) -> EngineAnswer:
         method, path, query, raw = sent.method, sent.path, sent.query, sent.body
         if (method, *path) in [("GET", "containers", name, "json") for name in self.made]:
-            return Reply(200, self.made[path[1]])
+            return EngineAnswer(200, self.made[path[1]])
         if method == "GET":
-            return Reply(200, OBJECTS[path]) if path in OBJECTS else Reply(404, {"message": "no such thing"})
+            return (
+                EngineAnswer(200, OBJECTS[path]) if path in OBJECTS else EngineAnswer(404, {"message": "no such thing"})
+            )
         if path[-1] == "create":
             asked = json.loads(raw)
             if path[0] == "containers":
@@ -141,8 +143,8 @@ class Still(Upstream):
                 made = {"Id": MADE, "Name": f"/{query['name']}", "Image": image.get("Id"), "Config": asked}
                 self.made = {one: made | {"State": {"Status": "created"}} for one in (MADE, str(query["name"]))}
             told = {"Name": asked.get("Name", ""), "Labels": asked.get("Labels"), "Options": asked.get("DriverOpts")}
-            return Reply(201, told | {"Id": MADE})
-        return Reply(204, None)
+            return EngineAnswer(201, told | {"Id": MADE})
+        return EngineAnswer(204, None)
 
 
 class Outcome(NamedTuple):
@@ -171,7 +173,7 @@ def outcome(data: bytes) -> Outcome:
     return _answered(context, endpoint, asked, engine)
 
 
-def _answered(context: Context, endpoint: table.Endpoint, asked: Asked, engine: Still) -> Outcome:
+def _answered(context: Context, endpoint: table.Operation, asked: Asked, engine: Still) -> Outcome:
     answer = _at_once(endpoint.handler(context, asked))
     if isinstance(answer, Document):
         return Outcome(engine.sent, answer)
