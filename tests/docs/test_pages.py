@@ -26,6 +26,7 @@ from dom0.cli.commands import cli
 from dom0.cli.farms.nodes import NodeInfo
 from dom0.cli.farms.status import FarmStatus, FloatStatus, NodeStatus, ServiceStatus
 from dom0.cli.farms.tree import FarmFloat, FarmImageInfo, FarmNode, FarmRole, FarmTree
+from dom0.cli.modules import MODULES
 from dom0.compose.load import load
 from dom0.engine import values
 from dom0.farms.nodes import Standing
@@ -307,6 +308,17 @@ DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
     (messages.ListenerState, None),
     (Flow, None),
 )
+
+
+def test_the_map_has_every_module_that_is_longer_than_a_screen() -> None:
+    """By its name in the row of its package, or as a command."""
+    rows = re.findall(r"^\| `([\w.]+)/?`(.*)$", section(page("docs/ARCHITECTURE.md"), "Map"), re.MULTILINE)
+    named = {place: set(re.findall(r"`(\w+)`", row)) for place, row in rows}
+    named["cli"] |= {module.removeprefix("dom0.cli.") for module in MODULES.values()}
+    package = CHECKOUT / "src" / "dom0"
+    shipped = [path for path in package.glob("*/*.py") if path.parent.name != "testing"]
+    long = [path for path in shipped if path.read_text().count("\n") > 60 and path.stem != "__init__"]
+    assert [str(path) for path in long if path.stem not in named[path.parent.name]] == []
 
 
 def test_every_place_where_something_is_decided_exists() -> None:
