@@ -30,6 +30,7 @@ from dom0.run import Output
 from dom0.testing import api, busybox
 from dom0.testing.debian_like import debian_like
 from dom0.testing.hosts import Host
+from dom0.testing.s3_server import KEY, SECRET, S3Server
 
 VOLUME = "box_data"
 ALL = r"""
@@ -385,6 +386,53 @@ async def test_commands_run_before_and_after_and_a_wrong_password_changes_nothin
     assert in_volume(machine, "cat /data/dump") == "dumped\n"
 
 
+async def test_the_image_of_the_worker_is_made_anew_of_another_restic_or_another_base_and_else_stays(
+    machine: Host, engine: DockerEngine, debian_layer: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def made() -> str:
+        await restic.prepare_image(engine)
+        return (await engine.image(restic.IMAGE)).id
+
+    first = await made()
+    assert await made() == first
+    (tmp_path / "bin").mkdir()
+    newer = tmp_path / "bin" / "restic"
+    shutil.copy(shutil.which("restic") or "", newer)
+    with newer.open("ab") as file:
+        file.write(b"newer")
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{newer.parent}:{os.environ['PATH']}")
+        second = await made()
+        machine.docker("tag", second, "mine")
+        api.import_image(machine.socket, ROOTFS_IMAGE, debian_layer)  # at another time, so it is another one
+        third = await made()
+        patch.setenv("PATH", str(tmp_path / "none"))
+        assert await made() == third
+        await engine.remove_image(restic.IMAGE)
+        with pytest.raises(Dom0Error, match="restic, of which it is made, is not installed here") as told:
+            await made()
+        assert "apt-get install restic" in told.value.hint
+    assert len({first, second, third}) == 3
+    assert set(api.images(machine.socket).values()).isdisjoint({first, third})
+    assert (await engine.image("mine")).id == second
+
+
+async def test_a_command_that_hangs_fails_the_backup_after_its_time_and_what_comes_after_runs(
+    machine: Host, engine: DockerEngine, tmp_path: Path
+) -> None:
+    own = [f"{labels.PROJECT}=box", f"{labels.SERVICE}=db", f"{labels.ROLE}=service"]
+    words = [word for one in own for word in ("--label", one)]
+    machine.docker("run", "-d", "--init", "--name", "db", *words, busybox.IMAGE, "sleep", "600")
+    hangs, done = (Hook(argv=("sh", "-c", text)) for text in ("sleep 600", "echo done >>/root/done"))
+    before = HookOf(service="db", hook=hangs, timeout=0.5)
+    after = (HookOf(service="db", hook=done), HookOf(service="db", hook=hangs, timeout=0.5))
+    with pytest.raises(Dom0Error, match=r"db: sh -c sleep 600: did not end within 0\.5 s") as told:
+        await job.run(engine, job_for(tmp_path, before=(before,), after=after), silent)
+    assert "docker top db" in told.value.hint
+    assert machine.docker("exec", "db", "cat", "/root/done").stdout == "done\n"
+    assert record.read("data") is None
+
+
 @pytest.fixture
 def rest_server(machine: Host, tmp_path: Path) -> Iterator[str]:
     """Where it is, for a container of the machine."""
@@ -407,6 +455,92 @@ async def test_a_rest_server_keeps_it_and_its_password_is_seen_nowhere(
     assert "wrong" not in refused.value.message
     (tmp_path / "backup.env").write_text("RESTIC_PASSWORD=x\nRESTIC_REST_USERNAME=box\nRESTIC_REST_PASSWORD=letmein\n")
     await job.run(engine, of, silent)
+    in_volume(machine, "rm -r /data/deep")
+    await brought_back(engine, of)
+    assert in_volume(machine, ALL) == before
+
+
+S3_ENV = "RESTIC_PASSWORD=x\nAWS_ACCESS_KEY_ID={key}\nAWS_SECRET_ACCESS_KEY={secret}\n"
+
+
+@pytest.fixture
+def s3(machine: Host, tmp_path: Path) -> Iterator[S3Server]:
+    (tmp_path / "s3" / "bucket").mkdir(parents=True)
+    (tmp_path / "backup.env").write_text(S3_ENV.format(key=KEY, secret=SECRET))
+    with S3Server(machine, tmp_path / "s3") as server:
+        yield server
+
+
+async def test_an_s3_server_keeps_it_for_another_machine_and_its_keys_are_seen_nowhere(
+    machine: Host,
+    engine: DockerEngine,
+    s3: S3Server,
+    fresh_host: Callable[..., Host],
+    debian_layer: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    of, before = job_for(tmp_path, to=f"s3:{s3.url}/bucket", keep={"last": 1}), in_volume(machine, ALL)
+    add_job(machine, of)
+    began, seen = str(time.time()), list[str]()
+
+    async def capture(argv: Sequence[str], **options: Any) -> Output:
+        output = await run.capture(argv, **options)
+        if "backup" in argv:
+            names = machine.docker("ps", "--all", "--format", "{{.Names}}").stdout.split()
+            assert job.worker_of(of) in names
+            seen.extend([" ".join(argv), output.stdout, output.stderr, machine.docker("inspect", *names).stdout])
+        return output
+
+    with monkeypatch.context() as patch:
+        patch.setattr(restic, "capture", capture)
+        await job.run(engine, of, seen.append)
+    seen.append(machine.docker("events", "--since", began, "--until", str(time.time())).stdout)
+    seen.append(machine.log.read_text(errors="replace"))
+    seen.append(record.file_of("data").read_text())
+    assert len(seen) > 5
+    assert all(SECRET not in text for text in seen)
+    files = [path.read_bytes() for path in (tmp_path / "s3" / "bucket").rglob("*") if path.is_file()]
+    assert files
+    assert all(b"deep" not in content for content in files)
+    new = fresh_host(name="newbox")
+    api.import_image(new.socket, ROOTFS_IMAGE, debian_layer)
+    in_volume(new, "echo new >/data/file")
+    add_job(new, of)
+    with S3Server(new, tmp_path / "s3") as there:
+        assert there.url == s3.url
+        argv = [sys.executable, "-m", "dom0", "backup", "restore", "data", "--yes", "--machine", machine.name]
+        new.run(argv, env=_env(tmp_path))
+    assert in_volume(new, ALL) == before
+
+
+async def test_an_s3_server_with_other_keys_without_the_bucket_or_away_is_told_and_nothing_is_lost(
+    machine: Host, engine: DockerEngine, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of, before = job_for(tmp_path, to=f"s3:{s3.url}/bucket"), in_volume(machine, ALL)
+    made = await job.run(engine, of, silent)
+    known = record.read("data")
+    monkeypatch.setattr(restic, "_FOUND_WITHIN", 5.0)
+    (tmp_path / "backup.env").write_text(S3_ENV.format(key=KEY, secret="guessed"))
+    for tried in (job.run(engine, of, silent), brought_back(engine, of), taken(engine, of)):
+        with pytest.raises(Dom0Error, match="The request signature we calculated does not match") as refused:
+            await tried
+        assert "guessed" not in refused.value.message
+    (tmp_path / "backup.env").write_text(S3_ENV.format(key=KEY, secret=SECRET))
+    s3.kill()
+    for tried in (job.run(engine, of, silent), brought_back(engine, of)):
+        with pytest.raises(Dom0Error, match="connection refused"):
+            await tried
+    bucket = tmp_path / "s3" / "bucket"
+    bucket.rename(tmp_path / "gone")
+    s3.start()
+    with pytest.raises(Dom0Error, match="cannot be had for 5 s: Stat: The specified bucket does not exist"):
+        await job.run(engine, of, silent)
+    assert not bucket.exists()
+    assert record.read("data") == known
+    assert [volume.name for volume in await engine.volumes()] == [VOLUME]
+    (tmp_path / "gone").rename(bucket)
+    assert [one.id for one in await taken(engine, of)] == [made.snapshot]
     in_volume(machine, "rm -r /data/deep")
     await brought_back(engine, of)
     assert in_volume(machine, ALL) == before

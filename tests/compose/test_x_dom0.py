@@ -115,6 +115,10 @@ def test_backups_and_people_who_are_told_may_be_written_so(section: dict[str, An
         ({"backup": {"data": {**BACKUP, "ssh_key": "key"}}}, "backup.data.to"),
         ({"backup": {"data": {**BACKUP, "env_file": "../backup.env"}}}, "backup.data.env_file"),
         ({"backup": {"data": {**BACKUP, "schedule": "at night"}}}, "backup.data.schedule"),
+        (
+            {"backup": {"data": {**BACKUP, "before": [{"service": "a", "command": ["b"], "timeout": "0s"}]}}},
+            "backup.data.before.0.timeout",
+        ),
         ({"backup": {"data": {**BACKUP, "keep": {}}}}, "backup.data.keep"),
         ({"backup": {"data": {**BACKUP, "keep": {"daily": -1}}}}, "backup.data.keep"),
         (

@@ -173,6 +173,11 @@ async def _run_hooks(engine: Engine, job: BackupJob, hooks: Sequence[HookOf], sa
             raise Dom0Error(f"{one.service}: does not run, so nothing can be run in it", hint="dom0 status")
         words = " ".join(one.hook.argv)
         say(f"{one.service}: {words}")
-        result = await engine.exec(running[0].id, one.hook.argv, user=one.hook.user)
+        try:
+            result = await engine.exec(running[0].id, one.hook.argv, user=one.hook.user, timeout=one.timeout)
+        except TimeoutError as error:
+            what = f"{one.service}: {words}: did not end within {one.timeout:g} s"
+            hint = f"it may run on: docker top {running[0].name}; give it more time as its timeout"
+            raise Dom0Error(what, hint=hint) from error
         if result.exit_code != 0:
             raise Dom0Error(f"{one.service}: {words}: exit code {result.exit_code}\n{result.output[-1000:]}")

@@ -16,6 +16,7 @@ Touches only the volume it is told of and those it made. Nothing here prints.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import os
@@ -32,8 +33,9 @@ import msgspec
 from dom0 import temporary
 from dom0.engine.bodies import VolumeBody
 from dom0.engine.protocol import Engine, find_container
-from dom0.errors import Busy, Dom0Error, NotFound
+from dom0.errors import Busy, Dom0Error, EngineError, NotFound
 from dom0.images import docker_cli
+from dom0.images.contents import digest, file_entry
 from dom0.images.names import find
 from dom0.names import BASE_IMAGE, ROOTFS_IMAGE
 from dom0.plan import labels
@@ -54,9 +56,12 @@ IdentitiesOnly yes
 IdentityFile /root/.ssh/key
 """
 _WAIT = "30m"  # for who holds a lock of the repository: as long as restic takes to call one stale
+_FOUND_WITHIN = 90.0  # seconds
+_RETRIES = re.compile(r"returned error, retrying after [^:]*: (.*)")
 _BY_HAND = "restore by hand: restic restore, of a file after tar x"
 # Exit codes of restic 0.17 and later. Source: restic's manual, "Scripting".
 _INCOMPLETE, _NO_REPOSITORY, _WRONG_PASSWORD = 3, 10, 12
+_TIMED_OUT = 124  # of timeout(1)
 _PART = re.compile(
     r"repository(/(config|(keys|locks|snapshots|index)(/[0-9a-f]{64})?|data(/[0-9a-f]{2}(/[0-9a-f]{64})?)?))?"
 )
@@ -170,13 +175,13 @@ async def back_up(
     host = (await engine.info()).name
     mounts = ["--mount", f"type=volume,source={source.volume},target={source.path},readonly"]
     async with _worker(engine, source.worker, repository, [*mounts, *repository.mounts(writable=True)]) as restic:
-        looked = await restic.run("cat", "config", "--no-lock", accept=[_NO_REPOSITORY])
+        looked = await restic.look(accept=[_NO_REPOSITORY])
         if looked.code == _NO_REPOSITORY:  # that of a file is always made anew
             if known:
                 hint = f"mount it; to begin another one there: rm {known}"
                 raise Dom0Error(f"{repository.at}: the backups that were there are gone", hint=hint)
             await restic.run("init")
-            looked = await restic.run("cat", "config", "--no-lock")
+            looked = await restic.look()
         elif not repository.is_file:
             # Removes locks of killed processes, but none with a PID that it has itself; the next one has other PIDs.
             for _ in range(2):
@@ -209,6 +214,8 @@ async def snapshots(engine: Engine, repository: Repository, path: str, worker: s
     await prepare_image(engine)
     async with _worker(engine, worker, repository, repository.mounts(writable=False)) as restic:
         await _bring_file(repository, worker)
+        if repository.is_remote:
+            await restic.look()
         found = await restic.snapshots(path)
     return tuple(sorted(found, key=lambda snapshot: snapshot.time, reverse=True))
 
@@ -233,6 +240,8 @@ async def restore(
     try:
         async with _worker(engine, source.worker, repository, [*mounts, *repository.mounts(writable=False)]) as restic:
             await _bring_file(repository, source.worker)
+            if repository.is_remote:
+                await restic.look()
             await restic.run("check", "--no-lock", *(["--read-data"] if repository.is_file else []))
             await restic.restore(snapshot, source)
         exchange = _exchange(source, volume.name, volume.mountpoint)
@@ -267,20 +276,32 @@ async def restart_users(engine: Engine, source: VolumeSource, restored: Restored
 
 
 async def prepare_image(engine: Engine) -> None:
-    """The worker's image: this host's restic on dom0-base, which has ssh. Made once, without a network."""
-    if await find(engine, IMAGE):
+    """The worker's image: this host's restic on dom0-base, which has ssh. Made without a network, and anew when one of
+    the two is another one; where there is no restic, as in a job's container, it is taken as it is.
+    """
+    present, restic = await find(engine, IMAGE), shutil.which("restic")
+    bases = [(name, found) for name in (BASE_IMAGE, ROOTFS_IMAGE) if (found := await find(engine, name))]
+    if present and not (restic and bases):
         return
-    restic = shutil.which("restic")
     if restic is None:
-        raise Dom0Error("restic: is not installed on this host", hint="apt-get install restic")
-    below = BASE_IMAGE if await find(engine, BASE_IMAGE) else ROOTFS_IMAGE
-    if not await find(engine, below):
-        raise Dom0Error(f"{below}: there is no such image", hint="make it: dom0 image build")
+        what = "there is no such image, and restic, of which it is made, is not installed here"
+        hint = "on the machine's host: apt-get install restic, then: dom0 backup now"
+        raise Dom0Error(f"{IMAGE}: {what}", hint=hint)
+    if not bases:
+        raise Dom0Error(f"{ROOTFS_IMAGE}: there is no such image", hint="make it: dom0 image build")
+    name, base = bases[0]
+    inputs = await asyncio.to_thread(digest, [file_entry("restic", Path(restic))], text=base.id)
+    if present and present.labels.get(labels.INPUTS) == inputs:
+        return
     with temporary.directory("home") as context:
         await asyncio.to_thread(shutil.copy, restic, context / "restic")
-        plain = f"LABEL {labels.ROLE}= \nENTRYPOINT []\nCMD []\nHEALTHCHECK NONE\n"
-        (context / "Dockerfile").write_text(f"FROM {below}\nCOPY restic /usr/bin/restic\n{plain}")
+        plain = f"LABEL {labels.ROLE}= {labels.INPUTS}={inputs}\nENTRYPOINT []\nCMD []\nHEALTHCHECK NONE\n"
+        (context / "Dockerfile").write_text(f"FROM {name}\nCOPY restic /usr/bin/restic\n{plain}")
         await docker_cli.build(docker_cli.DockerBuild(IMAGE, context, IMAGE), docker_cli.silent)
+    before = await find(engine, present.id) if present else None
+    if before and not before.tags:
+        with contextlib.suppress(EngineError):  # a backup is under way with it
+            await engine.remove_image(before.id)
 
 
 class _Restic:
@@ -290,12 +311,25 @@ class _Restic:
         self._repository = repository
         self._worker = worker
 
-    async def run(self, *arguments: str, accept: Sequence[int] = ()) -> Output:
-        """Raises Dom0Error with restic's own words."""
+    async def look(self, *, accept: Sequence[int] = ()) -> Output:
+        """Its config. Raises Dom0Error also for a place elsewhere that cannot be had, which restic would try to reach,
+        with a wrong key too, for a quarter of an hour and each time anew.
+        """
+        output = await self.run("cat", "config", "--no-lock", accept=[*accept, _TIMED_OUT], within=_FOUND_WITHIN)
+        if output.code != _TIMED_OUT:
+            return output
+        said = _RETRIES.findall(output.stderr) or ["nothing came from there"]
+        hint = "is it there, and are the keys in the env_file right?"
+        raise Dom0Error(f"{self._repository.at}: cannot be had for {_FOUND_WITHIN:g} s: {said[-1]}", hint=hint)
+
+    async def run(self, *arguments: str, accept: Sequence[int] = (), within: float = 0.0) -> Output:
+        """`within`: seconds after which it is ended, 0: never. Raises Dom0Error with restic's own words."""
         repository = self._repository
         secret = ["--insecure-no-password"] if repository.password is None else ["--password-file", _STDIN]
+        limit = ["timeout", str(within)] if within else []
         variables = [word for name in repository.variables for word in ("--env", name)]  # their values are no argument
-        argv = ["docker", "exec", "--interactive", *variables, self._worker, "restic", *secret, "--retry-lock", _WAIT]
+        argv = ["docker", "exec", "--interactive", *variables, self._worker, *limit]
+        argv += ["restic", *secret, "--retry-lock", _WAIT]
         argv += ["--repo", repository.at] if repository.is_remote else ["--repo", _REPOSITORY, "--no-cache"]
         password = (repository.password or "").encode() + b"\n"
         env = {**os.environ, **repository.variables}

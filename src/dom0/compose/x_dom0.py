@@ -89,6 +89,7 @@ class BackupHook(_Part, frozen=True, kw_only=True):
     service: str
     command: tuple[str, ...]
     user: str = ""
+    timeout: str = "1h"
 
 
 class KeepSettings(_Part, frozen=True, kw_only=True):
@@ -299,11 +300,7 @@ def _pull(pull: PullSettings) -> Iterator[Finding]:
         yield _finding("pull.limit", f"{pull.limit!r} is no number of bytes a second", "such as 100k or 1.5M")
     if not 1 <= pull.parallel <= _MOST_PARALLEL:
         yield _finding("pull.parallel", f"{pull.parallel} connections are not possible", f"1 to {_MOST_PARALLEL}")
-    try:
-        is_time = seconds(pull.patience) > 0
-    except ValueError:
-        is_time = False
-    if not is_time:
+    if not _is_time(pull.patience):
         yield _finding("pull.patience", f"{pull.patience!r} is no time to wait", "24h unless you say otherwise")
     if _bytes(pull.keep) < 0:
         yield _finding("pull.keep", f"{pull.keep!r} is not a size", "2G unless you say otherwise")
@@ -345,8 +342,14 @@ def _backup(name: str, backup: BackupSettings) -> Iterator[Finding]:
             hint = "such as {daily: 7, weekly: 4}; without keep all are kept"
             yield Finding((*path, "keep"), "it keeps no snapshot", hint)
     for key, hooks in (("before", backup.before), ("after", backup.after)):
-        for number in (number for number, hook in enumerate(hooks) if not hook.command):
-            yield Finding((*path, key, str(number), "command"), "there is no command", "such as [sh, -c, ./dump.sh]")
+        for number, hook in enumerate(hooks):
+            if not hook.command:
+                yield Finding(
+                    (*path, key, str(number), "command"), "there is no command", "such as [sh, -c, ./dump.sh]"
+                )
+            if not _is_time(hook.timeout):
+                what = f"{hook.timeout!r} is no time to wait"
+                yield Finding((*path, key, str(number), "timeout"), what, "1h unless you say otherwise")
 
 
 def _backup_target(path: KeyPath, backup: BackupSettings) -> Iterator[Finding]:
@@ -422,6 +425,13 @@ def _listening(path: str, listen: str, allow: tuple[str, ...], *, may_be_loopbac
             read_networks([entry])
         except ValueError:
             yield _finding(f"{path}.allow.{number}", f"{entry!r} is neither an address nor a network", hint)
+
+
+def _is_time(duration: str) -> bool:
+    try:
+        return seconds(duration) > 0
+    except ValueError:
+        return False
 
 
 def _bytes(size: str) -> int:

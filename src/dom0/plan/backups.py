@@ -9,7 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from dom0.compose.model import Project
-from dom0.compose.x_dom0 import BackupSettings
+from dom0.compose.x_dom0 import BackupHook, BackupSettings
+from dom0.durations import seconds
 from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, LogConfig, Mount
 from dom0.engine.values import Image
 from dom0.names import BACKUPS, ENGINE_SOCKET, ENGINE_SOCKET_INSIDE
@@ -27,6 +28,7 @@ _PREFIX = "dom0-backup-"  # of the names of jobs
 class HookOf(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     hook: Hook
+    timeout: float = 3600.0  # seconds
 
 
 class BackupJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,8 +93,8 @@ def _slot(project: Project, key: str, backup: BackupSettings, base: Image) -> Sl
         if backup.keep
         else {},
         stop=backup.stop,
-        before=tuple(HookOf(service=h.service, hook=Hook(argv=h.command, user=h.user)) for h in backup.before),
-        after=tuple(HookOf(service=h.service, hook=Hook(argv=h.command, user=h.user)) for h in backup.after),
+        before=tuple(map(_hook, backup.before)),
+        after=tuple(map(_hook, backup.after)),
     )
     create = ContainerBody(
         entrypoint=("/usr/bin/dom0", "backup-job"),
@@ -110,6 +112,11 @@ def _slot(project: Project, key: str, backup: BackupSettings, base: Image) -> Sl
     zone = project.machine.timezone if project.machine else ""
     schedule = {"schedule": backup.schedule, "timezone": zone, "stops": backup.stop}
     return builtin_slot(project.name, name, Role.BACKUP, base, create, **schedule)
+
+
+def _hook(written: BackupHook) -> HookOf:
+    hook = Hook(argv=written.command, user=written.user)
+    return HookOf(service=written.service, hook=hook, timeout=seconds(written.timeout))
 
 
 def jobs_of(desired: Desired) -> list[BackupJob]:

@@ -7,7 +7,7 @@ import re
 import subprocess
 import tarfile
 
-PROGRAMS = ("restic", "cat", "mv", "sh")
+PROGRAMS = ("restic", "cat", "mv", "sh", "timeout")
 
 
 def debian_like() -> bytes:

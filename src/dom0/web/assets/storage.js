@@ -23,7 +23,7 @@ function backup(volume, { backups = [], services }, now) {
   const under = job && ["starting", "ready", "waiting"].includes(job.phase);
   return [failed ? state(["✕", "bad"], "the last run failed") : under ? state(["◐", "busy"], "under way") : !one.last ? state(["△", "warn"], "not yet") : one.complete ? state(["✓", "ok"], "backed up") : state(["△", "warn"], "some files could not be read"),
     h("small", null, one.last ? ["last ", time(one.last, now), ` ago, snapshot ${one.snapshot.slice(0, 8)}, `] : null, `to ${one.to}`, job?.next_run ? `, next at ${moment(job.next_run, now)}` : ""),
-    failed && job.reason ? h("small", null, job.reason) : null,
+    failed ? h("small", null, job.reason, " ", cmd(`logs ${one.service}`)) : null,
     h("p.acts", null, !under && ask(`backup ${one.service} ${one.key}`, "Back up now…", `Back up ${one.key} now`), cmd(`backup restore ${one.key}`))];
 }
 
