@@ -11,6 +11,7 @@ import socket
 import ssl
 import stat
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -73,17 +74,14 @@ def ask_all(served: Served, talk: Callable[[], None]) -> None:
 
 
 def processes() -> list[int]:
-    """Those of the user without rights that are ours."""
-    ours = os.getpgrp()
-    found = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
-    return [pid for pid in found if owner(pid) == WEB_USER and os.getpgid(pid) == ours]
-
-
-def owner(pid: int) -> int:
-    try:
-        return Path("/proc", str(pid)).stat().st_uid
-    except OSError:
-        return -1
+    """Our children without rights, and none of another run beside this one."""
+    found = []
+    for path in Path("/proc").iterdir():
+        with suppress(OSError):
+            status = (path / "status").read_text() if path.name.isdecimal() else ""
+            if f"\nPPid:\t{os.getpid()}\n" in status and f"\nUid:\t{WEB_USER}\t" in status:
+                found.append(int(path.name))
+    return found
 
 
 def test_a_device_is_paired_asks_and_is_out_with_its_stream_when_it_is_revoked(served: Served) -> None:

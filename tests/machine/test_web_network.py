@@ -63,12 +63,13 @@ def invite(box: Machine, name: str, *options: str) -> dict[str, Any]:
     return found
 
 
-_sources = itertools.count(2)
+_sources = itertools.count()
 
 
 def stranger(box: Machine) -> Device:
     """From an address of its own: who is refused often is not heard for a minute."""
-    return Device(HOST, PORT, source=f"127.0.0.{next(_sources)}", namespace=box.host.network)
+    number = next(_sources)
+    return Device(HOST, PORT, source=f"127.0.{number // 250}.{number % 250 + 2}", namespace=box.host.network)
 
 
 def pair(box: Machine, name: str, *options: str) -> Device:
