@@ -60,6 +60,7 @@ WHOLE_FILE = {  # refusals that are of no line, or of no key
     "an-empty-file",
     "layers-without-a-name",
     "no-compose-file-at-all",
+    "two-layers-of-comments",
 }
 
 

@@ -348,6 +348,11 @@ async def test_an_env_file_that_is_a_link_out_of_the_project_is_refused_in_a_wor
         await load(directory, PLACED)
 
 
+async def test_an_empty_layer_is_a_layer(directory: Path, tmp_path: Path) -> None:
+    (directory / "compose.override.yaml").write_text("# nothing yet\n")
+    assert await layout(directory, tmp_path) == {"compose.d/50-box.yaml", "compose.d/51-box.override.yaml"}
+
+
 async def test_modes_of_the_projects_files_are_kept(directory: Path, tmp_path: Path) -> None:
     (directory / "secret").touch(mode=0o600)
     await layout(directory, tmp_path)

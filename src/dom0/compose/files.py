@@ -243,7 +243,8 @@ class _Reader:
         if self._nested > MAX_NESTED:
             what = f"more than {MAX_NESTED} Compose files include or extend each other"
             raise ProjectError(f"{self._name(path)}: {what}", hint="put the services of some of them into one file")
-        source = await asyncio.to_thread(read_source, self._name(path), content)
+        may_be_empty = self._name(path) != self._files.layers[-1] or any(self._files.layer_documents)
+        source = await asyncio.to_thread(read_source, self._name(path), content, may_be_empty=may_be_empty)
         if source.name not in (known.name for known in self._files.sources):
             self._files.sources.append(source)
             self._files.only_extended |= {source.name} if extended else set()

@@ -71,7 +71,7 @@ class SourceFile(msgspec.Struct, frozen=True):
         return "".join([*parts, self.text[end:]])
 
 
-def read_source(name: str, content: bytes) -> SourceFile:
+def read_source(name: str, content: bytes, *, may_be_empty: bool = False) -> SourceFile:
     """Raises ProjectError with the line at fault."""
     text, walk = _decode(name, content), _Walk(name)
     try:
@@ -96,7 +96,7 @@ def read_source(name: str, content: bytes) -> SourceFile:
         what = "the file has to be a mapping with keys such as services:"
         hint = "services: on a line of its own, and the services below it, indented"
         raise _refused(name, what, hint, line=walk.lines.get("", 1))
-    if not any(documents):
+    if not (may_be_empty or any(documents)):
         raise _refused(name, "the file is empty", "it needs at least a name and services; dom0 init makes an example")
     return SourceFile(name, tuple(documents), walk.all_lines(), text, tuple(walk.variables))
 

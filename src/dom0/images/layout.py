@@ -35,7 +35,7 @@ def stage(
     contents.copy(found, into, time=EPOCH)
     if (into / LAYERS).is_symlink():
         raise ProjectError(f"{directory / LAYERS}: is a link", hint="make it a directory, or give it another name")
-    sources = (read_source(name, (directory / name).read_bytes()) for name in layers)
+    sources = (read_source(name, (directory / name).read_bytes(), may_be_empty=True) for name in layers)
     if not any(document.get("name") for source in sources for document in source.documents):
         _write(into / LAYERS / f"49-{project.name}.yaml", f'name: "{project.name}"\n'.encode())
     if any(os.path.lexists(into / name) for name in BASES):
