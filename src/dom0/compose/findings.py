@@ -5,6 +5,7 @@ compose.yaml:12: services.web.prots: no such key
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -15,6 +16,7 @@ from dom0.wording import excerpt
 KeyPath = tuple[str, ...]
 """From the top of the project; an entry of a list is named by its index."""
 
+_ONE_VALUE = ("command", "entrypoint", "test")  # lists that an upper file replaces
 _MOST = 20  # findings in one message
 
 
@@ -34,11 +36,14 @@ class Locations(msgspec.Struct, frozen=True):
     files: Mapping[str, Mapping[str, int]]
     extends: Mapping[str, Mapping[str, tuple[str, str]]] = {}  # file -> service -> file and service that it extends
 
-    def find(self, path: KeyPath) -> tuple[str, int]:
+    def find(self, path: KeyPath, *, merged: bool = True) -> tuple[str, int]:
         """The file and line of the key, or of the nearest one around it; the upper layer where both have it.
 
-        The line is 0 where no file has even the first key of `path`.
+        `merged`: entries of a list are counted through all files that add to it. The line is 0 where no file has even
+        the first key of `path`.
         """
+        if merged and (found := self._find_entry(path)):
+            return found
         for end in range(len(path), 0, -1):
             for name in reversed(list(self.files)):
                 if found := self._find_exactly(name, path[:end]):
@@ -55,6 +60,29 @@ class Locations(msgspec.Struct, frozen=True):
             seen.add(base)
             file, path = base[0], ("services", base[1], *path[2:])
         return file, line
+
+    def _find_entry(self, path: KeyPath) -> tuple[str, int] | None:
+        """Of a list to which more than one file or service adds: Compose appends the upper one's entries."""
+        at = next((place for place, part in enumerate(path) if part.isdigit()), 0)
+        if at < 2 or path[at - 1] in _ONE_VALUE:
+            return None
+        extends = self.extends if path[0] == "services" else {}
+        lists: dict[tuple[str, str], int] = {}  # file and key -> how many entries
+        for file in self.files:
+            chain = [(file, path[:at])]
+            while (base := extends.get(chain[-1][0], {}).get(chain[-1][1][1])) and len(chain) <= len(self.files):
+                chain.append((base[0], ("services", base[1], *path[2:at])))
+            for name, key in reversed(chain):
+                lines, dotted = self.files.get(name, {}), ".".join(key)
+                if f"{dotted}.0" in lines:
+                    lists[name, dotted] = next(n for n in itertools.count() if f"{dotted}.{n}" not in lines)
+        left = int(path[at])
+        for (file, dotted), count in lists.items() if len(lists) > 1 else ():
+            if left < count:
+                names = [".".join([dotted, str(left), *path[at + 1 : end]]) for end in range(len(path), at, -1)]
+                return file, next(self.files[file][name] for name in names if name in self.files[file])
+            left -= count
+        return None
 
     def has(self, path: KeyPath) -> bool:
         """Whether a file has just this key."""

@@ -294,6 +294,9 @@ async def _explained(rejected: Rejected, files: ProjectFiles, view: View, parser
     if quoted := re.search(r'"(.+)"', finding.what) if finding.file in files.copies else None:
         lines = enumerate(files.copies[finding.file].decode(errors="replace").splitlines(), 1)
         finding = replace(finding, line=next((number for number, text in lines if quoted[1] in text), 0))
+    if not finding.file:  # it counts the entries of lists in each file
+        file, line = files.locations.find(finding.path, merged=False)
+        finding = replace(finding, file=file, line=line)
     return refuse([finding], files.locations)
 
 
