@@ -66,8 +66,8 @@ def directory_of(scope: str) -> Path:
     return names.scopes_directory() / scope
 
 
-class Serving:
-    """Of one who serves a scope, beside another one while the socket is handed over."""
+class ScopeServer:
+    """One of a scope, beside another one while the socket is handed over."""
 
     def __init__(self, file: Path | None = None, own: int = -1, before: int | None = None) -> None:
         """Descriptors: of its own registration in `file`, and of the one in whose place that was put."""
@@ -85,7 +85,7 @@ class Serving:
 
 
 @contextmanager
-def registered(context: Context, socket: Path) -> Iterator[Serving]:
+def registered(context: Context, socket: Path) -> Iterator[ScopeServer]:
     """The scope is registered until the block ends; who may not write there (it takes root) serves it all the same."""
     directory = directory_of(context.scope.name)
     registration = Registration(
@@ -105,11 +105,11 @@ def registered(context: Context, socket: Path) -> Iterator[Serving]:
             descriptor = _write_locked(directory, registration)
         except OSError as error:
             log.warning("%s: %s: dom0 socket ls and log do not show this scope", directory, error.strerror)
-            yield Serving()
+            yield ScopeServer()
             return
         stack.callback(os.close, descriptor)
         stack.callback(_remove, directory / FILE, descriptor)
-        yield Serving(directory / FILE, descriptor, before)
+        yield ScopeServer(directory / FILE, descriptor, before)
 
 
 def _write_locked(directory: Path, registration: Registration) -> int:
