@@ -104,11 +104,11 @@ async def _serve(engine: Engine) -> None:
             places=data,
         ),
     )
-    image_server = ImageServer(changed, lambda: machine.sharing, mirrors=info.mirrors, is_guest=own.is_guest)
-    metrics_server = MetricsServer(changed, lambda: machine.metrics, partial(_numbers, machine, ambassadors))
+    image_server = ImageServer(changed, lambda: machine.desired.sharing, mirrors=info.mirrors, is_guest=own.is_guest)
+    metrics_server = MetricsServer(changed, lambda: machine.desired.metrics, partial(_numbers, machine, ambassadors))
     web_server = WebServer(
         changed,
-        lambda: machine.web,
+        lambda: machine.desired.web,
         machine.devices,
         lambda access, device: answers(access, device),  # noqa: PLW0108 -- it is there when somebody asks
         state=STATE,
@@ -142,7 +142,7 @@ async def _run(
         machine.journal,
         machine.changed,
         status=machine.status,
-        wanted=lambda: machine.notify,
+        wanted=lambda: machine.desired.notify,
         is_seen=lambda: machine.seen[0] is not None,
     )
     logins = Logins(

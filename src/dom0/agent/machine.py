@@ -69,7 +69,7 @@ from dom0.names import ROOT, short_id
 from dom0.plan.actual import Actual
 from dom0.plan.adoption import carry_over
 from dom0.plan.builtins import SSH_STATE
-from dom0.plan.desired import Metrics, Notify, Role, Sharing, Web
+from dom0.plan.desired import Desired, Role
 from dom0.plan.differences import Difference, compare
 from dom0.plan.hooks import has_post_start
 from dom0.plan.memory import Memory, cleared
@@ -571,30 +571,14 @@ class Machine:
         return self._loop.plan, self._loop.actual
 
     @property
-    def sharing(self) -> Sharing:
+    def desired(self) -> Desired:
+        """Of the current generation; empty before the first one."""
         generation = self._current.generation
-        return generation.desired.sharing if generation else Sharing()
-
-    @property
-    def notify(self) -> Notify | None:
-        generation = self._current.generation
-        return generation.desired.notify if generation else None
-
-    @property
-    def metrics(self) -> Metrics | None:
-        generation = self._current.generation
-        return generation.desired.metrics if generation else None
-
-    @property
-    def web(self) -> Web | None:
-        generation = self._current.generation
-        return generation.desired.web if generation else None
+        return generation.desired if generation else Desired(project="")
 
     def ssh_keys(self) -> list[str]:
         """Lines of authorized_keys: the project's, and those that were let in by `dom0 ssh add`."""
-        generation = self._current.generation
-        slots = generation.desired.slots if generation else ()
-        texts = [file.content for slot in slots if slot.role is Role.SSHD for file in slot.files]
+        texts = [file.content for slot in self.desired.slots if slot.role is Role.SSHD for file in slot.files]
         with contextlib.suppress(OSError):
             texts.append(Path(SSH_STATE, "authorized_keys").read_bytes())
         return [line for text in texts for line in text.decode(errors="replace").splitlines()]
