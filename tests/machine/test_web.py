@@ -478,6 +478,61 @@ def test_an_engine_that_is_restarted_is_said_and_nothing_is_asked_for_meanwhile(
     desk.problems.clear()
 
 
+def test_an_engine_that_goes_away_under_an_action_leaves_it_unknown_and_the_page_comes_back(
+    desk: Browser, box: Machine
+) -> None:
+    slow = """
+      slow:
+        image: busybox:test
+        command: ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
+        stop_grace_period: 10m
+    """
+    before = box.status()["generation"]["number"]
+    box.write(COMPOSE.format(hostile=HOSTILE, password="third", memory="96m") + slow)
+    box.up()
+    box.until(lambda: box.status()["converged"])
+
+    def stops() -> bool:
+        return "dom0 stop slow" in box.dom0("events").stdout
+
+    def goes_back() -> bool:
+        return bool(box.status()["generation"]["number"] == before)
+
+    for view, action, has_begun in (
+        ("services", "stop slow", stops),
+        ("generations", f"rollback {before}", goes_back),
+    ):
+        box.dom0("start", "slow")  # the Engine may have noted that it is to be stopped
+        box.until(lambda: box.status()["converged"] and box.container("box-slow-1")["State"]["Running"])
+        show(desk, view)
+        ask_for(desk, action)
+        answer(desk)
+        desk.until_text("under way", "#acts")  # until the slow one is stopped
+        box.until(has_begun)
+        pid = box.container("box-slow-1")["State"]["Pid"]
+        box.host.kill_engine()
+        show(desk, "storage")
+        desk.until_text("This is as it was seen last: the Docker Engine does not answer", "main")
+        box.host.run(["kill", "-KILL", str(pid)])
+        box.host.start_engine()
+        told = desk.until_text("unknown", "#acts")
+        assert "done" not in told
+        desk.until("!document.querySelector('#line').innerText")
+        box.until(lambda: box.status()["converged"])
+        desk.until("!document.querySelector('main').innerText.includes('as it was seen last')")
+        show(desk, "services")
+        status = box.status()
+        for one in status["services"]:
+            if one["container"]:
+                desk.until_text(one["phase"], f"[data-key='{one['service']}-{one['number']}']")
+        show(desk, "generations")
+        desk.until_text("runs now", f"#generation-{status['generation']['number']}")
+        desk.click("#acts button")
+    assert status["generation"]["number"] == before
+    assert "box-slow-1" not in box.containers()
+    desk.problems.clear()  # the browser says what it could not load
+
+
 def test_what_was_asked_for_before_a_tab_was_hidden_is_unknown_when_nobody_answers_then(desk: Browser) -> None:
     show(desk, "services")
     ask_for(desk, "restart beside")

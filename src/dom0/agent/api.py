@@ -51,7 +51,7 @@ from dom0.agent.storage import StorageStatus
 from dom0.agent.unaccepted import EXHAUSTED, Unaccepted
 from dom0.agent.vitals import UsageStatus
 from dom0.ambassador.messages import Flows, Receipt, Rewire, Undo
-from dom0.errors import Busy, Dom0Error, EngineError, ProjectError, UsageError
+from dom0.errors import Busy, Dom0Error, EngineError, EngineUnreachable, ProjectError, UsageError
 from dom0.host.boot import Boot
 from dom0.http import server
 from dom0.http.server import Handler, HttpError, Request, Response
@@ -62,7 +62,7 @@ from dom0.plan.preview import Change
 
 HINT = "see docs/reference/api.md"
 STATUSES = {UsageError.exit_code: 400, ProjectError.exit_code: 400, Busy.exit_code: 409}
-OTHER_STATUS = 500
+AWAY_STATUS, OTHER_STATUS = 503, 500
 WATCH_AT_MOST_EVERY = 0.2  # seconds
 PAGE = 1000  # events in an answer
 LONGEST_NUMBER = 9  # digits
@@ -103,6 +103,8 @@ async def answer(handler: Handler, request: Request) -> Response:
         return await handler(request)
     except HttpError as error:  # of a web page, no such path, another method, a body that is too large
         return server.refusal(error.status, f"{request.path}: {error.reason}", HINT)
+    except EngineUnreachable as error:  # what it was asked for before, it may have done
+        return server.refusal(AWAY_STATUS, error.message, error.hint)
     except Dom0Error as error:
         return server.refusal(STATUSES.get(error.exit_code, OTHER_STATUS), error.message, error.hint)
     except OSError as error:

@@ -180,7 +180,7 @@ export class Act {
       });
     } catch (error) {
       end ??= !(error instanceof Refused) || error.status === 502 ? null
-        : error.status === 500 && this.asked.isPassedOn ? { is: "unknown", text: `${error.message}. ${error.hint}` }
+        : error.status === 503 || (error.status === 500 && this.asked.isPassedOn) ? { is: "unknown", text: `${error.message}. ${error.hint}` }
         : error.status === 500 ? { is: "bad", text: `it failed: ${error.message}. ${error.hint}` }
           : { is: "bad", text: `refused, nothing was changed: ${error.message}. ${error.hint}` };
     }
