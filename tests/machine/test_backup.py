@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from dom0.testing.machines import Machine
+from dom0.testing.s3_server import KEY, SECRET, S3Server
 
 PROJECT = """
     name: box
@@ -22,16 +24,17 @@ PROJECT = """
           known_hosts: ["{address} {host_key}"]
           schedule: "@yearly"
           stop: [db]
+        more: {{to: "s3:{s3}/bucket", env_file: ./s3.env, schedule: "@yearly"}}
     services:
       db:
         image: busybox:test
         init: true
         command: ["sh", "-c", "until [ -e /data/stop ]; do sleep 0.1; done"]
-        volumes: [data:/data, other:/other]
+        volumes: [data:/data, other:/other, more:/more]
         restart: always
-    volumes: {{data: {{}}, other: {{}}}}
+    volumes: {{data: {{}}, other: {{}}, more: {{}}}}
     """
-JOB, DB = "dom0-backup-data", "box-db-1"
+JOB, JOB_TO_S3, DB = "dom0-backup-data", "dom0-backup-more", "box-db-1"
 SSHD = """
 mkdir -p /run/sshd /root/.ssh /srv/box && ssh-keygen -q -t ed25519 -N '' -f /root/key && ssh-keygen -A
 cp /root/key.pub /root/.ssh/authorized_keys && touch /root/ready
@@ -40,16 +43,25 @@ exec /usr/sbin/sshd -D -e -f /dev/null -o UsePAM=no -o StrictModes=no -o Subsyst
 
 
 @pytest.fixture(scope="module")
-def box(machine: Machine) -> Machine:
-    """With a machine beside it that keeps its backups."""
+def s3(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    directory = tmp_path_factory.mktemp("s3")
+    (directory / "bucket").mkdir()
+    with S3Server(machine.host, directory) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def box(machine: Machine, s3: S3Server) -> Machine:
+    """With a machine beside it that keeps its backups, and an S3 server."""
     own = ["--no-healthcheck", "--label", "dom0.project=", "--label", "dom0.role=", "--entrypoint", "sh"]
     machine.docker("run", "--detach", "--name", "nas", *own, "dom0-base", "-c", SSHD)
     machine.until(lambda: machine.docker("exec", "nas", "test", "-e", "/root/ready"))
     address = machine.container("nas")["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
     host_key = machine.docker("exec", "nas", "cat", "/etc/ssh/ssh_host_ed25519_key.pub").stdout
     key = machine.docker("exec", "nas", "cat", "/root/key").stdout
-    files = {"backup.env": "RESTIC_PASSWORD=7d1f-secret\n", "backup.key": key}
-    machine.write(PROJECT.format(address=address, host_key=" ".join(host_key.split()[:2])), files)
+    s3_env = f"RESTIC_PASSWORD=x\nAWS_ACCESS_KEY_ID={KEY}\nAWS_SECRET_ACCESS_KEY={SECRET}\n"
+    files = {"backup.env": "RESTIC_PASSWORD=7d1f-secret\n", "backup.key": key, "s3.env": s3_env}
+    machine.write(PROJECT.format(address=address, host_key=" ".join(host_key.split()[:2]), s3=s3.url), files)
     machine.up()
     machine.until_good()
     return machine
@@ -67,6 +79,7 @@ def test_the_status_says_what_is_in_a_backup_and_what_is_not(box: Machine) -> No
     found = backups(box)
     assert {name: (one["service"], one["last"]) for name, one in found.items()} == {
         "box_data": (JOB, 0.0),
+        "box_more": (JOB_TO_S3, 0.0),
         "box_other": ("", 0.0),
     }
     assert "in none: box_other" in box.dom0("status").stdout
@@ -77,7 +90,7 @@ def test_the_status_says_what_is_in_a_backup_and_what_is_not(box: Machine) -> No
 def test_a_backup_stops_the_service_and_its_killed_job_leaves_it_running(box: Machine) -> None:
     in_volume(box, "head -c 2000000 /dev/urandom >/data/random; echo one >/data/word")
     before = box.lives(DB)[DB]
-    assert json.loads(box.dom0("backup", "now", "--json").stdout) == [{"volume": "box_data", "exit_code": 0}]
+    assert json.loads(box.dom0("backup", "now", "data", "--json").stdout) == [{"volume": "box_data", "exit_code": 0}]
     box.until(lambda: box.container(DB)["State"]["Running"])
     after = box.lives(DB)[DB]
     assert (after[0], after[1] == before[1]) == (before[0], False)
@@ -92,6 +105,26 @@ def test_a_backup_stops_the_service_and_its_killed_job_leaves_it_running(box: Ma
     box.until(lambda: box.container(DB)["State"]["Running"])
     box.until(lambda: "job-failed" in [problem["code"] for problem in box.status()["problems"]])
     assert backups(box)["box_data"]["snapshot"] == made["snapshot"]
+
+
+def test_a_job_to_s3_tells_its_keys_nobody_and_says_what_to_do_where_its_image_is_not_there(box: Machine) -> None:
+    box.dom0("backup", "now", "more")
+    assert backups(box)["box_more"]["complete"]
+    box.docker("rmi", "dom0-restic")
+    box.dom0("start", JOB_TO_S3)
+    box.until(lambda: "job-failed" in [one["code"] for one in box.status()["problems"] if JOB_TO_S3 in one["title"]])
+    assert "apt-get install restic, then: dom0 backup now" in box.dom0("logs", JOB_TO_S3).stdout
+    box.dom0("backup", "now", "more")
+    box.until(lambda: not [one for one in box.status()["problems"] if JOB_TO_S3 in one["title"]])
+    names = box.docker("ps", "--all", "--quiet").stdout.split()
+    seen = [
+        box.docker("inspect", *names).stdout,
+        box.docker("logs", JOB_TO_S3).stdout,
+        box.docker("logs", "dom0").stdout,
+    ]
+    seen += [box.dom0(*words).stdout for words in (["events", "--json"], ["status", "--json"], ["history", "1"])]
+    seen += [box.host.log.read_text(errors="replace")]
+    assert all(SECRET not in text for text in seen)
 
 
 def test_people_are_told_in_a_process_of_the_machine(box: Machine) -> None:
