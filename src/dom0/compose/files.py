@@ -370,6 +370,8 @@ class _Reader:
         if reference.is_compose:
             return f"{_OWN}: put a copy of it there, with the files that it names"
         name = path.name if not os.path.lexists(base / path.name) else f"copy-of-{path.name}"
+        if not os.path.lexists(path):
+            return f"{_OWN}: make {base / name}, and write {name} here"
         return f"{_OWN}: {shlex.join(['cp', str(path), str(base / name)])}, and write {name} here"
 
     def _find(self, path: Path) -> Path:

@@ -34,6 +34,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 _ENVIRONMENT = "x-dom0-environment"  # in our own last layer: name -> ["set" or "", value]
+_MOST_TRIED = 64  # files that are read one by one to find the one that Compose does not name
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _PROFILE = re.compile(r"\*|[a-zA-Z0-9][a-zA-Z0-9_.-]*", re.ASCII)
 
@@ -285,7 +286,7 @@ async def _explained(rejected: Rejected, files: ProjectFiles, view: View, parser
     finding = blame(understand(_as_written(rejected.words, view), documents), rejected.warnings, documents)
     if finding.file.startswith(AN_ENV_FILE):
         sources = {source.name for source in files.sources}
-        for name, content in files.copies.items():
+        for name, content in list(files.copies.items())[:_MOST_TRIED]:
             try:
                 if name not in sources:
                     await parser.interpolate(view, ["x"], [content])
