@@ -72,12 +72,12 @@ class Station:
     def version(self) -> str:
         return self.host.path("/etc/dom0-os").read_text().strip()
 
-    def start(self, running: str, version: str, trial: int = 0) -> None:
+    def start(self, running: str, version: str) -> None:
         """As GRUB and the base OS do, up to the agent."""
         self.host.path("/etc/dom0-os").write_text(f"{version}\n")
         self.slots.inside("/etc/dom0-os").write_text(f"{version}\n")
         self.host.path("/run/boot_id").write_text(f"{uuid.uuid4()}\n")
-        self.slots.tell(running, trial)
+        self.slots.tell(running)
         with self.log.open("ab") as log:
             argv = [sys.executable, "-m", "dom0.testing.farm_node", "well"]
             self.node = self.host.popen(argv, stdout=log, stderr=log)
@@ -94,8 +94,9 @@ class Station:
         armed = self.slots.environment()["next"]
         if armed and (version := self.slots.read(armed, "version").split()[0].decode()) not in bad:
             self.slots.write_environment(left="2")
-            self.start(armed, version, trial=900)
+            self.slots.tell(armed, trial=900)
             assert self.slots.slots("bless").code == 0
+            self.start(armed, version)
             return
         self.slots.write_environment(next="", left="", failed=armed)  # three starts came to nothing
         self.start(self.slots.environment()["good"], self.version)
