@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,20 @@ def test_what_compose_runs_from_there_is_not_taken_over(box: Machine) -> None:
     assert (said.code, box.lives(APP)) == (3, before)
     assert f"{box.project}: the project names what is above this directory" in said.stderr
     box.host.run(["docker", "compose", "down"], cwd=box.project)
+
+
+def test_a_link_that_leads_out_is_refused_at_its_line_and_works_as_the_refusal_says(box: Machine, tree: Path) -> None:
+    disk = tree.parent / "disk"
+    disk.mkdir()
+    (disk / "word").write_text("x")
+    (box.project / "linked").symlink_to("../../disk")
+    box.write(COMPOSE.format(version="3").replace("./own:", "./linked:"))
+    refused = box.up(check=False)
+    assert refused.code == 3
+    where = "compose.yaml:11: services.app.volumes.2: linked is a link to ../../disk, which the machine does not have"
+    assert where in refused.stderr
+    command = refused.stderr.partition("make the link absolute: ")[2].splitlines()[0]
+    subprocess.run(shlex.split(command), check=True)
+    box.up()
+    box.until_good()
+    assert in_container(box, "cat /own/word") == "x"
