@@ -20,7 +20,7 @@ from dom0.testing.machines import Machine
 
 COMPOSE = """
     name: box
-    x-dom0: {rollout: {monitor: 100ms, timeout: 60s}}
+    x-dom0: {rollout: {monitor: 100ms, timeout: 60s}, web: {listen: "127.0.0.1:8443"}}
     services:
       web:
         image: busybox:test
@@ -36,7 +36,7 @@ COMPOSE = """
     """
 UNREFUSED = {  # whatever is asked of them
     *("GET /v1/status", "GET /v1/history", "GET /v1/openapi.json", "GET /v1/files", "GET /v1/ambassadors"),
-    *("GET /v1/storage", "GET /v1/usage", "GET /v1/boots"),
+    *("GET /v1/storage", "GET /v1/usage", "GET /v1/boots", "GET /v1/devices"),
 }
 
 
@@ -91,6 +91,10 @@ def test_every_answer_is_as_the_agent_describes_it(agent: BareAgent) -> None:
     post("/v1/files/plan", {"files": {"app.conf": {"content": "link /etc/hosts"}}})
     post("/v1/files/keep", {"paths": ["app.conf"]})
     post("/v1/files/take", {"paths": ["app.conf"]})
+    machine.until(lambda: agent.ask("GET", "/v1/devices")["address"])
+    get("/v1/devices")
+    post("/v1/devices/pair", {"name": "phone"})
+    post("/v1/devices/phone/revoke")
     post("/v1/rollback", {"generation": 1})
     check(204, "POST", "/v1/try", {"dom0_image": f"sha256:{'a' * 64}", "seconds": 60})
     for route in ROUTES:
