@@ -175,10 +175,11 @@ def test_a_damaged_data_disk_and_another_linux_are_left_alone_and_the_machine_ru
             opened.write(b"\xff" * size)
     with boot(Drive(damaged), foreign.drive) as machine:
         machine.wait_for("DATA IN MEMORY, lost at power-off: /dev/vda is damaged")
+        machine.wait_for("another Linux's Docker store is on /dev/vdb")
         console = Console(machine)
         console.wait_for_engine()
         assert set(console.ask("docker ps --all --format '{{.Names}}'").split()) <= RESCUE
-        assert [problem["code"] for problem in console.disks()["problems"]] == ["data-in-memory"]
+        assert [problem["code"] for problem in console.disks()["problems"]] == ["data-in-memory", "data-disk"]
         listed = {device["device"]: device for device in json.loads(console.ask("/usr/lib/dom0/disk ls"))["devices"]}
         assert listed["/dev/vdb"]["store_containers"] == 1
         console.power_off()
