@@ -336,6 +336,32 @@ def test_what_does_not_speak_tls_1_3_is_told_nothing(served: Served) -> None:
     ask_all(served, talk)
 
 
+def test_what_strangers_send_in_one_piece_with_its_end_is_no_line_of_the_log(
+    served: Served, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def talk() -> None:
+        for _ in range(3):
+            sent, got = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = trusting().wrap_bio(got, sent)
+            with socket.create_connection((HOST, served.port), 30) as plain:
+                while True:
+                    try:
+                        tls.do_handshake()
+                        break
+                    except ssl.SSLWantReadError:
+                        plain.sendall(sent.read())
+                        got.write(plain.recv(65536))
+                tls.write(f"GET / HTTP/1.1\r\nHost: {HOST}:{served.port}\r\n\r\n".encode())
+                with suppress(ssl.SSLWantReadError):
+                    tls.unwrap()
+                plain.sendall(sent.read())  # the end of the handshake, a question, and that nothing follows
+                with suppress(ConnectionResetError):
+                    plain.makefile("rb").read()
+
+    ask_all(served, talk)
+    assert capfd.readouterr().err == ""
+
+
 def test_nothing_listens_where_it_is_not_asked_for(served: Served) -> None:
     asked, served.web = served.web, None
 
