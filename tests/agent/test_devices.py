@@ -215,11 +215,7 @@ def test_a_damaged_file_lets_nobody_in_and_stays_as_it_is(kept: Kept, content: s
 @pytest.fixture
 def full(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """The disk is full from then on."""
-
-    def fill(*_: object) -> None:
-        raise Unwritable("full")
-
-    return lambda: monkeypatch.setattr(devices, "write_json", fill)
+    return lambda: monkeypatch.setattr(devices, "write_json", refuse)
 
 
 def test_on_a_full_disk_nobody_is_paired_and_who_is_revoked_is_out(kept: Kept, full: Callable[[], None]) -> None:
@@ -234,6 +230,31 @@ def test_on_a_full_disk_nobody_is_paired_and_who_is_revoked_is_out(kept: Kept, f
     with pytest.raises(Unwritable):
         kept.register.revoke("phone")
     assert not kept.knows(pairing)
+
+
+@pytest.mark.parametrize("asks_again", [True, False])
+def test_who_was_revoked_on_a_full_disk_is_out_for_ever_as_soon_as_there_is_room(kept: Kept, asks_again: bool) -> None:
+    phone, tablet = kept.pair("phone"), kept.pair("tablet")
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(devices, "write_json", refuse)
+        for _ in range(2):
+            with pytest.raises(Unwritable, match=r"phone: is out, and will be in again when dom0 starts anew: full"):
+                kept.register.revoke("phone")
+    if asks_again:
+        with pytest.raises(UsageError):
+            kept.register.revoke("nobody")
+        kept.register.revoke("phone")
+        with pytest.raises(UsageError):
+            kept.register.revoke("phone")
+    else:
+        assert kept.knows(tablet)
+    kept.again()
+    assert not kept.knows(phone)
+    assert kept.knows(tablet)
+
+
+def refuse(*_: object) -> None:
+    raise Unwritable("full")
 
 
 def test_what_is_told_of_devices_has_nothing_of_their_secret(kept: Kept) -> None:

@@ -23,6 +23,7 @@ from dom0.agent.device_status import Device, Devices, Invitation
 from dom0.agent.events import Kind
 from dom0.agent.journal import Journal
 from dom0.agent.store import Damaged, read_json, write_json
+from dom0.durable import Unwritable
 from dom0.errors import Dom0Error, UsageError
 
 FILE = "web/devices.json"
@@ -66,6 +67,7 @@ class DeviceRegister:
         self._journal = journal
         self._now = now
         self._kept: tuple[Kept, ...] | None = None  # once they were read
+        self._unsaved = set[str]()  # names of those that were revoked, and are still on the disk
         self._code: _Code | None = None
         self.served = "", ""  # address and fingerprint of the page, where it is
         self._asking = defaultdict[str, set[asyncio.Task[object]]](set)  # by name of the device
@@ -144,7 +146,7 @@ class DeviceRegister:
             log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
         if found is None:
             self._journal.note(Kind.DEVICE_REFUSED, SUBJECT, f"what asks at {address} is no device of this machine")
-        elif not 0 <= self._now() - found.seen < SEEN_EVERY:
+        elif self._unsaved or not 0 <= self._now() - found.seen < SEEN_EVERY:
             seen = replace(found, seen=self._now(), address=address)
             try:
                 self._write(tuple(seen if one is found else one for one in self.devices()))
@@ -158,16 +160,23 @@ class DeviceRegister:
         task.add_done_callback(self._asking[device.name].discard)
 
     def revoke(self, name: str) -> None:
-        """Raises UsageError, Damaged; Unwritable: it is out, and will be in again after the next start."""
+        """Raises UsageError, Damaged; Unwritable: it is out, and will be in again after the next start, unless what is
+        asked next can be written.
+        """
         left = tuple(one for one in self.devices() if one.name != name)
         if self._code is not None and self._code.name == name:
             self._code = None
-        elif len(left) == len(self.devices()):
+        elif len(left) == len(self.devices()) and name not in self._unsaved:
             raise UsageError(f"{name}: no device of this name is paired", hint="dom0 web devices")
         self._kept = left
+        self._unsaved.add(name)
         for task in self._asking.pop(name, ()):
             task.cancel()
-        self._write(left)
+        try:
+            self._write(left)
+        except Unwritable as error:
+            what = f"{name}: is out, and will be in again when dom0 starts anew: {error.message}"
+            raise Unwritable(what, hint=f"{error.hint}; then again: dom0 web revoke {name}") from error
 
     def status(self) -> Devices:
         """Raises Damaged."""
@@ -178,6 +187,7 @@ class DeviceRegister:
     def _write(self, devices: tuple[Kept, ...]) -> None:
         write_json(self._file, devices)
         self._kept = devices
+        self._unsaved.clear()
 
 
 def _proof(secret: str) -> str:
