@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dom0.agent import devices
-from dom0.agent.devices import ALPHABET, DEVICE_LIFE, FILE, MOST, MOST_TRIES, DeviceRegister, Pairing
+from dom0.agent.devices import ALPHABET, DEVICE_LIFE, FILE, MOST, MOST_TRIES, DeviceRegister, Pairing, nowhere
 from dom0.agent.events import Kind
 from dom0.agent.journal import Journal
 from dom0.agent.store import Damaged
@@ -31,7 +31,7 @@ class Kept:
     def again(self) -> None:
         self.journal = Journal(self.state, now=lambda: self.at, boot="0" * 8)
         self.register = DeviceRegister(self.state, self.journal, lambda: self.at)
-        self.register.served = "https://192.168.1.5:8443/", "AB:CD"
+        self.register.page = lambda: ("https://192.168.1.5:8443/", "AB:CD")
 
     def code(self, name: str = "phone", *, operates: bool = False) -> str:
         return self.register.invite(name, operates=operates).code
@@ -195,7 +195,7 @@ def test_there_are_so_many_devices_and_no_more(kept: Kept) -> None:
 
 
 def test_no_code_is_made_where_there_is_no_page(kept: Kept) -> None:
-    kept.register.served = "", ""
+    kept.register.page = nowhere
     with pytest.raises(UsageError, match="the page is not on the network"):
         kept.code()
 

@@ -296,6 +296,20 @@ def test_a_name_leads_there_only_where_the_project_says_so(served: Served) -> No
     ask_all(served, talk)
 
 
+async def test_the_address_that_is_told_is_the_one_that_the_machine_has_now(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes after a boot, and changes with the network: nobody has to come to the page before."""
+    monkeypatch.setattr(web_server, "_own_name", lambda _: HOST)
+    async with served.running():
+        before, fingerprint = served.register.served
+        for address, shown in (("192.168.1.5", "192.168.1.5"), ("fd00::5", "[fd00::5]")):
+            monkeypatch.setattr(web_server, "_own_name", lambda _, address=address: address)
+            assert served.register.served == (f"https://{shown}:{served.port}/", fingerprint)
+            assert served.register.invite("phone", operates=False).address != before
+    assert served.register.served == ("", "")
+
+
 def test_a_cross_site_post_is_refused_by_its_type_as_well(served: Served) -> None:
     def talk() -> None:
         phone = served.paired("phone", operates=True)

@@ -61,6 +61,11 @@ class _Code(msgspec.Struct, kw_only=True):
     tries: int = 0
 
 
+def nowhere() -> tuple[str, str]:
+    """Where the page is that is not served."""
+    return "", ""
+
+
 class DeviceRegister:
     def __init__(self, state: Path, journal: Journal, now: Callable[[], float] = time.time) -> None:
         self._file = state / FILE
@@ -69,8 +74,13 @@ class DeviceRegister:
         self._kept: tuple[Kept, ...] | None = None  # once they were read
         self._unsaved = set[str]()  # names of those that were revoked, and are still on the disk
         self._code: _Code | None = None
-        self.served = "", ""  # address and fingerprint of the page, where it is
+        self.page: Callable[[], tuple[str, str]] = nowhere  # sets `served`
         self._asking = defaultdict[str, set[asyncio.Task[object]]](set)  # by name of the device
+
+    @property
+    def served(self) -> tuple[str, str]:
+        """Address and fingerprint of the page, where it is now."""
+        return self.page()
 
     def devices(self) -> tuple[Kept, ...]:
         """Raises Damaged."""

@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from dom0.agent import api
-from dom0.agent.devices import DeviceRegister
+from dom0.agent.devices import DeviceRegister, nowhere
 from dom0.agent.events import Kind
 from dom0.agent.journal import Journal
 from dom0.agent.listener import Listener, connected
@@ -83,11 +83,8 @@ class WebServer(Listener[Web]):
         environment = {"PATH": os.environ.get("PATH", os.defpath)}
         async with self._answering():
             while True:
-                host = _own_name(listening)
-                fingerprint = await self._certify((host, *asked.names))
-                port = f":{listening.getsockname()[1]}".removesuffix(":443")
-                shown = asked.names[0] if asked.names else f"[{host}]" if ":" in host else host
-                self._register.served = f"https://{shown}{port}/", fingerprint
+                fingerprint = await self._certify((_own_name(listening), *asked.names))
+                self._register.page = partial(_served, asked, listening, fingerprint)
                 self.tell(())
                 try:
                     async with asyncio.timeout(ANEW):
@@ -128,7 +125,7 @@ class WebServer(Listener[Web]):
                 unnamed.replace(self._socket)
                 yield
         finally:
-            self._register.served = "", ""
+            self._register.page = nowhere
             self._socket.unlink(missing_ok=True)
 
     async def _answer(self, request: Request) -> Response:
@@ -161,17 +158,23 @@ class WebServer(Listener[Web]):
         return msgspec.structs.replace(response, closes=True)
 
 
+def _served(asked: Web, listening: socket.socket, fingerprint: str) -> tuple[str, str]:
+    """The URL of the page as this machine is reached now: its address may come after it listens, and change."""
+    host, port = _own_name(listening), f":{listening.getsockname()[1]}".removesuffix(":443")
+    shown = asked.names[0] if asked.names else f"[{host}]" if ":" in host else host
+    return f"https://{shown}{port}/", fingerprint
+
+
 def _own_name(listening: socket.socket) -> str:
     """The address that is listened at; where that is all of them, the one that this machine has towards others."""
     host = str(listening.getsockname()[0])
     if not ip_address(host).is_unspecified:
         return host
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
-        try:
-            towards.connect(("192.0.2.1", 9))  # which sends nothing
+    for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as towards:
+            towards.connect((elsewhere, 9))  # which sends nothing
             return str(towards.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"  # it has none now
+    return "127.0.0.1"  # it has none now
 
 
 def _address(text: str) -> str:
