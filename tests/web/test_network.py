@@ -80,14 +80,14 @@ def type_code(looking: Browser, code: str) -> None:
 def test_a_device_is_paired_sees_the_page_again_and_is_out_at_once_when_it_is_revoked(served: Served) -> None:
     address = served.register.served[0]
     with Browser(trusting(served)) as phone:
-        phone.open(address)
+        invitation = served.invite("phone")
+        phone.open(f"{address}#{invitation.code}{'-' * 20}")  # is typed by a person, or by nobody
         phone.until_text("This device is not paired", "h1")
         for width, dark in itertools.product((390, 1440), (False, True)):
             phone.look(width, 900, dark=dark)
             assert phone.run("document.documentElement.scrollWidth <= innerWidth")
             assert phone.pale_texts() == []
             assert phone.violations() == []
-        invitation = served.invite("phone")
         type_code(phone, "2222-2222")
         phone.until_text("this is not the code", "main")
         phone.problems.clear()  # the browser says that it was refused

@@ -31,9 +31,9 @@ export function mayOperate() {
   return kept.getItem(OPERATES) === "true";
 }
 
-/** What opens a session, where the address has it. */
+/** What opens a session, where the address has it. A device's is typed: a link would lead past the fingerprint, and others could use up its tries. */
 export function code() {
-  return /^#([\w-]{20,})$/.exec(location.hash)?.[1];
+  return !IS_DEVICE && /^#([\w-]{20,})$/.exec(location.hash)?.[1];
 }
 
 /** Use up the code in the address, if there is one. Whether this tab may look. */
