@@ -34,6 +34,9 @@ class Service:
     async def show(self, request: Request) -> Response:
         return Response(json.dumps([request.path, request.captured, request.query]).encode())
 
+    async def look(self, request: Request) -> Response:
+        return await server.unless_gone(request, self.show(request))
+
     async def ignore(self, request: Request) -> Response:
         raise HttpError(403, "not for you")
 
@@ -77,6 +80,7 @@ async def service(path: Path) -> AsyncIterator[Service]:
         "POST /echo": service.echo,
         "GET /show/{name}": service.show,
         "GET /show/{name}/more/{other}": service.show,
+        "GET /look": service.look,
         "POST /ignore": service.ignore,
         "POST /nothing": service.nothing,
         "GET /bug": service.bug,
@@ -217,6 +221,15 @@ async def test_curl_waits_to_be_told_to_send_a_large_body(path: Path, tmp_path: 
     )
     output, _ = await process.communicate()
     assert output == b"x" * LIMIT
+
+
+@pytest.mark.usefixtures("service")
+async def test_a_client_that_has_said_all_gets_its_answer(path: Path) -> None:
+    reader, writer = await asyncio.open_unix_connection(path)
+    with contextlib.closing(writer):
+        writer.write(b"GET /look HTTP/1.1\r\nHost: a\r\n\r\n")
+        writer.write_eof()  # as `nc -N` does
+        assert (await reader.read()).endswith(b'["/look", {}, {}]')
 
 
 async def test_a_client_that_has_gone_ends_an_endless_answer(

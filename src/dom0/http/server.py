@@ -304,12 +304,11 @@ async def _respond(request: Request, handler: Handler) -> Response:
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """What `work` returns. It is ended when the client has gone, who is missed by nobody that has nothing to send; then
-    it raises Gone.
+    it raises Gone. One that has said all may still listen (`nc -N`): it gets what is there before that is looked at.
     """
     task = asyncio.create_task(work)
     try:
-        while not task.done():
-            await asyncio.wait([task], timeout=GONE_WITHIN)
+        while not (await asyncio.wait([task], timeout=GONE_WITHIN))[0]:
             if request.is_gone:
                 raise Gone
         return task.result()
@@ -327,7 +326,7 @@ async def while_asked(request: Request, parts: AsyncGenerator[T]) -> AsyncGenera
                 part = await unless_gone(request, _next_of(parts))
             except Gone:
                 return
-            if part is None:
+            if part is None or request.is_gone:
                 return
             yield part
 
