@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import itertools
 import os
+import re
 import signal
 import socket
 import ssl
@@ -141,6 +142,7 @@ def test_the_process_has_no_rights_and_no_network_but_the_port(served: Served) -
             ("Inh", "Prm", "Eff", "Bnd", "Amb"), 0
         )
         assert (status["NoNewPrivs"], status["Groups"].strip()) == ("1", "")
+        assert re.search(r"^Max processes +0 +0 ", Path(f"/proc/{pid}/limits").read_text(), re.MULTILINE)
         assert Path(f"/proc/{pid}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
         devices = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
         assert [line.split(":")[0].strip() for line in devices] == ["lo"]

@@ -4,7 +4,7 @@ The agent listens, and lets a process answer that has no rights (`web/network`),
 somebody looks: a user of its own, no capabilities, a network namespace with nothing in it, the listening socket, and a
 root directory with nothing in it but a socket of ours. There a device is asked for its secret at each question, and is
 answered what it may ask, by the same routes as on every other socket. Whoever takes that process over has what devices
-give him, and no more.
+give him and the key of the certificate, and no more.
 """
 
 from __future__ import annotations

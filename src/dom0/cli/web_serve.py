@@ -35,6 +35,7 @@ def command(agent: Path, names: tuple[str, ...]) -> None:
 
 def _leave() -> None:
     """All of the machine but this directory, and every right. What is imported is imported by now."""
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))  # it forks nothing; for root this is no limit yet
     prctl = ctypes.CDLL(None).prctl
     os.chroot(".")
     os.chdir("/")
