@@ -179,6 +179,25 @@ def test_who_has_taken_over_the_process_gets_nothing_without_a_device(served: Se
     converse(served, talk)
 
 
+def test_what_a_device_had_begun_to_ask_for_is_refused_once_it_is_revoked(served: Served) -> None:
+    """By who has taken over the process: the page passes on a whole question."""
+
+    async def talk() -> None:
+        tablet = await asyncio.to_thread(served.paired, "tablet", operates=True)
+        secret = f"{tablet.cookie.partition('=')[2]}.{tablet.token}"
+        reader, writer = await asyncio.open_unix_connection(served.run / WEB_SOCKET)
+        head = f"POST /v1/x HTTP/1.1\r\nHost: dom0\r\nAuthorization: Bearer {secret}\r\nContent-Length: 2\r\n"
+        writer.write(f"{head}Content-Type: application/json\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        served.register.revoke("tablet")
+        writer.write(b"{}")
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 401 ")
+        writer.close()
+        assert served.asked == []
+
+    converse(served, talk)
+
+
 def test_a_guessed_code_is_out_after_a_few_tries_and_said_in_the_journal(served: Served) -> None:
     def talk() -> None:
         code = served.invite("phone").code

@@ -37,7 +37,7 @@ from dom0.run import beside_result, ourselves
 CERTIFICATE = "web/server.pem"
 ANEW = 86400.0  # seconds, and the certificate is looked at again; the process has it as it was when it began
 MOST = 128  # questions of that process at once
-LARGEST_BODY = 4096  # bytes, of a code
+LARGEST_BODY = 4096  # bytes; the page passes on less
 APART = ("unshare", "--net", "--ipc", "setpriv", "--no-new-privs", "--pdeathsig=KILL", "--")
 
 
@@ -142,6 +142,8 @@ class WebServer(Listener[Web]):
                 if (pairing := self._register.pair(asked.code, _address(asked.address))) is None:
                     raise HttpError(401, "this is not the code, or it is not valid any more: dom0 web pair")
                 return Response(msgspec.json.encode(pairing))
+        if request.method == "POST":  # all of it: who is revoked while it comes has asked for nothing
+            await request.hold(LARGEST_BODY)
         secret = request.headers.get("Authorization").removeprefix("Bearer ")
         address = _address(request.headers.get(network.ADDRESS))
         device = self._register.find(secret, address)

@@ -57,6 +57,7 @@ class Request:
         self.query = dict(parse_qsl(query, keep_blank_values=True))
         self.captured: Mapping[str, str] = {}
         self._channel = channel
+        self._held: bytes | None = None
 
     @property
     def path(self) -> str:
@@ -87,7 +88,9 @@ class Request:
         return self._channel.is_gone
 
     async def read(self, limit: int) -> bytes:
-        """The body. Raises HttpError for one of more than `limit` bytes, else as Channel does."""
+        """The body, once. Raises HttpError for one of more than `limit` bytes, else as Channel does."""
+        if self._held is not None:
+            return self._held
         await self._channel.send_continue()
         body = bytearray()
         while isinstance(event := await _next(self._channel), h11.Data):
@@ -95,6 +98,10 @@ class Request:
             if len(body) > limit:
                 raise HttpError(413, "Request Entity Too Large")
         return bytes(body)
+
+    async def hold(self, limit: int) -> None:
+        """Wait until the body has come, for whoever reads it then. Raises as `read` does."""
+        self._held = await self.read(limit)
 
 
 class Response(msgspec.Struct, frozen=True):
