@@ -7,16 +7,19 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from dom0.cli.farms.up import changed_os
 from dom0.errors import Dom0Error, ProjectError
-from dom0.farms import follow, orders, reboot, rollout
+from dom0.farms import base_os, follow, orders, reboot, rollout
 from dom0.farms import publish as publish_
-from dom0.farms.base_os import OsNow
+from dom0.farms.base_os import Begun, OsNow
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import key_of
 from dom0.farms.revisions import NETWORK, SLOTS, BaseOs, Blob, Report, Revision, revise
+from dom0.farms.rollout import Lock
 from dom0.host.update_file import UpdateFile
 from dom0.testing.fake_uki import make_uki
 
@@ -175,6 +178,42 @@ async def test_a_base_os_that_the_machine_refuses_pauses_the_role(
     assert farm.rollout().pauses["web"].why == f"nas failed: {slots.refusal}"
     assert farm.rollout().locks == ()
     assert slots.restarts.locked()
+
+
+async def test_while_another_machine_has_the_lock_the_next_start_is_of_what_runs(
+    farm: FarmDirectory, node: Node, slots: Slots, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, other = slots.look, Lock(group="web", id="other", since=1.0, foreign=True)
+
+    async def look_before_the_other_has_it() -> OsNow:
+        if farm.rollout().turns:
+            farm.change_rollout(lambda state: (replace(state, locks=(other,)), None))
+        return await look()
+
+    async with serving(farm, port):
+        publish(farm, node, 1, "1")
+        await until(lambda: "web" in farm.rollout().settled)
+        monkeypatch.setattr(slots, "look", look_before_the_other_has_it)
+        publish(farm, node, 2, "2")
+        await until((node.state / reboot.FILE).exists)
+        assert (slots.installed, slots.next) == ([], "")
+        monkeypatch.setattr(slots, "look", look)
+        farm.change_rollout(lambda state: (replace(state, locks=()), None))
+        await slots.restarts.acquire()
+    assert slots.installed == ["2"]
+
+
+async def test_turns_of_a_farm_whose_server_counts_anew_are_no_old_ones(
+    farm: FarmDirectory, node: Node, slots: Slots, port: int
+) -> None:
+    async with serving(farm, port):
+        publish(farm, node, 1, "1")
+        await until(lambda: "web" in farm.rollout().settled)
+        before = Begun(turn=farm.rollout().drawn + 1, boot="long ago", os="1")
+        (node.state / base_os.FILE).write_bytes(msgspec.json.encode(before))
+        publish(farm, node, 2, "2")
+        await slots.restarts.acquire()
+        assert farm.rollout().pauses == {}
 
 
 def test_a_revision_has_the_file_that_farm_yaml_names_and_its_signature(farm: FarmDirectory) -> None:

@@ -1,6 +1,6 @@
-"""What a node does about the base OS that its farm's server names: it writes that into the slot that does not run, as
-`dom0 os update` does, and restarts when the server gives it the lock of its role. One that starts from the network has
-no slots, and gets it when it restarts (`netboot`).
+"""What a node does about the base OS that its farm's server names: when the server gives it the lock of its role it
+writes that into the slot that does not run, as `dom0 os update` does, and restarts. One that starts from the network
+has no slots, and gets it when it restarts (`netboot`).
 
 What was begun is on the disk before it is. After the restart either the new one runs, or the machine has gone back by
 itself to the one that it ran before: then the turn has failed, and the next one is for a person to give.
@@ -54,10 +54,13 @@ class Host(Protocol):
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
-    """On the disk. `boot`: the kernel's ID of the boot in which that was."""
+    """On the disk. `boot`: the kernel's ID of the boot in which that was; `os`: the version that the next start was to
+    try. A server that lost what it knew, or of another farm, counts its turns from one again.
+    """
 
     turn: int
     boot: str
+    os: str = ""
 
 
 class BaseOsHost:
@@ -100,12 +103,12 @@ async def change(
     if now.is_on_trial:
         raise Busy(f"base OS: {now.version} has not proved itself yet")
     begun, boot = _read(state), reboot.BOOT_ID.read_text().strip()
-    if begun is not None and begun.turn == turn and begun.boot != boot:
+    if begun is not None and (begun.turn, begun.os) == (turn, os.version) and begun.boot != boot:
         raise Dom0Error(f"it went back to the base OS {now.version}: {os.version} did not prove itself")
-    if now.boots == SLOTS and now.armed != os.version:
-        await host.install(update)
-    write_atomic(state / FILE, msgspec.json.encode(Begun(turn=turn, boot=boot)))
-    async with reboot.locked(state, tell):
+    async with reboot.locked(state, tell):  # until then, which may be long, the next start is of what runs
+        if now.boots == SLOTS and now.armed != os.version:
+            await host.install(update)
+        write_atomic(state / FILE, msgspec.json.encode(Begun(turn=turn, boot=boot, os=os.version)))
         tell(f"restarts with the base OS {os.version}")
         await host.restart()
     await asyncio.sleep(RESTART_WITHIN)
