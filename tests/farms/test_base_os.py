@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.cli.farms.up import changed_os
-from dom0.errors import Dom0Error, ProjectError
+from dom0.errors import Dom0Error, EngineUnreachable, ProjectError
 from dom0.farms import base_os, follow, orders, reboot, rollout
 from dom0.farms import publish as publish_
 from dom0.farms.base_os import Begun, OsNow
@@ -21,6 +21,8 @@ from dom0.farms.nodes import key_of
 from dom0.farms.revisions import NETWORK, SLOTS, BaseOs, Blob, Report, Revision, revise
 from dom0.farms.rollout import Lock
 from dom0.host.update_file import UpdateFile
+from dom0.names import pull_directory
+from dom0.registry.depot import Depot
 from dom0.testing.fake_uki import make_uki
 
 from .test_follow import SECRET, Node, keep, make_content, node, quick, serving, until
@@ -214,6 +216,57 @@ async def test_turns_of_a_farm_whose_server_counts_anew_are_no_old_ones(
         publish(farm, node, 2, "2")
         await slots.restarts.acquire()
         assert farm.rollout().pauses == {}
+
+
+async def test_a_file_that_is_damaged_on_the_disk_of_the_node_is_fetched_again(
+    farm: FarmDirectory, node: Node, slots: Slots, port: int
+) -> None:
+    async with serving(farm, port):
+        publish(farm, node, 1, "1")
+        await until(lambda: "web" in farm.rollout().settled)
+        farm.change_rollout(lambda state: (rollout.pause(state, ["web"], 1.0), None))
+        publish(farm, node, 2, "2")
+        digest = keep(farm, b"2").digest
+        await until(lambda: report(farm).os_fetched == digest)
+        Depot(pull_directory(), 1 << 20).path(digest).write_bytes(b"3")
+        farm.change_rollout(lambda state: (rollout.resume(state, ["web"]), None))
+        await slots.restarts.acquire()
+    assert slots.installed == ["2"]
+
+
+async def test_an_engine_that_does_not_answer_is_no_failure_of_the_base_os(
+    farm: FarmDirectory, node: Node, slots: Slots, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, asked = slots.look, list[int]()
+
+    async def look_at_the_second_time() -> OsNow:
+        asked.append(1)
+        if len(asked) == 1:
+            raise EngineUnreachable("Cannot connect to the Docker daemon")
+        return await look()
+
+    async with serving(farm, port):
+        publish(farm, node, 1, "1")
+        await until(lambda: "web" in farm.rollout().settled)
+        monkeypatch.setattr(slots, "look", look_at_the_second_time)
+        publish(farm, node, 2, "2")
+        await slots.restarts.acquire()
+        assert farm.rollout().pauses == {}
+    assert len(asked) > 1
+
+
+async def test_a_disk_that_comes_to_another_linux_has_no_base_os_to_change(
+    farm: FarmDirectory, node: Node, slots: Slots, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def is_another_linux() -> None:
+        return None
+
+    async with serving(farm, port):
+        await until(lambda: report(farm).boots == SLOTS)
+        await node.kill()
+        monkeypatch.setattr(slots, "look", is_another_linux)
+        node.start()
+        await until(lambda: (report(farm).boots, report(farm).os) == ("", ""))
 
 
 def test_a_revision_has_the_file_that_farm_yaml_names_and_its_signature(farm: FarmDirectory) -> None:

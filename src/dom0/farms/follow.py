@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,9 +25,9 @@ from msgspec.structs import replace
 
 from dom0.durable import Unwritable, write_atomic
 from dom0.engine.protocol import Engine
-from dom0.errors import Busy, Dom0Error, Final, Temporary
+from dom0.errors import Busy, Dom0Error, EngineUnreachable, Final, Temporary
 from dom0.farms import base_os, calls, float_follow, join, pin, reboot
-from dom0.farms.base_os import Host
+from dom0.farms.base_os import Host, OsNow
 from dom0.farms.join import Membership
 from dom0.farms.peers import PeerNodes, giving, is_in_memory
 from dom0.farms.revisions import (
@@ -378,8 +379,8 @@ class _Follower:
             log.info("farm: the base OS does not say what it is: %s", error.message)
             return
         self._is_os_known = True
-        if now is not None:
-            self._keep(replace(self._report, os=now.version, boots=now.boots, os_trial=now.is_on_trial))
+        now = now or OsNow(version="", boots="")  # it may have run on this disk before
+        self._keep(replace(self._report, os=now.version, boots=now.boots, os_trial=now.is_on_trial))
 
     async def _fetch_os(self, origin: _Origin, os: BaseOs) -> None:
         """Raises Dom0Error, OSError."""
@@ -394,17 +395,18 @@ class _Follower:
         self._keep(replace(self._report, os_fetched=os.file.digest))
 
     async def _change_os(self, origin: _Origin, os: BaseOs, turn: int) -> None:
-        """Raises Busy, Unwritable, OSError; what keeps it from being fetched."""
+        """Raises Busy, EngineUnreachable, Unwritable, OSError; what keeps it from being fetched."""
         depot = await asyncio.to_thread(Depot, pull_directory(), KEPT)
         with depot.use(os.blobs):
             if self._report.boots == SLOTS:
                 await self._fetch_os(origin, os)
+                await asyncio.to_thread(_check, depot, os.file)  # the slot's sums are made of what is read here
             signature = depot.path(os.signature.digest) if os.signature else None
             update = UpdateFile(f"base OS {os.version}", depot.path(os.file.digest), signature)
             failed, reason = 0, ""
             try:
                 await base_os.change(self._state, self._host, os, turn, update, self.note)
-            except Busy:
+            except (Busy, EngineUnreachable):
                 raise
             except Dom0Error as error:
                 failed, reason = turn, _clip(error.message)[:MOST_OS_REASON]
@@ -501,8 +503,7 @@ class _Origin:
             await fetch([descriptor], self, depot, repository="the farm's server")
             raw = await asyncio.to_thread(depot.path(blob.digest).read_bytes)
             if digest_of(raw) != blob.digest:
-                await asyncio.to_thread(depot.discard, blob.digest)
-                raise ConnectionError(f"{blob.digest}: is damaged on this disk; it is fetched again")
+                raise await asyncio.to_thread(_damaged, depot, blob)
             return raw
 
 
@@ -530,6 +531,20 @@ async def _at_most(chunks: AsyncIterator[bytes], length: int) -> AsyncIterator[b
         if length < 0:
             raise Temporary("the farm's server sends more than was asked for")
         yield chunk
+
+
+def _check(depot: Depot, blob: Blob) -> None:
+    """Raises ConnectionError where it is not any more what came."""
+    with depot.path(blob.digest).open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if f"sha256:{found}" != blob.digest:
+        raise _damaged(depot, blob)
+
+
+def _damaged(depot: Depot, blob: Blob) -> ConnectionError:
+    """Without it from now on."""
+    depot.discard(blob.digest)
+    return ConnectionError(f"{blob.digest}: is damaged on this disk; it is fetched again")
 
 
 def _read(state: Path) -> Kept:
