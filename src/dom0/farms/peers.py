@@ -2,7 +2,7 @@
 it, and asks others before the server.
 
 Theory of operation: a blob has a pass, which the server makes of its digest and tells every node whose role has that
-blob. Who shows that it knows the pass is given the blob. PeerNodes find each other by the server, which tells with each
+blob. Who shows that it knows the pass is given the blob. Nodes find each other by the server, which tells with each
 one's address the fingerprint of its certificate. One that is asked may have another role, and not know the pass: what
 it is shown is good for itself alone. What comes is checked by its digest, as from any peer (`registry/peers`). Private
 files are no blobs of images, have no pass, and come from the server alone.
