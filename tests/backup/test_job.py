@@ -20,6 +20,7 @@ import pytest
 
 from dom0 import run
 from dom0.backup import job, record, restic
+from dom0.engine.bodies import ContainerBody, VolumeBody
 from dom0.engine.docker import DockerEngine
 from dom0.errors import Dom0Error, NotFound
 from dom0.names import ROOTFS_IMAGE
@@ -29,6 +30,8 @@ from dom0.plan.desired import Hook
 from dom0.run import Output
 from dom0.testing import api, busybox
 from dom0.testing.debian_like import debian_like
+from dom0.testing.fake_docker import FakeDocker
+from dom0.testing.fake_engine import FakeEngine
 from dom0.testing.hosts import Host
 from dom0.testing.s3_server import KEY, SECRET, S3Server
 
@@ -431,6 +434,40 @@ async def test_a_command_that_hangs_fails_the_backup_after_its_time_and_what_com
     assert "docker top db" in told.value.hint
     assert machine.docker("exec", "db", "cat", "/root/done").stdout == "done\n"
     assert record.read("data") is None
+
+
+async def test_a_command_afterwards_that_fails_keeps_no_other_one_from_its_turn(tmp_path: Path) -> None:
+    docker = FakeDocker()
+    docker.images.add(busybox.IMAGE)
+    db, said = FakeEngine(docker), list[str]()
+    own = {labels.PROJECT: "box", labels.SERVICE: "db", labels.ROLE: "service"}
+    await db.create_container("db", ContainerBody(image=busybox.IMAGE, cmd=("sleep", "600"), labels=own))
+    await db.start_container("db")
+    await db.create_volume(VOLUME, VolumeBody())
+    (tmp_path / "backup.env").write_text("RESTIC_PASSWORD=x\n")
+    fails, missing, done = (
+        HookOf(service="db", hook=Hook(argv=argv)) for argv in (("false",), ("test", "-e", "/none"), ("touch", "/done"))
+    )
+    with pytest.raises(Dom0Error, match="db: false: exit code 1"):
+        await job.run(db, job_for(tmp_path, before=(missing,), after=(fails, missing, done)), said.append)
+    assert "/done" in docker.container("db").files
+    assert len([text for text in said if text.startswith("db: test -e /none: exit code 1")]) == 2
+
+
+@pytest.mark.parametrize(("to", "limit"), [("/srv/backup", ()), ("s3:https://s3.example/bucket", ("timeout", "90.0"))])
+async def test_a_place_elsewhere_is_looked_for_no_longer_than_that_and_a_disk_here_may_be_slow(
+    to: str, limit: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = list[Sequence[str]]()
+
+    async def capture(argv: Sequence[str], **_options: Any) -> Output:
+        seen.append(argv)
+        return Output(0, "", "")
+
+    monkeypatch.setattr(restic, "capture", capture)
+    await restic._Restic(restic.Repository(to, "x"), "worker").look()
+    (argv,) = seen
+    assert tuple(argv[argv.index("worker") + 1 : argv.index("restic")]) == limit
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ async def run(engine: Engine, job: BackupJob, say: Say) -> restic.Backup:
             say(error.message)  # what comes after may be another error
         raise
     finally:
-        await _run_hooks(engine, job, job.after, say)
+        await _run_after(engine, job, say)
     record.write(
         job.key,
         record.BackupRecord(
@@ -163,6 +163,20 @@ async def _containers(engine: Engine, job: BackupJob, service: str, *, running: 
     """`running` False: and those that do not."""
     wanted = [f"{labels.PROJECT}={job.project}", f"{labels.SERVICE}={service}", f"{labels.ROLE}=service"]
     return [one for one in await engine.containers(labels=wanted) if one.running or not running]
+
+
+async def _run_after(engine: Engine, job: BackupJob, say: Say) -> None:
+    """All of them: one may begin again what a service was told to end. Raises the first Dom0Error."""
+    failed: Dom0Error | None = None
+    for one in job.after:
+        try:
+            await _run_hooks(engine, job, [one], say)
+        except Dom0Error as error:
+            if failed is not None:
+                say(error.message)
+            failed = failed or error
+    if failed is not None:
+        raise failed
 
 
 async def _run_hooks(engine: Engine, job: BackupJob, hooks: Sequence[HookOf], say: Say) -> None:

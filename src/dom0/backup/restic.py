@@ -313,9 +313,10 @@ class _Restic:
 
     async def look(self, *, accept: Sequence[int] = ()) -> Output:
         """Its config. Raises Dom0Error also for a place elsewhere that cannot be had, which restic would try to reach,
-        with a wrong key too, for a quarter of an hour and each time anew.
+        with a wrong key too, for a quarter of an hour and each time anew. A directory of this host may be slow.
         """
-        output = await self.run("cat", "config", "--no-lock", accept=[*accept, _TIMED_OUT], within=_FOUND_WITHIN)
+        within = _FOUND_WITHIN if self._repository.is_remote else 0.0
+        output = await self.run("cat", "config", "--no-lock", accept=[*accept, _TIMED_OUT], within=within)
         if output.code != _TIMED_OUT:
             return output
         said = _RETRIES.findall(output.stderr) or ["nothing came from there"]
@@ -364,7 +365,7 @@ async def _worker(engine: Engine, name: str, repository: Repository, mounts: Seq
     if await find_container(engine, name):
         raise Busy(f"{name}: another backup or restore is at work", hint=f"wait for it, or: docker rm -f {name}")
     host = hashlib.sha256(f"{(await engine.info()).id} {name}".encode()).hexdigest()[:32]
-    argv = ["docker", "run", "--rm", "--interactive", "--name", name, "--hostname", host]
+    argv = ["docker", "run", "--pull", "never", "--rm", "--interactive", "--name", name, "--hostname", host]
     argv += ["--network", "bridge" if repository.is_remote else "none"]
     argv += [*_LABELS, *mounts, IMAGE, "cat"]
     async with while_listening(argv):
@@ -429,7 +430,7 @@ def _exchange(source: VolumeSource, volume: str, mountpoint: str) -> list[str]:
             f"{source.volume}: is kept at {ours}, not beside other volumes: it cannot be replaced at once",
             hint=_BY_HAND,
         )
-    argv = ["docker", "run", "--rm", "--network", "none", *_LABELS]
+    argv = ["docker", "run", "--pull", "never", "--rm", "--network", "none", *_LABELS]
     argv += ["--mount", f"type=bind,source={root},target={_VOLUMES}", IMAGE]
     argv += ["mv", "--exchange", "--no-target-directory"]
     return [*argv, f"{_VOLUMES}/{source.volume}/{ours.name}", f"{_VOLUMES}/{volume}/{ours.name}"]
