@@ -11,9 +11,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
+from dom0.engine.swarm import SwarmState
 from dom0.farms import nodes, orders, serve
 from dom0.farms.directory import FarmDirectory
+from dom0.farms.float_swarm import FloatReport
 from dom0.farms.nodes import MachineInfo, NodeState, key_of
 from dom0.farms.pin import Pin, connect, fingerprint
 from dom0.farms.revisions import Blob, FarmImage, Order, Report, Revision, RoleContent, RoleState
@@ -110,6 +113,14 @@ async def test_an_order_is_known_by_what_the_server_says_which_may_know_more_fie
     later = msgspec.json.decode(msgspec.json.encode({**msgspec.to_builtins(order), "later": 1}), type=Order)
     assert later.digest == order.digest == order.told
     assert await asker.has_no_news("one", order.digest)
+
+
+def test_who_refuses_unknown_fields_hears_of_none_that_say_nothing() -> None:
+    digest = f"sha256:{'0' * 64}"
+    said = Report(content=digest, revision=1, state=RoleState.FAILED, reason="x", turn=1, fetched=digest, os="1")
+    known = {"content", "revision", "state", "reason", "turn", "fetched", "os", "since"}
+    assert msgspec.to_builtins(replace(said, since=1.0)).keys() == known
+    assert msgspec.to_builtins(FloatReport(place=SwarmState(state="inactive"))).keys() == {"place"}
 
 
 def test_who_knows_no_base_os_says_the_same_of_an_order_without_one() -> None:

@@ -39,7 +39,7 @@ _NO_MAJORITY = (
 MANAGER, _WORKER = "manager", "worker"
 
 
-class FloatReport(msgspec.Struct, frozen=True, kw_only=True):
+class FloatReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a node says. `images`: names of ours that its Engine has; `in_memory`: it keeps nothing on a disk; `token`,
     `members` and `objects`: of a manager; `written`: digests of services that it has just made or changed, by their
     names; `failed`: why it could not do what it was told; `since`: when the server heard that first, `last`: when last,

@@ -5,8 +5,8 @@ of a role has the same digest in whichever revision it is, and nodes go by that.
 
 Machines of a farm get another dom0 one after the other. So nodes and server pass over fields that they do not know in
 what the other one says, and check strictly those that they do; who adds a field gives it a default that means what
-happened before there was one. RoleContent gets none, as both make a digest of it. The server's own files are read
-strictly.
+happened before there was one. A report leaves out what is so: the dom0 of before refuses fields that it does not know.
+RoleContent gets none, as both make a digest of it. The server's own files are read strictly.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class RoleState(StrEnum):
     FAILED = "failed"
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a node says of itself. `content`: digest of the one that it runs or tries, as revision number `revision`;
     `reason`: why that failed; `turn`: number of the attempt that it acted on last; `fetched`: digest of the content all
     of which is on the node; `os`: version of its base OS; `since`: when the server heard first that it is so.
