@@ -193,6 +193,35 @@ async def test_a_node_gets_the_base_os_of_a_revision_in_its_turn_and_what_it_ran
     assert (again.newest.version, [os.version for os in again.older]) == ("2.0", ["1.0"])
 
 
+async def test_a_node_gets_what_it_ran_where_the_base_os_of_its_turn_cannot_be_unpacked(
+    farm: FarmDirectory, tree: Tree, wires: Wires, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def prepare(*_: object) -> Tree:
+        raise Dom0Error("no space left on device")
+
+    monkeypatch.setattr(netboot, "LOOK_AGAIN", 0.02)
+    monkeypatch.setattr(netboot, "prepare", prepare)
+    (farm.path / "farm.yaml").write_text(
+        f"name: attic\nos: next.efi\nnetboot: {{interface: eth0, os: {SETTINGS.os}}}\n"
+    )
+    enroll(farm)
+    farm.put_report(key_of("secret"), Report(os="1.0", boots=NETWORK))
+    (farm.path / "next.efi").write_bytes(make_uki(version="2.0"))
+    with farm.publishing():
+        made = Revision(number=1, made=1.0, roles={}, os=keep_base_os(farm))
+        farm.revise(lambda _known: made)
+    turn = Turn(number=1, role="web", revision=1, content="", since=1.0)
+    farm.change_rollout(lambda before: (replace(before, turns={"nas": turn}), None))
+    listening = wires.ambassador.call(lambda: socket.create_server((wires.ambassador.v4, PORT)))
+    async with (
+        asyncio.timeout(60),
+        netboot.serve(farm, tree, listening, f"http://{wires.ambassador.v4}:{PORT}", CONTROL),
+    ):
+        while not (found := await given_to(wires, tree)):
+            pass
+    assert found == "1.0"
+
+
 async def test_a_base_os_that_never_says_a_word_is_given_three_times_and_then_the_last_good_one(
     farm: FarmDirectory, tree: Tree, wires: Wires
 ) -> None:

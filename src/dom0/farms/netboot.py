@@ -154,9 +154,11 @@ class _Boot:
         self._base = base
         self._control = control
         self._words = {secrets.token_hex(16): os for os in (tree.newest, *tree.older)}
+        self._failed: RevisedOs | None = None  # which could not be unpacked
 
     async def follow_revisions(self) -> None:
         """Serve the base OS of whichever is current."""
+        said = None
         while True:
             await asyncio.sleep(LOOK_AGAIN)
             try:
@@ -167,6 +169,7 @@ class _Boot:
                     self._words |= {secrets.token_hex(16): os for os in (self._tree.newest, *self._tree.older)}
                     log.info("machines that start from the network get the base OS %s", said.version)
             except (Dom0Error, OSError) as error:
+                self._failed = said
                 log.error("%s", error)  # noqa: TRY400 -- no bug: the trace says nothing
                 await asyncio.sleep(PREPARE_AGAIN)
 
@@ -254,9 +257,9 @@ class _Boot:
         due = None
         with suppress(Dom0Error):
             due = await asyncio.to_thread(self._find_due, node.name)
-        if due not in (None, self._tree.said):
+        if due not in (None, self._tree.said, self._failed):
             return _script(loader.refused(self._base, "the base OS of its revision is not unpacked yet"))
-        os = await self._choose(node, is_due=due is not None or self._tree.said is None)
+        os = await self._choose(node, is_due=self._tree.said in (None, due))  # else it comes back, and says so
         word = next(word for word, one in self._words.items() if one is os)
         files = f"{self._base}/os/{word}"
         if (os.files / "medium.cpio").exists():
