@@ -12,6 +12,7 @@ import sys
 import tarfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -452,6 +453,23 @@ async def test_a_command_afterwards_that_fails_keeps_no_other_one_from_its_turn(
         await job.run(db, job_for(tmp_path, before=(missing,), after=(fails, missing, done)), said.append)
     assert "/done" in docker.container("db").files
     assert len([text for text in said if text.startswith("db: test -e /none: exit code 1")]) == 2
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_an_image_of_the_worker_that_cannot_be_made_anew_is_taken_as_it_is(
+    is_there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker = FakeDocker()
+    for name in (ROOTFS_IMAGE, *([restic.IMAGE] if is_there else [])):
+        docker.images.add(name)
+    for program in ("restic", "docker"):  # which builds nothing
+        (tmp_path / program).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with nullcontext() if is_there else pytest.raises(Dom0Error):
+        await restic.prepare_image(FakeEngine(docker))
+    tags = [tag for image in await FakeEngine(docker).images() for tag in image.tags]
+    assert (f"{restic.IMAGE}:latest" in tags) is is_there
 
 
 @pytest.mark.parametrize(("to", "limit"), [("/srv/backup", ()), ("s3:https://s3.example/bucket", ("timeout", "90.0"))])

@@ -277,7 +277,8 @@ async def restart_users(engine: Engine, source: VolumeSource, restored: Restored
 
 async def prepare_image(engine: Engine) -> None:
     """The worker's image: this host's restic on dom0-base, which has ssh. Made without a network, and anew when one of
-    the two is another one; where there is no restic, as in a job's container, it is taken as it is.
+    the two is another one; where there is no restic, as in a job's container, or it cannot be made anew, it is taken as
+    it is.
     """
     present, restic = await find(engine, IMAGE), shutil.which("restic")
     bases = [(name, found) for name in (BASE_IMAGE, ROOTFS_IMAGE) if (found := await find(engine, name))]
@@ -293,11 +294,15 @@ async def prepare_image(engine: Engine) -> None:
     inputs = await asyncio.to_thread(digest, [file_entry("restic", Path(restic))], text=base.id)
     if present and present.labels.get(labels.INPUTS) == inputs:
         return
-    with temporary.directory("home") as context:
-        await asyncio.to_thread(shutil.copy, restic, context / "restic")
-        plain = f"LABEL {labels.ROLE}= {labels.INPUTS}={inputs}\nENTRYPOINT []\nCMD []\nHEALTHCHECK NONE\n"
-        (context / "Dockerfile").write_text(f"FROM {name}\nCOPY restic /usr/bin/restic\n{plain}")
-        await docker_cli.build(docker_cli.DockerBuild(IMAGE, context, IMAGE), docker_cli.silent)
+    try:
+        with temporary.directory("home") as context:
+            await asyncio.to_thread(shutil.copy, restic, context / "restic")
+            plain = f"LABEL {labels.ROLE}= {labels.INPUTS}={inputs}\nENTRYPOINT []\nCMD []\nHEALTHCHECK NONE\n"
+            (context / "Dockerfile").write_text(f"FROM {name}\nCOPY restic /usr/bin/restic\n{plain}")
+            await docker_cli.build(docker_cli.DockerBuild(IMAGE, context, IMAGE), docker_cli.silent)
+    except (Dom0Error, OSError):
+        if present is None:
+            raise
     before = await find(engine, present.id) if present else None
     if before and not before.tags:
         with contextlib.suppress(EngineError):  # a backup is under way with it
