@@ -72,6 +72,24 @@ def test_a_symbolic_link_out_of_the_project(tmp_path: Path) -> None:
     assert message(project) == "compose.yaml: is a symbolic link that leads out of the project"
 
 
+def test_a_symbolic_link_out_of_a_project_that_brings_its_own_directory_above(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    (project / ".dom0-parent").mkdir(parents=True)
+    write(project, compose=WEB)
+    (project / "compose.override.yaml").symlink_to(write(tmp_path, outside=WEB) / "outside.yaml")
+    assert message(project) == "compose.override.yaml: is a symbolic link that leads out of the project"
+
+
+def test_no_copy_is_proposed_to_where_the_file_lies_already(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    write(tmp_path, outside=WEB)
+    (tmp_path / "project/around").symlink_to(tmp_path)
+    with pytest.raises(ProjectError) as refusal:
+        read(write(tmp_path / "project", compose="include: [around/outside.yaml]\n"))
+    assert "put the file itself there" in refusal.value.hint
+    assert "cp " not in refusal.value.hint
+
+
 def test_a_symbolic_link_inside_the_project_is_followed(tmp_path: Path) -> None:
     write(tmp_path, real=WEB)
     (tmp_path / "compose.yaml").symlink_to("real.yaml")

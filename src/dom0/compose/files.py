@@ -354,11 +354,13 @@ class _Reader:
             raise ProjectError(f"{name}: is a symbolic link that leads back to itself", hint=hint) from error
         inside = self._files.root if real.is_relative_to(self._files.root) else path.parent
         is_own = path.is_relative_to(self._files.root) and path.parent.resolve() == path.parent
-        if is_compose and is_own and above.may_take(self._files.root, self._name(real)):  # the image has it as a file
-            inside = real.parent
+        is_there = self._find(real) == real  # else a .dom0-parent of the project stands for what is above
+        if is_compose and is_own and is_there and above.may_take(self._files.root, self._name(real)):
+            inside = real.parent  # the image has it as a file
         if not real.is_relative_to(inside):
             copy = shlex.join(["cp", "--remove-destination", str(real), str(path)])
-            hint = f"{_OWN}: put the file itself there" + (f", {copy}" if real.is_file() else "")
+            can_copy = real.is_file() and path.parent.resolve() == path.parent  # not where it is already
+            hint = f"{_OWN}: put the file itself there" + (f", {copy}" if can_copy else "")
             raise ProjectError(f"{name}: is a symbolic link that leads out of the project", hint=hint)
         return read_regular(real, name=name, inside=inside)
 
