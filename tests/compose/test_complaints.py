@@ -45,6 +45,19 @@ def test_a_line_of_the_upper_layer_wins_and_the_nearest_key_around_stands_in() -
     assert locations.name(Finding(("networks",), "")) == "networks"
 
 
+@pytest.mark.parametrize("key", ["²", "9" * 5000])
+def test_a_key_of_digits_may_be_no_number(key: str) -> None:
+    assert Locations({"c": {"services.web": 3}}).find(("services", "web", key)) == ("c", 3)
+
+
+def test_entries_are_found_in_long_lists_of_several_files() -> None:
+    entries = {f"services.web.dns.{number}": number for number in range(50_000)}
+    locations = Locations({"a": entries, "b": entries})
+    for number in range(0, 100_000, 10):
+        file, line = locations.find(("services", "web", "dns", str(number)))
+        assert (file, line) == ("ab"[number // 50_000], number % 50_000)
+
+
 def test_refusals_stand_in_the_order_of_the_file_and_none_twice() -> None:
     locations = Locations({"c": {"a": 1, "b": 2}})
     error = refuse([Finding(("b",), "wrong", "h"), Finding(("a",), "wrong", "h"), Finding(("a",), "wrong")], locations)

@@ -5,7 +5,8 @@ compose.yaml:12: services.web.prots: no such key
 
 from __future__ import annotations
 
-import itertools
+import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -17,6 +18,7 @@ KeyPath = tuple[str, ...]
 """From the top of the project; an entry of a list is named by its index."""
 
 _ONE_VALUE = ("command", "entrypoint", "test")  # lists that an upper file replaces
+_INDEX = re.compile(r"[0-9]{1,6}", re.ASCII)  # no list is longer: source.MAX_NODES
 _MOST = 20  # findings in one message
 
 
@@ -63,7 +65,7 @@ class Locations(msgspec.Struct, frozen=True):
 
     def _find_entry(self, path: KeyPath) -> tuple[str, int] | None:
         """Of a list to which more than one file or service adds: Compose appends the upper one's entries."""
-        at = next((place for place, part in enumerate(path) if part.isdigit()), 0)
+        at = next((place for place, part in enumerate(path) if _INDEX.fullmatch(part)), 0)
         if at < 2 or path[at - 1] in _ONE_VALUE:
             return None
         extends = self.extends if path[0] == "services" else {}
@@ -75,7 +77,7 @@ class Locations(msgspec.Struct, frozen=True):
             for name, key in reversed(chain):
                 lines, dotted = self.files.get(name, {}), ".".join(key)
                 if f"{dotted}.0" in lines:
-                    lists[name, dotted] = next(n for n in itertools.count() if f"{dotted}.{n}" not in lines)
+                    lists[name, dotted] = _length(lines, dotted)
         left = int(path[at])
         for (file, dotted), count in lists.items() if len(lists) > 1 else ():
             if left < count:
@@ -95,6 +97,11 @@ class Locations(msgspec.Struct, frozen=True):
 
 
 UNKNOWN = Locations({})
+
+
+def _length(lines: Mapping[str, int], dotted: str) -> int:
+    """How many entries the list has, of which each one has a line."""
+    return bisect_left(range(10**6), 1, key=lambda number: f"{dotted}.{number}" not in lines)
 
 
 def refuse(findings: Sequence[Finding], locations: Locations) -> ProjectError:
