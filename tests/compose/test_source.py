@@ -88,3 +88,21 @@ def test_size_is_bounded() -> None:
     read_source("c", b"a: b\n#" + b"x" * (MAX_BYTES - 6))
     with pytest.raises(ProjectError, match="a Compose file may have at most"):
         read_source("c", b"a: b\n#" + b"x" * MAX_BYTES)
+
+
+def test_an_entry_that_is_an_alias_has_a_line() -> None:
+    source = read_source("c", b"a: &x 1\nb:\n  - 0\n  - *x\n  - 2\n")
+    assert [source.lines[f"b.{number}"] for number in range(3)] == [3, 4, 5]
+
+
+def test_the_names_of_keys_are_bounded() -> None:
+    entries = ",".join("1" * 9000)
+    with pytest.raises(ProjectError, match="the keys are too long"):
+        read_source("c", f"? {'k' * 100_000}\n: [{entries}]\n".encode())
+
+
+def test_what_aliases_repeat_has_lines_as_far_as_the_size_of_the_file_allows() -> None:
+    text = f"a: &a [{','.join('1' * 300)}]\nb: [{','.join(['*a'] * 300)}]\nc: d\n"
+    lines = read_source("c", text.encode()).lines
+    assert (lines["b.0.299"], lines["b.299"], lines["c"]) == (1, 2, 3)
+    assert len(lines) < 5 * len(text)

@@ -26,6 +26,11 @@ MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
 MAX_NODES = 100_000  # with aliases expanded
 
+# A line is kept for each key by its dotted name: what a small file makes of a long key, or by aliases, has an end.
+_ROOM = 100_000  # characters of names
+_ROOM_FOR_EACH = 64  # more for each byte of the file
+_COST = 100  # as many characters is the rest of one name
+
 _CORE = ("str", "int", "float", "bool", "null")
 _PREFIX = "tag:yaml.org,2002:"
 _MERGE = f"{_PREFIX}merge"
@@ -73,7 +78,7 @@ class SourceFile(msgspec.Struct, frozen=True):
 
 def read_source(name: str, content: bytes, *, may_be_empty: bool = False) -> SourceFile:
     """Raises ProjectError with the line at fault."""
-    text, walk = _decode(name, content), _Walk(name)
+    text, walk = _decode(name, content), _Walk(name, room=_ROOM + _ROOM_FOR_EACH * len(content))
     try:
         for event in yaml.parse(text, Loader=CSafeLoader):
             walk.step(event)
@@ -149,13 +154,14 @@ class _Anchored(msgspec.Struct, frozen=True):
 class _Walk:
     """Counts nodes with aliases expanded, finds lines of keys, and refuses what is too deep, too large or duplicate."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, room: int) -> None:
         self.lines: dict[str, int] = {}
         self.variables: list[Variable] = []
         self._name = name
         self._stack: list[_Frame] = []
         self._anchors: dict[str, _Anchored] = {}
         self._nodes = 0
+        self._room = self._room_of_aliases = room
         self._all: list[tuple[str, int, bool]] = []  # keys as they come, with those of aliases: path, line, written out
 
     def step(self, event: yaml.Event) -> None:
@@ -237,11 +243,15 @@ class _Walk:
         found = self._anchors[anchor]
         self._check_depth(len(self._stack) + found.height, line)
         self._add(found.nodes, line)
+        if self._stack:
+            self._remember_line(self._stack[-1].child(), line)
         self._repeat(found)
         self._close(found.nodes, found.height)
 
     def _repeat(self, anchored: _Anchored) -> None:
         """The keys of an alias stand where its anchor is; what is written out beside a merge key counts more."""
+        if self._room_of_aliases < 0:  # the alias itself has a line
+            return
         path = self._stack[-1].child() if self._stack else ()
         if "<<" in path[-2:]:
             path = path[: -2 if path[-1] != "<<" else -1]
@@ -250,7 +260,10 @@ class _Walk:
         for name, line, is_written in self._all[anchored.first : anchored.last]:
             if is_written or name not in found:
                 found[name] = line
-        for name, line in found.items():
+        for name, line in found.items():  # until there is no room
+            self._room_of_aliases -= _COST + len(start) + len(name) - inner
+            if self._room_of_aliases < 0:
+                return
             self._all.append((f"{start}{name[inner:]}".removeprefix("."), line, False))
 
     def _count(self, anchor: str | None, nodes: int, height: int, line: int, frame: _Frame | None = None) -> None:
@@ -288,6 +301,9 @@ class _Walk:
     def _remember_line(self, path: KeyPath, line: int) -> None:
         name = ".".join(path)
         if name not in self.lines:
+            self._room -= len(name)
+            if self._room < 0:
+                raise _refused(self._name, "the keys are too long", "no key of Compose is that long", line=line)
             self.lines[name] = line
             self._all.append((name, line, True))
 
