@@ -34,7 +34,7 @@ _PORT = r"Invalid (?P<what>\w+): (?P<value>.+)$"
 _TEST = ("healthcheck", "test")
 _NO_PORT = r"No port specified: (?P<value>.*?)(<empty>)?$"
 _WAITING_CIRCLE = r"dependency cycle detected: (?P<names>.+)$"
-_CIRCLE = r"Circular reference:\s+(?P<names>.+)$"
+_CIRCLE = r"Circular reference:\s+(?P<names>\S+ in .+)$"
 _NO_SERVICE = r'service "(?P<service>.+?)" depends on undefined service "(?P<name>.+?)"$'
 _NOT_DEFINED = r'service "(?P<service>.+?)" refers to undefined (?P<kind>\w+) (?!#extensions)(?P<name>.+)$'
 _WAITING = ("depends_on", "links", "volumes_from", "network_mode", "ipc", "pid")  # keys that name a service
@@ -46,6 +46,8 @@ _VOLUMES = "such as ./data:/data or data:/data"
 _PORTS = "such as 8080:80, 127.0.0.1:8080:80 or 53:53/udp"
 _WHERE = r"'(?P<top>\w+)\[(?P<name>.+?)\]\.(?P<key>[\w.-]+).*?'"
 _DECODING = rf"(error decoding )?{_WHERE}:? "
+
+_MOST_SAID = 8  # texts of a message that are looked for
 
 _EXAMPLES = {
     "ports": _PORTS,
@@ -240,7 +242,7 @@ def understand(words: str, documents: Sequence[Mapping[str, Any]]) -> Finding:
         (_PORT, lambda match: _port(match, documents)),
         (_NO_PORT, lambda match: _no_port(match["value"], documents)),
         (_WAITING_CIRCLE, lambda match: _waiting_circle(match["names"].split(" -> "), documents)),
-        (_CIRCLE, lambda match: _circle(re.findall(r"(\S+) in ", match["names"])[1:])),
+        (_CIRCLE, lambda match: _circle(re.findall(r"(\S+) in ", match["names"]))),
         (_NO_SERVICE, lambda match: _no_service(match["service"], match["name"], documents)),
         (_NOT_DEFINED, lambda match: _not_defined(match["service"], match["kind"], match["name"], documents)),
         (_SAME_NAME, lambda match: _same_name(match, documents)),
@@ -317,13 +319,17 @@ def _at(document: Mapping[str, Any], path: KeyPath) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _saying(words: str, documents: Iterable[Mapping[str, Any]]) -> KeyPath:
+def _saying(words: str, documents: Sequence[Mapping[str, Any]]) -> KeyPath:
     """The key whose text Compose complains of where it names none: what is in quotes, else what comes last."""
     said = re.findall(r'"([^"]+)"', words) or re.split(r" and ", words.rpartition(": ")[2])
-    texts = [found for document in documents for found in _texts(document, ("services",))]
     if "healthcheck.test" in words:  # it says what a list may begin with
+        texts = (found for document in documents for found in _texts(document, ("services",)))
         return next((path for path, text in texts if path[-3:] == (*_TEST, "0") and text not in said), ())
-    return next((path for word in said for path, text in texts if word in text), ())
+    for word in said[:_MOST_SAID]:
+        texts = (found for document in documents for found in _texts(document, ("services",)))
+        if path := next((path for path, text in texts if word in text), ()):
+            return path
+    return ()
 
 
 def _naming(file: str, documents: Iterable[Mapping[str, Any]]) -> KeyPath:
@@ -346,7 +352,8 @@ def _waiting_circle(names: Sequence[str], documents: Iterable[Mapping[str, Any]]
 
 
 def _circle(names: Sequence[str]) -> Finding:
-    """Compose begins with any of the services that extend each other."""
+    """Compose begins with any of the services that extend each other, or with one on the way there."""
+    names = names[names.index(names[-1]) : -1] or names
     first = names.index(min(names))
     names = [*names[first:], *names[: first + 1]]
     return Finding(("services", names[0], "extends"), f"extends itself: {' -> '.join(names)}", "take one of these out")
