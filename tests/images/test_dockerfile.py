@@ -76,6 +76,9 @@ async def test_a_project_that_cannot_be_read_has_no_service_built_from_it(tmp_pa
         ("{context: file}", 5, "context: ROOT/file: is not a directory"),
         ("{context: ., dockerfile: web.dockerfile}", 5, "dockerfile: ROOT/web.dockerfile: there is no such file"),
         (".", 5, "dockerfile: ROOT/Dockerfile: there is no such file"),
+        (f"./{'a' * 300}", 5, f"context: ROOT/{'a' * 300}: there is no such directory"),
+        (f"{{context: ., dockerfile: {'a' * 300}}}", 5, f"dockerfile: ROOT/{'a' * 300}: there is no such file"),
+        ("{context: ., dockerfile: /}", 5, "dockerfile: /: there is no such file"),
     ],
 )
 async def test_a_build_of_what_is_not_there_is_refused_at_its_key(

@@ -67,11 +67,11 @@ def check_builds(project: Project) -> None:
         if build is None or not (context := Path(build.context)).is_absolute():  # of another host
             continue
         path, file = ("services", name, "build"), context / (build.dockerfile or PLAIN)
-        if not context.is_dir():
-            what = "is not a directory" if context.exists() else "there is no such directory"
+        if not os.path.isdir(context):  # noqa: PTH112 -- Path's raises an error for a name that is too long
+            what = "is not a directory" if os.path.lexists(context) else "there is no such directory"
             hint = "make it, correct the path, or take build: out and name an image: that is built already"
             found.append(Finding((*path, "context"), f"{context}: {what}", hint))
-        elif not build.dockerfile_inline and not (file.is_file() or file.with_name(file.name.lower()).is_file()):
+        elif not build.dockerfile_inline and not any(map(os.path.isfile, (file, file.parent / file.name.lower()))):
             named = sorted(path.name for path in context.glob("*ockerfile*"))
             hint = f"write dockerfile: {named[0]} under build:" if named else "make it, or write dockerfile: NAME"
             found.append(Finding((*path, "dockerfile"), f"{file}: there is no such file", hint))
