@@ -312,3 +312,12 @@ async def test_the_way_out_for_an_env_file_outside_of_the_project_works(file: st
     project = await load(root, Path("/final"), hashed=False)
     assert project.services["web"].environment == {"A": "b"}
     assert (root / "web.env").read_text() == "precious\n"
+
+
+async def test_a_seccomp_profile_that_is_a_link_out_of_the_project(tmp_path: Path) -> None:
+    (tmp_path / "outside.json").write_text("{}")
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/profile.json").symlink_to("../outside.json")
+    write(tmp_path / "project", compose=WEB + "    security_opt: [seccomp=profile.json]\n")
+    with pytest.raises(ProjectError, match=r"compose\.yaml:4: .*: profile\.json: is a symbolic link that leads out"):
+        await load(tmp_path / "project", Path("/final"), hashed=False)

@@ -202,6 +202,27 @@ async def test_a_link_that_the_machine_could_not_follow_is_refused_at_its_key_an
     await layout(directory, tmp_path)
 
 
+@pytest.mark.parametrize("key", NAMING)
+async def test_a_link_that_leads_back_to_itself_is_refused_at_its_key(directory: Path, key: str) -> None:
+    (directory / "data").symlink_to("data/sub")
+    write(directory, **{"compose.yaml": f"name: box\n{NAMING[key].format('./data')}\n"})
+    project = await load(directory, PLACED, hashed=False)
+    with pytest.raises(ProjectError, match=f"{re.escape(key)}: data is a symbolic link that leads back to itself"):
+        selection.check_links(project, directory)
+    assert selection.kept(project, directory, read_ignore(directory), in_place=True) == ()
+
+
+async def test_a_link_that_leads_out_by_way_of_another_one_is_refused(directory: Path, tmp_path: Path) -> None:
+    write(tmp_path, **{"real/sub/x": "", "real/file": "x"})
+    (directory / "sub").symlink_to("../real/sub")
+    (directory / "data").symlink_to("sub/../file")  # beside real/sub, not in the project
+    write(directory, **{"compose.yaml": binding("./data:/x"), "file": "another one"})
+    project = await load(directory, PLACED, hashed=False)
+    assert project.digests == {}
+    with pytest.raises(ProjectError, match=r"sub is a link to \.\./real/sub"):
+        selection.check_links(project, directory)
+
+
 @pytest.mark.parametrize("real", ["../real", "real", "../../real"])
 async def test_a_link_above_the_project_is_refused_at_its_key_and_the_way_out_works(
     directory: Path, tmp_path: Path, real: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import posixpath
+import errno
 from pathlib import Path, PurePath
 
 import msgspec
@@ -21,14 +21,30 @@ class Leaving(msgspec.Struct, frozen=True):
 
 def leaving(directory: Path, name: str) -> Leaving | None:
     """The first link on the way to `name` that leads out of the project in `directory`, None where none does."""
-    for _ in range(_MOST):
-        parts = PurePath(name).parts
-        links = (PurePath(*parts[:depth]) for depth in range(1, len(parts) + 1))
-        link = next((link for link in links if (directory / link).is_symlink()), None)
-        if link is None or above.is_above(name):  # to what is above no link leads
-            return None
-        target = str((directory / link).readlink())
-        name = posixpath.normpath(posixpath.join(link.parent, target, *parts[len(link.parts) :]))
-        if name.startswith(("/", "../")) or name == "..":
-            return Leaving(str(link), target)
+    way, rest, followed = PurePath(), PurePath(name).parts, list[Leaving]()
+    while rest and not above.is_above(str(way / rest[0])):  # to what is above no link leads
+        part, rest = rest[0], rest[1:]
+        if part == "..":
+            if not way.parts:
+                return followed[-1] if followed else None
+            way = way.parent
+        elif (directory / way / part).is_symlink():
+            target = (directory / way / part).readlink()
+            followed.append(Leaving(str(way / part), str(target)))
+            if target.is_absolute():
+                return followed[-1]
+            if len(followed) > _MOST:
+                return None
+            rest = (*target.parts, *rest)
+        else:
+            way /= part
     return None
+
+
+def is_circle(path: Path) -> bool:
+    """Whether links on the way to `path` lead back to themselves."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False

@@ -122,7 +122,7 @@ def profiles(project: Project, tree: ProjectTree) -> dict[str, str]:
                 hint = f"copy it into the project's directory, and write seccomp={file.name}"
                 raise _refused(tree, key, f"{path} is outside the project", hint)
             try:
-                texts[path] = read_regular(file, name=path).decode()
+                texts[path] = read_regular(file, name=path, inside=tree.source).decode()
                 json.loads(texts[path])
             except ProjectError as error:
                 raise _refused(tree, key, error.message, error.hint) from error

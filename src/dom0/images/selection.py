@@ -124,7 +124,10 @@ def check_links(project: Project, directory: Path) -> None:
     for path, key in paths:
         for name in _inside(project, [path]):
             way = links.leaving(directory, name)
-            if way and not way.target.startswith("/"):
+            if links.is_circle(above.find(directory, name)):
+                what = f"{name} is a symbolic link that leads back to itself"
+                found.append(Finding(key, what, "put the file or directory itself there"))
+            elif way and not way.target.startswith("/"):
                 what = f"{way.link} is a link to {way.target}, which the machine does not have"
                 place, link = (os.path.realpath(directory / path) for path in (name, way.link))
                 absolute = shlex.join(["ln", "-sfn", link, str(directory / way.link)])
@@ -164,7 +167,7 @@ def _on_the_way(directory: Path, name: str) -> Iterator[str]:
             yield name
             return
         yield str(part)
-        if path.is_symlink():
+        if path.is_symlink() and not links.is_circle(path):
             leads_to = os.path.relpath(os.path.realpath(path), directory)
             if not _leads_out(leads_to):
                 yield from _on_the_way(directory, str(leads_to / PurePath(name).relative_to(part)))
