@@ -17,6 +17,8 @@ from dom0.wording import excerpt
 KeyPath = tuple[str, ...]
 """From the top of the project; an entry of a list is named by its index."""
 
+OVERRIDE = "!override"  # has a line below a list that takes the place of those below it
+_DEEPEST = 32  # services that extend each other
 _ONE_VALUE = ("command", "entrypoint", "test")  # lists that an upper file replaces
 _INDEX = re.compile(r"[0-9]{1,6}", re.ASCII)  # no list is longer: source.MAX_NODES
 _MOST = 20  # findings in one message
@@ -72,10 +74,12 @@ class Locations(msgspec.Struct, frozen=True):
         lists: dict[tuple[str, str], int] = {}  # file and key -> how many entries
         for file in self.files:
             chain = [(file, path[:at])]
-            while (base := extends.get(chain[-1][0], {}).get(chain[-1][1][1])) and len(chain) <= len(self.files):
+            while (base := extends.get(chain[-1][0], {}).get(chain[-1][1][1])) and len(chain) < _DEEPEST:
                 chain.append((base[0], ("services", base[1], *path[2:at])))
             for name, key in reversed(chain):
                 lines, dotted = self.files.get(name, {}), ".".join(key)
+                if f"{dotted}.{OVERRIDE}" in lines:
+                    lists.clear()
                 if f"{dotted}.0" in lines:
                     lists[name, dotted] = _length(lines, dotted)
         left = int(path[at])

@@ -17,7 +17,7 @@ import msgspec
 import yaml
 from yaml import CSafeLoader
 
-from dom0.compose.findings import Finding, KeyPath, Locations, refuse
+from dom0.compose.findings import OVERRIDE, Finding, KeyPath, Locations, refuse
 from dom0.compose.values import SourceLoader
 from dom0.errors import ProjectError
 from dom0.wording import did_you_mean
@@ -191,6 +191,8 @@ class _Walk:
         path = self._stack[-1].child() if self._stack else ()
         is_mapping = isinstance(event, yaml.MappingStartEvent)
         self._remember_line(path, line)
+        if event.tag == OVERRIDE:
+            self._remember_line((*path, OVERRIDE), line)
         self._stack.append(_Frame(path, is_mapping, event.anchor, first=len(self._all)))
         self._check_depth(len(self._stack), line)
 
