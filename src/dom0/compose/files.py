@@ -294,6 +294,8 @@ class _Reader:
         self, source: SourceFile, reference: Reference, base: Path, variables: Variables, *, needed: bool
     ) -> None:
         where = self._at(source, reference)
+        if not reference.file and not reference.is_compose and not needed:
+            return
         if problem := unfit(reference):
             raise self._refused(where, *problem)
         path = self._path(reference.file, base)

@@ -47,7 +47,7 @@ class Reference(msgspec.Struct, frozen=True):
 def unfit(reference: Reference) -> tuple[str, str] | None:
     """What is wrong with naming such a file at all, and what to do."""
     if not reference.file:
-        return "there is no path of a file", "write a path as text: env_file: [{path: web.env}]"
+        return "there is no path of a file", f"write one as text, or take {reference.kind} out"
     if reference.file.startswith("~"):
         return f"{reference.file} is outside the project", "put the file into the project's directory"
     if reference.is_compose and any(mark in reference.file for mark in _REMOTE):
