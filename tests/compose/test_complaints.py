@@ -24,6 +24,19 @@ def test_any_words_become_one_printable_line(words: str) -> None:
     assert error.message
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "services.web.labels" + ".a" * 1000 + ":z must be a string",
+        "services.web additional properties 'a'" + ", 'b'" * 1000 + " not allowed; and more",
+        "dependency cycle detected: a",
+        "Circular reference: a",
+    ],
+)
+def test_words_that_are_nearly_known_are_passed_on_at_once(words: str) -> None:
+    assert words.endswith(understand(words, [{"services": {"web": {"image": "x"}}}]).what)
+
+
 def test_words_that_nobody_knows_are_passed_on() -> None:
     assert understand("the moon is full:\n  again", []).what == "the moon is full:; again"
 

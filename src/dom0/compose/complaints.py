@@ -26,20 +26,20 @@ _SPACE = r"\s*\n\s*"
 _NOISE = r": invalid compose project$|^validating [^\n:]*: |^decoding failed due to [^\n]*\n+"
 _UNKNOWN = (  # until Compose 2.35 and since
     r"(?P<path>\S+) Additional property (?P<key>.+) is not allowed$",
-    r"(?P<path>\S*) ?additional properties '(?P<key>.+?)'(, '.+')* not allowed$",
+    r"(?P<path>\S*) ?additional properties '(?P<key>.+?)'(, '.+')? not allowed$",
 )
 _UNSET = r'The "(\w+)" variable is not set'
 _VARIABLE = r"(?<!\$)\$\{?([A-Za-z_][A-Za-z0-9_]*)"
 _PORT = r"Invalid (?P<what>\w+): (?P<value>.+)$"
 _TEST = ("healthcheck", "test")
 _NO_PORT = r"No port specified: (?P<value>.*?)(<empty>)?$"
-_WAITING_CIRCLE = r"dependency cycle detected: (?P<names>.+)$"
+_WAITING_CIRCLE = r"dependency cycle detected: (?P<names>.+ -> .+)$"
 _CIRCLE = r"Circular reference:\s+(?P<names>\S+ in .+)$"
 _NO_SERVICE = r'service "(?P<service>.+?)" depends on undefined service "(?P<name>.+?)"$'
 _NOT_DEFINED = r'service "(?P<service>.+?)" refers to undefined (?P<kind>\w+) (?!#extensions)(?P<name>.+)$'
 _WAITING = ("depends_on", "links", "volumes_from", "network_mode", "ipc", "pid")  # keys that name a service
 _SAME_NAME = r'services\.(?P<service>.+?): container name "(?P<name>.+?)" is already in use by '
-_AT_KEY = r"(?P<path>(?:services|networks|volumes|configs|secrets|include|name|version)(?:\.[^\s:]+)*):? (?P<what>.+)$"
+_AT_KEY = r"(?P<path>(?:services|networks|volumes|configs|secrets|include|name|version)(?:\.[^\s:]+)?):? (?P<what>.+)$"
 _AS_DESCRIBED = "leave it out, or write it as Compose describes it: https://docs.docker.com/reference/compose-file/"
 _TYPED = "a number is written without quotes, a flag is true or false, all else is text"
 _VOLUMES = "such as ./data:/data or data:/data"
