@@ -397,6 +397,7 @@ async def test_the_image_of_the_worker_is_made_anew_of_another_restic_or_another
         await restic.prepare_image(engine)
         return (await engine.image(restic.IMAGE)).id
 
+    monkeypatch.setattr(restic, "BASE_IMAGE", ROOTFS_IMAGE)  # other tests may have left a dom0-base on this host
     first = await made()
     assert await made() == first
     (tmp_path / "bin").mkdir()

@@ -59,8 +59,8 @@ def test_a_machine_without_restic_or_its_image_is_told_what_to_install(dom0: Run
     env = {"DOCKER_HOST": engine_host.docker_host, "PATH": "/nonexistent"}
     refused = dom0("home", "snapshot", env=env)
     assert refused.stderr.splitlines()[1:] == [
-        "dom0: restic: is not installed on this host",
-        "      apt-get install restic",
+        "dom0: dom0-restic: there is no such image, and restic, of which it is made, is not installed here",
+        "      on the machine's host: apt-get install restic, then: dom0 backup now",
     ]
 
 

@@ -94,7 +94,7 @@ def test_a_compose_file_in_json_is_explained(dom0: Callable[..., Output]) -> Non
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", ":2: this is not YAML"), ("[]", ": the file has to be"), ("services: {a: 1}", ":1: services.a")],
+    [("{", ":2: this is not YAML"), ("[]", ":1: the file has to be"), ("services: {a: 1}", ":1: services.a")],
 )
 def test_what_is_no_compose_file_is_named_as_it_was_given(
     dom0: Callable[..., Output], tmp_path: Path, text: str, said: str

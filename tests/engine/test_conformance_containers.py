@@ -344,21 +344,21 @@ async def test_exec_ends_with_the_container(bench: Bench) -> None:
 async def test_logs_are_the_last_lines(bench: Bench) -> None:
     await bench.run("one", "sh", "-c", "echo one; echo two; echo three")
     await bench.until_state("one", State.EXITED)
-    assert await bench.engine.logs("one") == "one\ntwo\nthree\n"
+    await bench.until_logged("one\ntwo\nthree\n", "one")
     assert await bench.engine.logs("one", tail=2) == "two\nthree\n"
     await bench.engine.start_container("one")
     await bench.until_state("one", State.EXITED)
-    assert await bench.engine.logs("one", tail=4) == "three\none\ntwo\nthree\n"
+    await bench.until_logged("three\none\ntwo\nthree\n", "one", tail=4)
 
 
 async def test_logs_are_the_errors_alone_or_those_of_the_last_start(bench: Bench) -> None:
     await bench.run("one", "sh", "-c", "echo one; echo two >&2; echo three; echo four >&2")
     await bench.until_state("one", State.EXITED)
-    assert await bench.engine.logs("one", errors_only=True) == "two\nfour\n"
-    read = bench.now()  # a busy Engine may note a line later than the end of what printed it
+    await bench.until_logged("two\nfour\n", "one", errors_only=True)
+    read = bench.now()
     await bench.engine.start_container("one")
     await bench.until_state("one", State.EXITED)
-    assert await bench.engine.logs("one", errors_only=True) == "two\nfour\n" * 2
+    await bench.until_logged("two\nfour\n" * 2, "one", errors_only=True)
     assert await bench.engine.logs("one", errors_only=True, since=read) == "two\nfour\n"
 
 

@@ -69,6 +69,12 @@ class Bench:
     async def until_state(self, ref: str, state: State) -> Container:
         return await self.until(ref, lambda container: container.state is state)
 
+    async def until_logged(self, text: str, ref: str, **options: Any) -> None:
+        """A busy Engine may note a line later than the end of what printed it. Raises TimeoutError."""
+        async with asyncio.timeout(DEADLINE):
+            while await self.engine.logs(ref, **options) != text:  # noqa: ASYNC110 -- a log tells no one
+                await asyncio.sleep(0.01)
+
     async def until_succeeds(self, ref: str, *argv: str) -> None:
         async with asyncio.timeout(DEADLINE):
             while (await self.engine.exec(ref, argv)).exit_code != 0:  # noqa: ASYNC110 -- a file tells no one
