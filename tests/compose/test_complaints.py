@@ -41,6 +41,11 @@ def test_words_that_nobody_knows_are_passed_on() -> None:
     assert understand("the moon is full:\n  again", []).what == "the moon is full:; again"
 
 
+def test_a_path_that_compose_names_is_one_of_keys() -> None:
+    words = "services.other.container_name '-y' does not match pattern '[a-zA-Z0-9][a-zA-Z0-9_.-]+'"  # Compose 2.40
+    assert understand(words, []).path == ("services", "other", "container_name")
+
+
 @pytest.mark.parametrize("named", ["web", "other"])
 def test_of_services_with_one_container_name_it_is_always_the_same_that_is_refused(named: str) -> None:
     words = f'services.{named}: container name "same" is already in use by service {{}}"'

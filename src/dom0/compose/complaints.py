@@ -253,7 +253,8 @@ def understand(words: str, documents: Sequence[Mapping[str, Any]]) -> Finding:
     for pattern, place, what, hint in _ROWS:
         if match := re.match(pattern, text, re.DOTALL):
             groups = {name: _one_line(value or "") for name, value in match.groupdict().items()}
-            where = tuple(part.format(**groups) for part in place)
+            keys = {"{path}": groups.get("path", "").split(".")}
+            where = tuple(key for part in place for key in keys.get(part, [part.format(**groups)]))
             file = where[0].removeprefix("@") if where and where[0].startswith("@") else ""
             path = () if file else where
             if where and where[0].startswith("#"):
