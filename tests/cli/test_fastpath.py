@@ -20,7 +20,13 @@ RunCommand = Callable[..., Output]
 HEAVY = ("click", "msgspec", "asyncio", "http.client", "dataclasses", "ssl", "shutil")
 
 
-@pytest.mark.parametrize("module", ["cli.fastpath", "cli.root_start", "engine.address", "engine.answer"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("cli.fastpath", "cli.unchanged", "cli.root_start", "engine.address", "engine.answer"),
+        *("images.fingerprint", "images.recipe"),  # of an `up` with nothing to do
+    ],
+)
 def test_it_loads_nothing_that_takes_long_to_load(module: str) -> None:
     script = f"import sys, dom0.{module}; print(*sorted(set(sys.modules) & {set(HEAVY)}))"
     done = subprocess.run(

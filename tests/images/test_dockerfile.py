@@ -8,7 +8,8 @@ import pytest
 
 from dom0.compose.load import load
 from dom0.errors import ProjectError
-from dom0.images.dockerfile import PLAIN, builds_service, check_builds, image_of_last_stage, images_below
+from dom0.images.dockerfile import PLAIN, builds_service, image_of_last_stage, images_below
+from dom0.images.selection import check_builds
 from dom0.names import PLACED
 
 

@@ -196,7 +196,7 @@ async def _build_generated(
     writable_binds = selection.writable_binds(project, directory) if project.name in options.taken_over else None
     if writable_binds is None:
         selection.check_links(project, directory)
-    dockerfile.check_builds(project)
+    selection.check_builds(project)
     ignore = fingerprint.read_ignore(directory, writable_binds or ())
     kept = selection.kept(project, directory, ignore, in_place=writable_binds is not None)
     apart = selection.private(project, directory, ignore)

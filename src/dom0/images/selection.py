@@ -18,6 +18,7 @@ from dom0.compose.findings import Finding, refuse
 from dom0.compose.model import Project, ServiceVolume
 from dom0.compose.x_dom0 import files_of
 from dom0.images import weight
+from dom0.images.dockerfile import PLAIN
 from dom0.images.fingerprint import NEVER, selected
 from dom0.images.ignore import Ignore, literal
 
@@ -135,6 +136,25 @@ def check_links(project: Project, directory: Path) -> None:
                 if key[0] == "x-dom0":
                     hint = "put the file itself into the project"
                 found.append(Finding(key, what, hint))
+    if found:
+        raise refuse(found, project.locations)
+
+
+def check_builds(project: Project) -> None:
+    """Raises ProjectError where a service is to be built from a directory or a Dockerfile that is not there."""
+    found = []
+    for name, build in ((name, service.build) for name, service in project.services.items()):
+        if build is None or not (context := Path(build.context)).is_absolute():  # of another host
+            continue
+        path, file = ("services", name, "build"), context / (build.dockerfile or PLAIN)
+        if not os.path.isdir(context):  # noqa: PTH112 -- Path's raises an error for a name that is too long
+            what = "is not a directory" if os.path.lexists(context) else "there is no such directory"
+            hint = "make it, correct the path, or take build: out and name an image: that is built already"
+            found.append(Finding((*path, "context"), f"{context}: {what}", hint))
+        elif not build.dockerfile_inline and not any(map(os.path.isfile, (file, file.parent / file.name.lower()))):
+            named = sorted(path.name for path in context.glob("*ockerfile*"))
+            hint = f"write dockerfile: {named[0]} under build:" if named else "make it, or write dockerfile: NAME"
+            found.append(Finding((*path, "dockerfile"), f"{file}: there is no such file", hint))
     if found:
         raise refuse(found, project.locations)
 
