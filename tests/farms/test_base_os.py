@@ -92,6 +92,11 @@ def publish(farm: FarmDirectory, node: Node, number: int, version: str) -> None:
     farm.revise(lambda _known: Revision(number=number, made=1.0, roles={"web": content}, os=os))
 
 
+async def settle(farm: FarmDirectory, node: Node, version: str) -> None:
+    publish(farm, node, 1, version)
+    await until(lambda: "web" in farm.rollout().settled)
+
+
 def report(farm: FarmDirectory) -> Report:
     return farm.reports().get(key_of(SECRET), Report())
 
@@ -144,8 +149,7 @@ async def test_a_node_that_starts_from_the_network_restarts_and_is_given_it(
     slots.boots = NETWORK
     (farm.path / "farm.yaml").write_text("name: attic\nroles: {web: {soak: 0s}}\nnetboot: {interface: eth0, os: x}\n")
     async with serving(farm, port):
-        publish(farm, node, 1, "1")
-        await until(lambda: "web" in farm.rollout().settled)
+        await settle(farm, node, "1")
         publish(farm, node, 2, "2")
         await slots.restarts.acquire()
         await node.kill()
@@ -160,8 +164,7 @@ async def test_a_node_that_is_killed_before_it_restarts_does_not_install_again(
     farm: FarmDirectory, node: Node, slots: Slots, port: int
 ) -> None:
     async with serving(farm, port):
-        publish(farm, node, 1, "1")
-        await until(lambda: "web" in farm.rollout().settled)
+        await settle(farm, node, "1")
         publish(farm, node, 2, "2")
         await slots.restarts.acquire()
         await node.kill()
@@ -193,8 +196,7 @@ async def test_while_another_machine_has_the_lock_the_next_start_is_of_what_runs
         return await look()
 
     async with serving(farm, port):
-        publish(farm, node, 1, "1")
-        await until(lambda: "web" in farm.rollout().settled)
+        await settle(farm, node, "1")
         monkeypatch.setattr(slots, "look", look_before_the_other_has_it)
         publish(farm, node, 2, "2")
         await until((node.state / reboot.FILE).exists)
@@ -209,8 +211,7 @@ async def test_turns_of_a_farm_whose_server_counts_anew_are_no_old_ones(
     farm: FarmDirectory, node: Node, slots: Slots, port: int
 ) -> None:
     async with serving(farm, port):
-        publish(farm, node, 1, "1")
-        await until(lambda: "web" in farm.rollout().settled)
+        await settle(farm, node, "1")
         before = Begun(turn=farm.rollout().drawn + 1, boot="long ago", os="1")
         (node.state / base_os.FILE).write_bytes(msgspec.json.encode(before))
         publish(farm, node, 2, "2")
@@ -222,8 +223,7 @@ async def test_a_file_that_is_damaged_on_the_disk_of_the_node_is_fetched_again(
     farm: FarmDirectory, node: Node, slots: Slots, port: int
 ) -> None:
     async with serving(farm, port):
-        publish(farm, node, 1, "1")
-        await until(lambda: "web" in farm.rollout().settled)
+        await settle(farm, node, "1")
         farm.change_rollout(lambda state: (rollout.pause(state, ["web"], 1.0), None))
         publish(farm, node, 2, "2")
         digest = keep(farm, b"2").digest
@@ -246,8 +246,7 @@ async def test_an_engine_that_does_not_answer_is_no_failure_of_the_base_os(
         return await look()
 
     async with serving(farm, port):
-        publish(farm, node, 1, "1")
-        await until(lambda: "web" in farm.rollout().settled)
+        await settle(farm, node, "1")
         monkeypatch.setattr(slots, "look", look_at_the_second_time)
         publish(farm, node, 2, "2")
         await slots.restarts.acquire()

@@ -38,7 +38,7 @@ from dom0.farms import boots, loader, nodes
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import Firmware, MachineInfo, Node, Nodes, NodeState, NotAdmitted, TooMany, draw_code, key_of
 from dom0.farms.pin import Pin
-from dom0.farms.revisions import BaseOs as RevisedOs
+from dom0.farms.revisions import BaseOs
 from dom0.farms.rollout import Rollout
 from dom0.farms.settings import NetbootSettings
 from dom0.host import uki
@@ -65,7 +65,7 @@ _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B  # <linux/sockios.h>
 log = logging.getLogger(__name__)
 
 
-class BaseOs(msgspec.Struct, frozen=True):
+class ServedOs(msgspec.Struct, frozen=True):
     """Where its files lie, and its kernel line. `version`: "" of one that is not ours: a node cannot say that it runs
     it.
     """
@@ -81,10 +81,10 @@ class Tree(msgspec.Struct, frozen=True):
     """
 
     top: Path
-    newest: BaseOs
-    older: tuple[BaseOs, ...]
+    newest: ServedOs
+    older: tuple[ServedOs, ...]
     loaders: tuple[str, ...]
-    said: RevisedOs | None = None
+    said: BaseOs | None = None
 
 
 async def prepare(farm: FarmDirectory, settings: NetbootSettings, base: str) -> Tree:
@@ -109,12 +109,12 @@ async def prepare(farm: FarmDirectory, settings: NetbootSettings, base: str) -> 
     loaders = await netboot.write(os, contract, top, base)
     if not loaders:
         raise Dom0Error("iPXE is not installed", hint="apt-get install ipxe")
-    newest = BaseOs(top / netboot.directory_of(os), f"dom0.medium=none {os.line}", os.version)
+    newest = ServedOs(top / netboot.directory_of(os), f"dom0.medium=none {os.line}", os.version)
     write_atomic(newest.files / LINE, newest.line.encode())
     kept, older = {farm.rollout().boots.instead_of(os.version), *(one.os for one in farm.reports().values())}, []
     for path in (path for path in top.iterdir() if path.is_dir() and not path.is_symlink() and path != newest.files):
         if path.name in kept and (path / LINE).is_file():
-            older.append(BaseOs(path, (path / LINE).read_text(), path.name))
+            older.append(ServedOs(path, (path / LINE).read_text(), path.name))
         else:
             shutil.rmtree(path)
     if contract == BootContract():
@@ -154,7 +154,7 @@ class _Boot:
         self._base = base
         self._control = control
         self._words = {secrets.token_hex(16): os for os in (tree.newest, *tree.older)}
-        self._failed: RevisedOs | None = None  # which could not be unpacked
+        self._failed: BaseOs | None = None  # which could not be unpacked
 
     async def follow_revisions(self) -> None:
         """Serve the base OS of whichever is current."""
@@ -173,13 +173,13 @@ class _Boot:
                 log.error("%s", error)  # noqa: TRY400 -- no bug: the trace says nothing
                 await asyncio.sleep(PREPARE_AGAIN)
 
-    def _find_due(self, name: str) -> RevisedOs | None:
+    def _find_due(self, name: str) -> BaseOs | None:
         """What this node is to start in its turn, if it has one. Raises Dom0Error."""
         turn = self._farm.rollout().turns.get(name)
         revision = self._farm.revision(turn.revision) if turn else None
         return revision.os if revision else None
 
-    def _find_said(self) -> RevisedOs | None:
+    def _find_said(self) -> BaseOs | None:
         """By the current revision. Raises Dom0Error."""
         current = self._farm.current()
         return current.os if current else None
@@ -267,7 +267,7 @@ class _Boot:
         line = f"dom0.hostname={node.name} dom0.farm={self._control} {os.line}"
         return _script(loader.booting(self._base, files, line, archives))
 
-    async def _choose(self, node: Node, *, is_due: bool) -> BaseOs:
+    async def _choose(self, node: Node, *, is_due: bool) -> ServedOs:
         """The try is on the disk before the node hears of it. Where that cannot be written nobody counts. Who restarts
         before it `is_due` gets what it ran.
         """

@@ -144,9 +144,8 @@ def selected(
         return not f"{name}/".startswith(whole) or named_ones(name)
 
     for entry in entries(directory, left_out, prune=not contexts and not whole and not ignore.has_exceptions):
-        path = Path(entry.path)
-        is_followed = f"{entry.name}/." in needed and path.is_file()
-        yield file_entry(entry.name, path.resolve()) if is_followed else entry
+        is_followed = f"{entry.name}/." in needed and Path(entry.path).is_file()
+        yield file_entry(entry.name, Path(entry.path).resolve()) if is_followed else entry
     yield from _above(directory, needed.difference(whole), left_out)
 
 
