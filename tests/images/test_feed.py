@@ -11,7 +11,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from dom0.engine.docker import DockerEngine
 from dom0.engine.values import EngineInfo, PullProgress
 from dom0.errors import NotFound
 from dom0.images import feed
-from dom0.images.loading import NamedImage
+from dom0.images.loading import LOADED, NamedImage
 from dom0.images.pull import KEPT, pull
 from dom0.registry.depot import Depot
 from dom0.registry.manifest import CONFIGS, LAYERS, OCI_MANIFEST, Descriptor, ImageManifest, digest_of
@@ -303,6 +305,52 @@ async def test_the_engine_may_let_pulls_of_others_wait_only_for_a_while(
         async with asyncio.timeout(60):
             await engine.left.wait()
         assert await feeding.taken() == frozenset()
+
+
+class Reader(FakeEngine):
+    """One that takes a layer and keeps what it got of it."""
+
+    def __init__(self, layer: Descriptor) -> None:
+        super().__init__(FakeDocker())
+        self.got = bytearray()
+        self._layer = layer
+
+    async def pull_image(
+        self, ref: str, *, platform: str = "", login: Mapping[str, str] = {}
+    ) -> AsyncIterator[PullProgress]:
+        await asyncio.to_thread(self._read, ref.partition("/")[0], login)
+        yield PullProgress(layer=self._layer.digest[7:19], status="Pull complete")
+        await asyncio.Event().wait()
+
+    def _read(self, address: str, login: Mapping[str, str]) -> None:
+        secret = b64encode(f"{login['username']}:{login['password']}".encode()).decode()
+        with contextlib.closing(http.client.HTTPConnection(address)) as connection:
+            path = f"/v2/{LOADED}/blobs/{self._layer.digest}"
+            connection.request("GET", path, headers={"Authorization": f"Basic {secret}"})
+            answer = connection.getresponse()
+            while data := answer.read1():
+                self.got += data
+
+
+async def test_a_layer_is_given_while_it_comes_and_its_last_byte_when_all_of_it_is_right(tmp_path: Path) -> None:
+    content, config = os.urandom(3 << 20), Descriptor(CONFIGS[0], digest_of(b""), 0)
+    layer = Descriptor(LAYERS[0], digest_of(content), len(content))
+    manifest = ImageManifest(config, (layer,), b"{}", OCI_MANIFEST, digest_of(b"{}"))
+    image, engine = NamedImage(parse("app:1"), manifest, None, config.digest), Reader(layer)
+    depot = Depot(tmp_path / "depot", KEPT)
+    with depot.use([layer.digest]), depot.fetching(layer.digest, layer.size) as partial:
+        assert partial is not None
+        async with feed.feeding(engine, depot, image, ["id"], [layer], 1 << 30, containerd_store=False) as feeding:
+            for have, given in ((1_500_000, 1_500_000), (layer.size, layer.size - 1)):
+                partial.put(partial.have, content[partial.have : have])
+                async with asyncio.timeout(60):
+                    while len(engine.got) < given:  # noqa: ASYNC110 -- in a thread
+                        await asyncio.sleep(0.01)
+                await asyncio.sleep(5 * feed._LOOK_AGAIN)
+                assert bytes(engine.got) == content[:given]
+            assert partial.finish(depot.path(layer.digest), threading.Event()) == "done"
+            assert await feeding.taken() == {layer.digest}
+    assert bytes(engine.got) == content
 
 
 class Stranger(FakeEngine):

@@ -2,8 +2,9 @@
 whole. Nothing relies on it: what the Engine has not taken so comes with the archive.
 
 Theory of operation: of an archive an Engine unpacks nothing before its end, of what it pulls each layer as it comes. So
-it is asked to pull from an address of this machine, which gives layers that are whole and verified, to who has a
-password that only the Engine is told. One that is damaged or becomes too much is cut off before its end.
+it is asked to pull from an address of this machine, which gives layers while they come, to who has a password that only
+the Engine is told. The last byte of each is given when all of it is whole and verified; one that is damaged or becomes
+too much is cut off before it, and an Engine unpacks none without its end.
 
 One with a graph driver is asked for an image with one layer more, which never comes. While it waits for that it keeps
 the others unpacked, and the archive needs none of them; then its pull is ended. So no image of ours is there at any
@@ -51,7 +52,7 @@ MOST_HELD = 120.0  # seconds: an Engine downloads three layers at once, so pulls
 _HOST = "127.0.0.1"
 RETRIES = "Retrying in "  # how the Engine says it: moby's distribution/xfer/download.go
 _MOST = 16  # connections: an Engine takes three layers at once
-_LOOK_AGAIN = 0.05  # seconds
+_LOOK_AGAIN = 0.02  # seconds
 _PIECE = 1 << 20  # bytes
 _HAS = ("Pull complete", "Already exists")  # of a layer, as a graph driver's Engine says it
 _NEVER = Descriptor("application/vnd.oci.image.layer.v1.tar", digest_of(b"this layer never comes"), 1024)
@@ -77,7 +78,7 @@ async def feeding(
     Raises EngineError where nothing can listen.
     """
     stop = threading.Event()
-    room = Room(most, lambda layer: depot.path(layer.digest).open("rb"), stop)
+    room = Room(most, coming, stop)
     try:
         listening = listen(_HOST, 0)
     except OSError as error:
@@ -237,25 +238,32 @@ class Feed:
         return Response(body, content_type=BLOB_TYPE, headers=(("Content-Length", str(layer.size)), *_VERSION))
 
     async def _bytes(self, layer: Descriptor) -> AsyncGenerator[bytes]:
-        while self._depot.find(layer.digest, layer.size) is None:  # noqa: ASYNC110 -- another process may bring it
-            await asyncio.sleep(_LOOK_AGAIN)
-        counting = asyncio.create_task(asyncio.to_thread(self._room.take, layer))
-        counting.add_done_callback(lambda done: done.cancelled() or done.exception())  # where the Engine leaves before
-        digest, left = hashlib.sha256(), layer.size
-        with self._depot.path(layer.digest).open("rb") as file:
-            while data := await asyncio.to_thread(file.read, _PIECE):
-                await asyncio.to_thread(digest.update, data)
+        """While it comes; its last byte once all of it is right and there is room for it."""
+        digest, left, counted = hashlib.sha256(), layer.size, self._room.count(layer)
+
+        def read(most: int) -> bytes:
+            data = self._depot.read(layer.digest, layer.size - left, most)
+            digest.update(data)
+            counted.add(data)
+            return data
+
+        while left:
+            is_whole = self._depot.find(layer.digest, layer.size) is not None
+            try:
+                data = await asyncio.to_thread(read, _PIECE if is_whole else min(_PIECE, left - 1))
                 left -= len(data)
-                if left <= 0:
-                    try:
-                        await counting
-                        if f"sha256:{digest.hexdigest()}" != layer.digest:
-                            raise DamagedArchive(layer)
-                    except OSError as error:
-                        self._leave(str(error))
-                        raise ConnectionAbortedError(str(error)) from error
+                if not left:
+                    counted.end()
+                    if f"sha256:{digest.hexdigest()}" != layer.digest:
+                        raise DamagedArchive(layer)
+            except OSError as error:
+                self._leave(str(error))
+                raise ConnectionAbortedError(str(error)) from error
+            if data:
                 yield data
                 self._changed.set()
+            else:
+                await asyncio.sleep(_LOOK_AGAIN)
         self._given.add(layer.digest)
         self._changed.set()
 

@@ -34,7 +34,7 @@ from dom0.images.layers_there import Remembered, in_graph_driver
 from dom0.images.loading import NamedImage, load_as, remove_name
 from dom0.images.names import find
 from dom0.registry import credentials
-from dom0.registry.archive import DamagedArchive, diff_ids
+from dom0.registry.archive import PIECE, DamagedArchive, diff_ids
 from dom0.registry.ask import patiently
 from dom0.registry.client import Registry
 from dom0.registry.credentials import Login
@@ -445,11 +445,15 @@ class _Pull(msgspec.Struct, frozen=True):
 
         missing = [each for each in image.manifest.layers if each.digest not in left_out]
         most, stop = await asyncio.to_thread(self._most_unpacked, missing), threading.Event()
-        room = Room(most, opened, stop)
+        room = Room(most, missing, stop)
 
         def count() -> None:
             for layer in missing:
-                room.take(layer)
+                counted = room.count(layer)
+                with opened(layer) as file:
+                    while (data := file.read(PIECE)) and not stop.is_set():
+                        counted.add(data)
+                counted.end()
 
         beside = ThreadPoolExecutor(1)  # the Engine meanwhile reads the archive, and unpacks nothing before its end
         counting = beside.submit(count)

@@ -28,7 +28,7 @@ import msgspec
 from dom0 import flock
 from dom0.durable import Unwritable, sync, writing
 from dom0.errors import Dom0Error
-from dom0.registry.partial import BLOB, LOCK, PUBLIC, UNFINISHED, UPSTREAM, Partial, peek
+from dom0.registry.partial import BLOB, FIRST, LOCK, PUBLIC, UNFINISHED, UPSTREAM, Partial, peek
 
 RESERVE = 64 << 20  # bytes that stay free on every file system
 KEPT_FOR = (
@@ -98,6 +98,20 @@ class Depot:
         except FileNotFoundError:
             return None
         return path if stat.S_ISREG(found.st_mode) and found.st_size == size else None
+
+    def read(self, digest: str, at: int, most: int) -> bytes:
+        """What is here of it from byte `at` on, also while it comes. Nobody has verified it before all of it is whole.
+
+        Raises OSError.
+        """
+        for name in (BLOB, FIRST):
+            with contextlib.suppress(FileNotFoundError):
+                file = os.open(self._directory(digest) / name, os.O_RDONLY | os.O_NONBLOCK | _FLAGS)
+                try:
+                    return os.pread(file, most, at)
+                finally:
+                    os.close(file)
+        return b""
 
     def have(self, digest: str, size: int) -> int:
         """Bytes of a blob of that size that are here, whole or partial, as far as their journals say; none is read."""

@@ -2,7 +2,8 @@
 
 Theory of operation: a few workers take what `stretches` says is next, over all blobs, and ask for it. Whatever breaks,
 they ask again from the byte where it broke, after as long as `patience` says. What comes is written at once and synced
-each MiB (`partial`), so being cancelled or killed costs nothing, and a power cut at most a MiB of each part. A blob
+each MiB (`partial`), so being cancelled or killed costs nothing but what comes while the disk is busy, and a power cut
+at most a MiB of each part. A blob
 that is all there is verified as a whole. What the disk did not keep of it is asked for again; so is all of it where
 something else had come, or where its registry sends it as a whole only: as long as no more comes in vain within an hour
 than the blob has bytes (`waste`), whoever asks.
@@ -38,6 +39,7 @@ from dom0.registry.waste import Waste
 T = TypeVar("T")
 
 MOST_DAMAGED = 10  # times that the disk may have lost something of one
+MOST_HELD = 1 << 20  # bytes of one request that come while the disk is busy
 ENOUGH = 16 << 10  # bytes of one try after which the next is made at once
 LOOK_AGAIN = 0.5  # seconds, for a blob that another process fetches
 WASTE = "waste"  # what the directory of it is called, in a depot
@@ -347,20 +349,34 @@ class _Worker:
             self._misses = 0
 
     async def _receive(self, blob: _Blob, request: RangeRequest) -> None:
-        """Also waits for the disk and for the limit, whose time does not count as silence."""
+        """What comes while the disk is busy is written together. Waiting for the disk or the limit is no silence."""
         work = self._work
         most = silence(self._misses)
-        at = request.at
+        at, held, writing = request.at, bytearray(), None
         try:
             async with asyncio.timeout(most) as silent:
                 async with work.source.blob(work.repository, blob.descriptor, request.at, request.stop) as pieces:
                     async for data in pieces:
                         silent.reschedule(None)
-                        await self._keep(blob, at, data)
-                        at += len(data)
+                        held += data
+                        if writing is not None and (writing.done() or len(held) >= MOST_HELD):
+                            await writing
+                            writing = None
+                        if writing is None:
+                            writing = asyncio.create_task(self._keep(blob, at, bytes(held)))
+                            at += len(held)
+                            held.clear()
+                        if wait := work.allowance.take(len(data), work.clock()):
+                            await asyncio.sleep(wait)
                         silent.reschedule(work.clock() + most)
         except TimeoutError as error:
             raise Temporary(f"nothing came for {most:g} s") from error
+        finally:
+            if writing is not None:
+                await writing
+            if held:
+                await self._keep(blob, at, bytes(held))
+                at += len(held)
         if at < request.stop:
             raise Temporary("the connection was closed too soon")
 
@@ -374,8 +390,6 @@ class _Worker:
             self._since = work.last = now
         work.meter.came(len(data), now)
         work.count()
-        if wait := work.allowance.take(len(data), now):
-            await asyncio.sleep(wait)
 
     async def _wait_after(self, error: Exception) -> None:
         """Raises GaveUp."""

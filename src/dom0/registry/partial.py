@@ -31,6 +31,7 @@ MOST_PARTS = 1024
 BLOB, LOCK, UNFINISHED, PUBLIC = "blob", "lock", "unfinished", "public"  # what else is in its directory
 UPSTREAM = "upstream"  # as well: the process that fetches it asks the registry
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # a UUID: Documentation/admin-guide/sysctl/kernel.rst
+FIRST = "0"  # the part that becomes the blob
 START = re.compile(r"0|[1-9][0-9]{0,18}")  # what a part is called
 
 Ending = Literal["done", "damaged", "wrong"]
