@@ -46,6 +46,7 @@ def test_a_machine_boots_to_dom0_and_its_services_and_keeps_the_record(virtual_m
             assert machine.ssh("dom0 boot --plot /tmp/boot.svg && cat /tmp/boot.svg").stdout.count("<title>") >= 12
             _one_more_key_is_let_in(machine, vm.Key(directory, "other"))
             machine.type("")
+            _top_is_drawn_there_and_follows_its_size(machine)
             machine.type("dom0 ssh ls --json | grep -c fingerprint; echo typed: $?")
             machine.wait_for(r"typed: 0")
 
@@ -65,6 +66,17 @@ def _one_more_key_is_let_in(machine: vm.VirtualMachine, other: vm.Key) -> None:
     assert "docker exec -i dom0 dom0 ssh add" in refused.stderr
     machine.ssh(f"echo {other.public} | docker exec -i dom0 dom0 ssh add -")
     assert machine.ssh("true", key=other).code == 0
+
+
+def _top_is_drawn_there_and_follows_its_size(machine: vm.VirtualMachine) -> None:
+    machine.type("stty rows 30 cols 100; dom0 top; echo left: $?")
+    machine.wait_for(r"redis +ready .*\n[\s\S]*q ends  up/down")
+    resized = "docker exec dom0 nsenter --target=1 --mount stty -F /dev/ttyS0 rows 24 cols 80"
+    machine.ssh(resized)
+    lines = r"[^\n\x1b]*(?:\x1b\[[0-9]*[mK][^\n\x1b]*)*\n+"  # until the end of each; the next frame begins with "home"
+    machine.wait_for(rf"\x1b\[H(?:{lines}){{23}}[^\n]*q ends  up/down")
+    machine.type("q")
+    machine.wait_for(r"left: 0")
 
 
 def _boot_with_all_stages(machine: vm.VirtualMachine) -> dict[str, Any]:

@@ -72,10 +72,10 @@ def test_a_broken_dom0_latest_is_left_for_the_last_good_one(key: vm.Key, place: 
 def test_an_image_that_is_unhealthy_while_it_works_at_its_start_has_time_for_it(key: vm.Key, place: Path) -> None:
     disk = spoiled(WORK_AT_START, key, place)
     with vm.VirtualMachine(vm.direct(key.setting), drives=[disk], key=key) as machine:
-        health = "docker inspect --format '{{.State.Health.Status}}' dom0"
-        machine.ssh(f"until {health} | grep -qx unhealthy; do sleep 0.5; done")
         machine.wait_for(r"dom0 of image \w+ is good")
         machine.wait_for_services()
+        told = "docker events --since 0 --until $(date +%s) --filter container=dom0 --filter event=health_status"
+        assert "health_status: unhealthy" in machine.ssh(told).stdout
         assert "last-good" not in machine.ssh("dom0 status").stdout
         assert "problem" not in machine.ssh("cat /run/dom0/boot.record").stdout
 
