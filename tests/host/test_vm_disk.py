@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -86,8 +87,15 @@ class Console:
         self.ask("until docker version >/dev/null 2>&1; do sleep 1; done")
 
     def disks(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.ask("cat /run/dom0/os/disks.json"))
-        return found
+        return self.document("cat /run/dom0/os/disks.json")
+
+    def document(self, command: str) -> dict[str, Any]:
+        """What it prints as one line. A program of the host may say something in the middle of that: then once more."""
+        for _ in range(3):
+            with contextlib.suppress(json.JSONDecodeError):
+                found: dict[str, Any] = json.loads(self.ask(command))
+                return found
+        raise AssertionError(f"{command}: prints no JSON: {self.ask(command)}")
 
     def power_off(self) -> None:
         self._machine.type("poweroff")
@@ -180,7 +188,7 @@ def test_a_damaged_data_disk_and_another_linux_are_left_alone_and_the_machine_ru
         console.wait_for_engine()
         assert set(console.ask("docker ps --all --format '{{.Names}}'").split()) <= RESCUE
         assert [problem["code"] for problem in console.disks()["problems"]] == ["data-in-memory", "data-disk"]
-        listed = {device["device"]: device for device in json.loads(console.ask("/usr/lib/dom0/disk ls"))["devices"]}
+        listed = {device["device"]: device for device in console.document("/usr/lib/dom0/disk ls")["devices"]}
         assert listed["/dev/vdb"]["store_containers"] == 1
         console.power_off()
     assert foreign.is_untouched()

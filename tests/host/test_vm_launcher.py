@@ -20,11 +20,12 @@ WAIT_FOR_NETWORK = """
 docker create --name waits --entrypoint /bin/sh dom0:latest -c 'until getent hosts example.org; do sleep 1; done' &&
 docker commit waits dom0:latest && docker rm waits && sync
 """
-# Starts for a minute, with work for the processor; its health check has failed by then.
+# Starts for a minute, with work for the processor; its health check, which has no time for a start, has failed by then.
 WORK_AT_START = """
 docker create --name works --entrypoint /bin/sh dom0:latest -c '
     timeout 60 sh -c "while :; do :; done"; exec dom0 agent' &&
-docker commit --change 'HEALTHCHECK --interval=5s --retries=1 CMD ["dom0", "agent", "--check"]' works dom0:latest &&
+docker commit --change 'HEALTHCHECK --interval=5s --start-period=1s --retries=1 \
+    CMD ["dom0", "agent", "--check"]' works dom0:latest &&
 docker rm works && sync
 """
 
