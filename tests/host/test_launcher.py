@@ -266,6 +266,22 @@ def test_one_that_still_works_at_its_start_has_time_for_it(machine: Launcher) ->
     assert [line for line in machine.record() if line.startswith("problem")] == []
 
 
+def test_one_that_has_done_its_work_has_time_until_the_next_check(machine: Launcher) -> None:
+    """It is idle then, and unhealthy, for longer than a look takes."""
+    image = machine.image(
+        Kind(
+            ("sh", "-c", "timeout 9 sh -c 'while :; do :; done'; touch /started; exec sleep 1000"),
+            health="--interval=8s --retries=1 CMD test -e /started",
+        )
+    )
+    machine.start()
+    machine.until(lambda: machine.container()["State"].get("Health", {}).get("Status") == "unhealthy")
+    before = machine.container()["State"]["StartedAt"]
+    machine.until_good(image)
+    assert machine.container()["State"]["StartedAt"] == before
+    assert "is unhealthy" not in machine.log()
+
+
 @pytest.mark.parametrize("work", ["while :; do :; done", "while :; do timeout 0.7 sh -c 'while :; do :; done'; done"])
 def test_one_that_works_for_ever_has_no_more_than_that_time(machine: Launcher, work: str) -> None:
     """Itself, or by programs that it starts one after the other."""
