@@ -11,8 +11,8 @@ import signal
 import socket
 import ssl
 import stat
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,7 @@ from dom0.plan.desired import Web
 from dom0.run import capture
 from dom0.testing.network_page import HOST, Device, Served, open_directory, trusting
 from dom0.web import network
-from dom0.web.network import COOKIE, MOST_REFUSED
+from dom0.web.network import COOKIE, MOST_EACH, MOST_REFUSED, MOST_UNPROVED
 from dom0.web.page import ASSETS
 
 JSON = {"Content-Type": "application/json"}
@@ -350,6 +350,111 @@ def test_who_is_refused_again_and_again_is_not_listened_to_for_a_while(served: S
         found = [stranger.ask("GET", "/v1/x")[0] for _ in range(MOST_REFUSED + 5)]
         assert found == [401] * MOST_REFUSED + [429] * 5
         assert "frame-ancestors 'none'" in stranger.headers["Content-Security-Policy"]
+
+    ask_all(served, talk)
+
+
+Hold = Callable[..., list[ssl.SSLSocket]]
+
+
+@pytest.fixture
+def hold(served: Served) -> Iterator[Hold]:
+    """Connections of strangers, who ask for something or nothing, and let them be until the test is over."""
+    with ExitStack() as stack:
+
+        def hold(addresses: Sequence[str], *, each: int, asks: str = "") -> list[ssl.SSLSocket]:
+            held = []
+            for source in [address for address in addresses for _ in range(each)]:
+                plain = socket.create_connection((HOST, served.port), 30, (source, 0))
+                one = stack.enter_context(trusting().wrap_socket(plain, do_handshake_on_connect=False))
+                held.append(one)
+                with suppress(OSError):  # of one that is closed at once
+                    one.do_handshake()
+                    if asks:
+                        host = f"GET {asks} HTTP/1.1\r\nHost: {HOST}:{served.port}\r\n"
+                        secret = f"Authorization: Bearer {'x' * 43}\r\nCookie: {COOKIE}={'y' * 43}\r\n"
+                        one.sendall(f"{host}{secret}\r\n".encode())
+                        one.recv(65536)
+            return held
+
+        yield hold
+
+
+def is_held(one: ssl.SSLSocket) -> bool:
+    one.settimeout(0.01)
+    try:
+        while one.recv(65536):
+            pass
+    except TimeoutError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+@pytest.mark.parametrize("asks", ["", "/", "/v1/x"])
+def test_strangers_who_hold_connections_keep_no_device_out(served: Served, hold: Hold, asks: str) -> None:
+    """Also those that ask for files, or show a secret that is nobody's."""
+
+    def talk() -> None:
+        phone = served.paired("phone")
+        held = hold([f"127.0.0.{number}" for number in range(2, 8)], each=20, asks=asks)
+        for _ in range(3):
+            streams = [phone.open("GET", "/v1/watch") for _ in range(6)]
+            assert phone.ask("GET", "/v1/x")[0] == 200
+            for connection, stream in streams:
+                assert stream.read(6) == b"secret"
+                connection.close()
+        code = served.invite("tablet").code
+        assert served.device("127.0.0.9").pair(code) == 200
+        still = sum(is_held(one) for one in held)
+        assert MOST_UNPROVED - 10 <= still <= MOST_UNPROVED
+
+    ask_all(served, talk)
+
+
+def test_a_stranger_behind_the_address_of_a_device_does_not_keep_it_out(served: Served, hold: Hold) -> None:
+    def talk() -> None:
+        phone = served.paired("phone")
+        held = hold([HOST], each=MOST_EACH + 5)
+        connection, stream = phone.open("GET", "/v1/watch")
+        assert phone.ask("GET", "/v1/x")[0] == 200
+        assert stream.read(6) == b"secret"
+        assert sum(is_held(one) for one in held) <= MOST_EACH - 2
+        connection.close()
+
+    ask_all(served, talk)
+
+
+def test_what_a_device_looks_at_goes_on_while_strangers_come(served: Served, hold: Hold) -> None:
+    def talk() -> None:
+        phone = served.paired("phone")
+        streams = [phone.open("GET", "/v1/watch") for _ in range(6)]
+        held = hold([f"127.0.0.{number}" for number in range(2, 14)], each=20)
+        for connection, stream in streams:
+            assert len(stream.read(10_000)) == 10_000
+            connection.close()
+        assert sum(is_held(one) for one in held) == MOST_UNPROVED
+
+    ask_all(served, talk)
+
+
+def test_a_device_that_was_revoked_has_no_connection_that_is_kept_for_devices(served: Served, hold: Hold) -> None:
+    def talk() -> None:
+        phone, tablet = served.paired("phone"), served.paired("tablet")
+        idle = [device.open("GET", "/v1/x") for device in (phone, tablet)]
+        for _, answer in idle:
+            answer.read()
+        served.revoke("phone")
+        for device, (connection, _) in zip((phone, tablet), idle, strict=True):
+            headers = {"Authorization": f"Bearer {device.token}", "Cookie": device.cookie}
+            connection.request("GET", "/v1/x", headers=headers)
+            connection.getresponse().read()
+        held = hold([HOST], each=MOST_EACH)
+        assert [is_held(connection.sock) for connection, _ in idle] == [False, True]
+        assert sum(is_held(one) for one in held) == MOST_EACH - 1
+        for connection, _ in idle:
+            connection.close()
 
     ask_all(served, talk)
 

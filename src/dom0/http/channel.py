@@ -11,6 +11,7 @@ from asyncio import sslproto
 from asyncio.log import logger
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
 from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 import h11
@@ -75,6 +76,7 @@ class Channel:
         self._asks_head = False  # of a client: whether the answer has no body, whatever it says
         self._has_ended = False  # the other end's bytes, all read
         self.has_left = False  # the hands of the server: see `leave`
+        self.is_proved = False  # see `server.serve`
         self.is_last = False  # of a server: whether the answer is to say that no other one follows
 
     @property
@@ -92,9 +94,9 @@ class Channel:
         pid, uid, _ = _CREDENTIALS.unpack(packed)
         return PeerCredentials(pid, uid)
 
-    @property
+    @cached_property
     def address(self) -> str:
-        """The host at the other end; "" of a unix socket."""
+        """The host at the other end; "" of a unix socket. It is kept, as a stream of TLS forgets it with its end."""
         name = self._writer.get_extra_info("peername")
         return str(name[0]) if name else ""
 

@@ -87,6 +87,10 @@ class Request:
         """Whether the client has closed the connection."""
         return self._channel.is_gone
 
+    def prove(self, *, is_known: bool) -> None:
+        """Whether its connection is of somebody who is known: see `serve`."""
+        self._channel.is_proved = is_known
+
     async def read(self, limit: int) -> bytes:
         """The body, once. Raises HttpError for one of more than `limit` bytes, else as Channel does."""
         if self._held is not None:
@@ -165,6 +169,7 @@ async def serve(
     *,
     most: int = sys.maxsize,
     most_each: int = sys.maxsize,
+    most_unproved: int | None = None,
     beyond: Handler | None = None,
     admits: Callable[[str], bool] | None = None,
     unread: float | None = None,
@@ -178,7 +183,7 @@ async def serve(
     they are closed, and so are those of addresses that `admits` is false for. `unread`: seconds that a client may leave
     what is sent to it unread.
     """
-    conversations = _Conversations(handler, most, most_each, beyond, admits, unread, tls)
+    conversations = _Conversations(handler, most, most_each, most_unproved, beyond, admits, unread, tls)
     if isinstance(where, Path):
         server = await asyncio.start_unix_server(conversations.begin, where, limit=READ_AHEAD, backlog=BACKLOG)
     else:
@@ -211,6 +216,7 @@ class _Conversations:
         handler: Handler,
         most: int,
         most_each: int,
+        most_unproved: int | None,
         beyond: Handler | None,
         admits: Callable[[str], bool] | None,
         unread: float | None,
@@ -219,11 +225,13 @@ class _Conversations:
         self._handler = handler
         self._most = most
         self._most_each = most_each
+        self._most_unproved = most_unproved
         self._beyond = beyond
         self._admits = admits
         self._unread = unread
         self._tls = tls
-        self._tasks: dict[asyncio.Task[None], Channel] = {}
+        self._tasks: dict[asyncio.Task[None], Channel] = {}  # the oldest first
+        self._closing = set[asyncio.Task[None]]()  # and counted no more
         self._each = Counter[str]()
 
     def begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -232,26 +240,57 @@ class _Conversations:
             channel.abort()
             return
         address = channel.address
-        is_one_too_many = self.count() >= self._most or self._each[address] >= self._most_each
-        handler = self._beyond if is_one_too_many else self._handler
+        if self._most_unproved is not None and self._is_full(address):
+            self._close_unproved(address)
+        handler = self._beyond if self._is_full(address) else self._handler
         if handler is None:
             channel.abort()
             return
         task = asyncio.get_running_loop().create_task(_converse(channel, handler, self._unread, self._tls))
         self._tasks[task] = channel
         self._each[address] += 1
-        task.add_done_callback(lambda task: self._end(task, address))
+        task.add_done_callback(self._end)
 
     def count(self) -> int:
         return len(self._tasks)
 
-    def _end(self, task: asyncio.Task[None], address: str) -> None:
-        channel = self._tasks.pop(task)
-        if not channel.has_left:
+    def _is_full(self, address: str) -> bool:
+        """Whether one more of this address is too many."""
+        if self.count() >= self._most or self._each[address] >= self._most_each:
+            return True
+        return self._most_unproved is not None and len(self._unproved()) >= self._most_unproved
+
+    def _unproved(self) -> list[asyncio.Task[None]]:
+        return [task for task, channel in self._tasks.items() if not channel.is_proved]
+
+    def _close_unproved(self, address: str) -> None:
+        """One, if there is any: the oldest of this address where that has too many, else of the one that has the most.
+
+        So who has few addresses closes connections of his own.
+        """
+        unproved = self._unproved()
+        each = Counter(self._tasks[task].address for task in unproved)
+        if self._each[address] < self._most_each:
+            address = max(each, key=each.__getitem__, default="")
+        for task in unproved:
+            if self._tasks[task].address == address:
+                self._closing.add(task)
+                self._forget(task).abort()
+                task.cancel()
+                return
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        if task in self._closing:
+            self._closing.remove(task)
+        elif not (channel := self._forget(task)).has_left:
             channel.abort()
-        self._each[address] -= 1
-        if not self._each[address]:
-            del self._each[address]
+
+    def _forget(self, task: asyncio.Task[None]) -> Channel:
+        channel = self._tasks.pop(task)
+        self._each[channel.address] -= 1
+        if not self._each[channel.address]:
+            del self._each[channel.address]
+        return channel
 
     async def end(self, within: float) -> None:
         for task, channel in self._tasks.items():
@@ -261,7 +300,7 @@ class _Conversations:
             await asyncio.wait(self._tasks, timeout=within)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, *self._closing, return_exceptions=True)
 
 
 async def _converse(channel: Channel, handler: Handler, unread: float | None, tls: ssl.SSLContext | None) -> None:

@@ -29,6 +29,7 @@ from dom0.web import page
 from dom0.web.page import Opened
 
 MOST, MOST_EACH = 96, 24  # connections at once, and of one address; a browser has six to a server
+MOST_UNPROVED = 48  # of those on which no device was answered: the others are for devices
 UNREAD = 30.0  # seconds
 MOST_REFUSED = 30  # of one address within …
 WINDOW = 60.0  # … seconds, and it is not heard for the rest of them
@@ -65,7 +66,10 @@ async def serve(
         tls = _context(b"".join([chunk async for chunk in answer.chunks()]))
     handler = limited(page.serving(agent, Devices(agent, names)))
     leave()
-    async with server.serve(handler, listening, most=MOST, most_each=MOST_EACH, unread=UNREAD, tls=tls) as count:
+    serving = server.serve(
+        handler, listening, most=MOST, most_each=MOST_EACH, most_unproved=MOST_UNPROVED, unread=UNREAD, tls=tls
+    )
+    async with serving as count:
         idle_since = time.monotonic()
         while (busy := count()) or time.monotonic() - idle_since < IDLE:
             await asyncio.sleep(1)
@@ -96,7 +100,10 @@ def limited(handler: Handler) -> Handler:
         if count >= MOST_REFUSED:
             return replace(server.refusal(429, "too much was refused", "wait for a minute"), headers=page.SECURITY)
         response = await handler(request)
+        if request.parts[:2] == ("", "v1") and response.status < 400:  # which the agent answers devices alone
+            request.prove(is_known=True)
         if response.status in (401, 403):
+            request.prove(is_known=False)
             if len(refused) >= MOST_KNOWN:
                 refused.clear()
             last, count = refused.get(request.address, (since, 0))  # others have come meanwhile
