@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from dom0.agent import devices
-from dom0.agent.devices import ALPHABET, DEVICE_LIFE, FILE, MOST, MOST_TRIES, DeviceRegister, Pairing, nowhere
+from dom0.agent.devices import (
+    ALPHABET,
+    DEVICE_LIFE,
+    FILE,
+    MOST,
+    MOST_TRIES,
+    MOST_TRIES_EACH,
+    DeviceRegister,
+    Pairing,
+    nowhere,
+)
 from dom0.agent.events import Kind
 from dom0.agent.journal import Journal
 from dom0.agent.store import Damaged
@@ -99,14 +109,37 @@ def phone_halves(pairing: Pairing) -> tuple[str, str]:
     return pairing.cookie, pairing.token
 
 
-def test_a_code_is_dead_after_a_few_wrong_ones(kept: Kept) -> None:
+def test_who_has_sent_a_few_wrong_codes_is_not_paired_by_the_right_one(kept: Kept) -> None:
     code = kept.code()
-    for _ in range(MOST_TRIES):
+    for _ in range(MOST_TRIES_EACH):
         assert kept.register.pair(wrong(code), HERE) is None
     assert kept.register.pair(code, HERE) is None
     assert kept.register.devices() == ()
-    assert kept.told(Kind.DEVICE_REFUSED)[0].endswith("a wrong code; 4 more of them, and the right one is dead")
-    assert kept.told(Kind.DEVICE_REFUSED)[MOST_TRIES - 1].endswith("the code is dead now")
+    kept.journal.close()
+    assert [one.partition(": ")[2] for one in kept.told(Kind.DEVICE_REFUSED)] == [
+        *(f"a wrong code; after {left} more of them the right one is not taken from there" for left in (4, 3, 2, 1)),
+        "a wrong code; the right one is not taken from there any more",
+        "5 wrong codes came from there before",
+    ]
+    assert kept.register.pair(kept.code(), HERE) is not None
+
+
+def test_a_stranger_does_not_end_the_code_of_another(kept: Kept) -> None:
+    code = kept.code()
+    for number, _ in itertools.product(range(MOST_TRIES // MOST_TRIES_EACH - 1), range(MOST_TRIES_EACH + 1)):
+        assert kept.register.pair(wrong(code), f"fd00::{number:x}") is None
+    assert kept.register.pair(code, HERE) is not None
+
+
+def test_a_code_is_dead_after_many_wrong_ones_wherever_they_came_from(kept: Kept) -> None:
+    code = kept.code()
+    for number in range(MOST_TRIES):
+        assert kept.register.pair(wrong(code), f"fd00::{number:x}") is None
+    kept.journal.close()
+    assert kept.told(Kind.DEVICE_REFUSED)[-1].endswith("the code is dead now")
+    assert kept.register.pair(code, HERE) is None
+    kept.journal.close()
+    assert kept.told(Kind.DEVICE_REFUSED)[-1].endswith("no code is valid now")
 
 
 @pytest.mark.parametrize("given", ["", "-", "é", "\ud800", "0" * 100_000, "a" * 8])
@@ -171,7 +204,35 @@ def test_an_old_device_is_one_no_more(kept: Kept) -> None:
     assert kept.knows(pairing)
     kept.at += 1
     assert not kept.knows(pairing)
-    assert kept.code("phone")
+    anew = kept.pair()
+    assert kept.knows(anew)
+    kept.at -= 1
+    kept.again()
+    assert not kept.knows(pairing)
+
+
+def test_a_clock_that_was_far_ahead_for_a_while_ends_no_pairing(kept: Kept) -> None:
+    phone, tablet = kept.pair("phone"), kept.pair("tablet")
+    kept.at += 2 * DEVICE_LIFE
+    assert not kept.knows(phone)
+    late = kept.pair("late")  # which writes
+    kept.again()
+    kept.at += 2 * 86400
+    assert kept.knows(late)  # and so does this
+    kept.register.revoke("tablet")
+    kept.at -= 2 * DEVICE_LIFE + 2 * 86400
+    kept.again()
+    assert kept.knows(phone)
+    assert not kept.knows(tablet)
+
+
+def test_devices_that_are_ones_no_more_do_not_fill_the_disk(kept: Kept) -> None:
+    for number in range(2 * MOST):
+        kept.pair(f"device-{number}")
+        kept.at += DEVICE_LIFE
+    last = kept.pair("last")
+    assert len(json.loads((kept.state / FILE).read_bytes())) == MOST
+    assert kept.knows(last)
 
 
 def test_when_a_device_was_seen_is_noted_by_the_day(kept: Kept) -> None:

@@ -28,9 +28,10 @@ from dom0.errors import Dom0Error, UsageError
 
 FILE = "web/devices.json"
 ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"  # none that looks like another one
-CODE_LENGTH = 8  # letters: one guess in 10^11 is right
+CODE_LENGTH = 8  # letters: one guess in 8.5 * 10^11 is right
 CODE_LIFE = 300.0  # seconds
-MOST_TRIES = 5  # and the code is dead
+MOST_TRIES_EACH = 5  # and the code is dead for that address, so a stranger does not end the code of another
+MOST_TRIES = 1000  # and it is dead
 DEVICE_LIFE = 400 * 86400.0  # seconds, the longest that browsers keep a cookie
 SEEN_EVERY = 86400.0  # seconds between two notes of when one was seen
 MOST = 32
@@ -58,7 +59,26 @@ class _Code(msgspec.Struct, kw_only=True):
     name: str
     operates: bool
     until: float  # by the monotonic clock
-    tries: int = 0
+    tries: dict[str, int] = {}  # wrong ones by address
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self.until or sum(self.tries.values()) >= MOST_TRIES
+
+    def refuse(self, given: str, address: str) -> str:
+        """Why not; "" where it is the code. A wrong one is a try."""
+        tries = self.tries.get(address, 0)
+        if tries >= MOST_TRIES_EACH:
+            return f"{tries} wrong codes came from there before"
+        letters = "".join(letter for letter in given.lower() if letter not in "- ")
+        if hmac.compare_digest(letters.encode(errors="replace"), self.letters.encode()):
+            return ""
+        self.tries[address] = tries + 1
+        if self.is_over:
+            return f"a wrong code, as {MOST_TRIES - 1} before: the code is dead now"
+        if left := MOST_TRIES_EACH - tries - 1:
+            return f"a wrong code; after {left} more of them the right one is not taken from there"
+        return "a wrong code; the right one is not taken from there any more"
 
 
 def nowhere() -> tuple[str, str]:
@@ -84,10 +104,14 @@ class DeviceRegister:
 
     def devices(self) -> tuple[Kept, ...]:
         """Raises Damaged."""
+        return tuple(one for one in self._known() if self._now() - one.paired < DEVICE_LIFE)
+
+    def _known(self) -> tuple[Kept, ...]:
+        """Also those that are too old: the clock may be wrong. Raises Damaged."""
         if self._kept is None:
             found = read_json(self._file, tuple[Kept, ...])
             self._kept = found or ()
-        return tuple(one for one in self._kept if self._now() - one.paired < DEVICE_LIFE)
+        return self._kept
 
     def invite(self, name: str, *, operates: bool) -> Invitation:
         """The code for a new device, in place of any other one. Raises UsageError, Damaged."""
@@ -118,17 +142,10 @@ class DeviceRegister:
     def pair(self, given: str, address: str) -> Pairing | None:
         """None: it is not the code, or there is none, or no more of one. Raises Damaged, Unwritable."""
         code = self._code
-        if code is not None and (time.monotonic() >= code.until or code.tries >= MOST_TRIES):
+        if code is not None and code.is_over:
             code = self._code = None
-        letters = "".join(letter for letter in given.lower() if letter not in "- ")
-        if code is None or not hmac.compare_digest(letters.encode(errors="replace"), code.letters.encode()):
-            why = "no code is valid now"
-            if code is not None:
-                code.tries += 1
-                left = MOST_TRIES - code.tries
-                why = (
-                    f"a wrong code; {left} more of them, and the right one is dead" if left else "the code is dead now"
-                )
+        why = "no code is valid now" if code is None else code.refuse(given, address)
+        if code is None or why:
             self._journal.note(Kind.DEVICE_REFUSED, SUBJECT, f"a device at {address} was not paired", why)
             return None
         self._code = None  # whatever comes of it
@@ -141,7 +158,9 @@ class DeviceRegister:
             address=address,
             proof=_proof(f"{cookie}.{token}"),
         )
-        self._write((*self.devices(), device))
+        others = (one for one in self._known() if one.name != device.name)
+        by_age = sorted((*others, device), key=lambda one: one.paired)  # those that are too old come first
+        self._write(tuple(by_age[-MOST:]))
         may = "look at this machine and operate it" if device.operates else "look at this machine"
         self._journal.note(Kind.DEVICE_PAIRED, device.name, f"{device.name} at {address} may {may}")
         return Pairing(cookie=cookie, token=token, operates=device.operates)
@@ -159,7 +178,7 @@ class DeviceRegister:
         elif self._unsaved or not 0 <= self._now() - found.seen < SEEN_EVERY:
             seen = replace(found, seen=self._now(), address=address)
             try:
-                self._write(tuple(seen if one is found else one for one in self.devices()))
+                self._write(tuple(seen if one is found else one for one in self._known()))
             except Dom0Error as error:  # the disk is full: the status says it
                 log.debug("%s", error.message)
         return found
@@ -173,10 +192,10 @@ class DeviceRegister:
         """Raises UsageError, Damaged; Unwritable: it is out, and will be in again after the next start, unless what is
         asked next can be written.
         """
-        left = tuple(one for one in self.devices() if one.name != name)
+        left = tuple(one for one in self._known() if one.name != name)
         if self._code is not None and self._code.name == name:
             self._code = None
-        elif len(left) == len(self.devices()) and name not in self._unsaved:
+        elif len(left) == len(self._known()) and name not in self._unsaved:
             raise UsageError(f"{name}: no device of this name is paired", hint="dom0 web devices")
         self._kept = left
         self._unsaved.add(name)
