@@ -7,6 +7,10 @@ import contextlib
 import hashlib
 import json
 import os
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,8 @@ import pytest
 from dom0.cli import web
 from dom0.cli.web import Elsewhere
 from dom0.names import Access
+from dom0.testing.fake_agent import FakeAgent
+from dom0.testing.hosts import until
 
 
 async def until_ended(programs: Elsewhere, process: int) -> None:
@@ -42,6 +48,27 @@ async def test_a_program_that_hangs_ends_with_its_connection_and_no_other_does(
         used[1].transport.abort()
         await until_ended(programs, second)
         assert await other.wait() == 0
+
+
+def test_it_opens_the_browser_of_the_person_at_its_own_address(
+    agent: FakeAgent, environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "run" / Access.VIEW.socket).symlink_to("dom0.sock")
+    opened, program = tmp_path / "opened", tmp_path / "browser"
+    program.write_text(f'#!/bin/sh\necho "$1" >{opened}.new && mv {opened}.new {opened}\n')
+    program.chmod(0o755)
+    argv = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "dom0", "web"]
+    own = {"BROWSER": str(program), "DISPLAY": ":0"}
+    with subprocess.Popen(argv, env=environment | own, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        printed = running.stdout.readline()
+        try:
+            until(opened.exists)
+        finally:
+            running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 130
+    assert opened.read_text() == printed
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/#[\w-]+\n", printed)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dom0.run import Output
+from dom0.testing.hosts import path_with_ssh
 from dom0.testing.machines import Machine
 
 COMPOSE = """
@@ -37,15 +38,9 @@ def box(machine: Machine) -> Machine:
 @pytest.fixture(params=["ssh", "forwarded socket"])
 def dom0(request: pytest.FixtureRequest, box: Machine, tmp_path: Path) -> RunElsewhere:
     """Runs `dom0` outside of `box`, with its Engine named: a program `ssh` that logs in nowhere, or another socket."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    ssh = programs / "ssh"
-    script = 'while [ "$1" != -- ]; do shift; done; [ "$2" = box ] || exit 255; shift 2; exec sh -c "$*"'
-    ssh.write_text(f"#!/bin/sh\nexport DOCKER_HOST={box.host.docker_host}\n{script}\n")
-    ssh.chmod(0o755)
     engine = "ssh://me@box" if request.param == "ssh" else box.host.docker_host
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "DOM0_"))}
-    variables = kept | {"DOCKER_HOST": engine, "PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    variables = kept | {"DOCKER_HOST": engine, "PATH": path_with_ssh(tmp_path, box.host), "HOME": str(tmp_path)}
 
     (tmp_path / "state").mkdir()
     (tmp_path / "state/ownership.json").write_text(json.dumps({"key": "00" * 32, "older": []}))  # of this machine

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from dom0.agent import api
 from dom0.names import Access
 from dom0.testing import browser
 from dom0.testing.browser import Browser
+from dom0.testing.hosts import path_with_ssh
 from dom0.testing.machines import Machine
 from dom0.testing.possible import require
 from dom0.testing.web_page import Web
@@ -294,6 +296,16 @@ def test_every_view_is_told_to_those_who_do_not_see_it(page: Browser) -> None:
         ), view
 
 
+def test_every_card_has_the_command_that_shows_the_same(page: Browser) -> None:
+    for view in VIEW_NAMES:
+        show(page, view)
+        cards: list[list[str]] = page.run(
+            "[...document.querySelectorAll('main .card')].map((one) => "
+            "[one.getAttribute('aria-label'), one.querySelector('header code')?.innerText ?? ''])"
+        )
+        assert all(command.startswith(("dom0 ", "docker ")) for _, command in cards), (view, cards)
+
+
 def test_the_keyboard_alone_gets_everywhere(page: Browser) -> None:
     show(page, "")
     page.run("window.isBefore = true")
@@ -322,6 +334,25 @@ def test_a_machine_that_does_not_answer_is_said_and_it_comes_back_by_itself(page
     box.docker("start", "dom0")
     page.until("!document.querySelector('#line').innerText")
     page.until_text("the agent 0", ".events")
+    page.problems.clear()  # the browser says what it could not load
+
+
+def test_a_line_that_is_cut_without_a_word_is_said_and_it_comes_back_by_itself(
+    page: Browser, web: Web, box: Machine
+) -> None:
+    show(page, "services")
+    web.process.send_signal(signal.SIGSTOP)  # its connections stay, and nothing comes
+    try:
+        page.until_text("Not connected since", "#line")
+        assert page.run("document.title").startswith("not connected")
+        box.docker("stop", "--time", "0", "box-beside-1")
+        assert "stopped" not in page.text("[data-key='beside-1']")  # what was seen last, and said to be old
+    finally:
+        web.process.send_signal(signal.SIGCONT)
+    page.until("!document.querySelector('#line').innerText")
+    page.until_text("stopped", "[data-key='beside-1']")
+    box.dom0("start", "beside")
+    page.until_text("ready", "[data-key='beside-1']")
     page.problems.clear()  # the browser says what it could not load
 
 
@@ -721,8 +752,11 @@ def test_a_link_from_elsewhere_leads_to_the_page_but_to_no_data(web: Web) -> Non
     assert web.ask("GET", "/v1/status", link | {"Authorization": f"Bearer {web.enter()}"})[0] == 403
 
 
-def test_another_machine_is_shown_through_its_engine(box: Machine, tmp_path: Path) -> None:
-    with Web(box, DOCKER_HOST=box.host.docker_host, PATH=os.environ["PATH"], HOME=str(tmp_path)) as web:
+@pytest.mark.parametrize("way", ["ssh", "forwarded socket"])
+def test_another_machine_is_shown_through_its_engine(box: Machine, tmp_path: Path, way: str) -> None:
+    engine = "ssh://me@box" if way == "ssh" else box.host.docker_host
+    path = path_with_ssh(tmp_path, box.host)
+    with Web(box, DOCKER_HOST=engine, PATH=path, HOME=str(tmp_path)) as web:
         status, body = web.ask("GET", "/v1/status", {"Authorization": f"Bearer {web.enter()}"})
     found: dict[str, Any] = json.loads(body)
     assert (status, found["project"]) == (200, "box")

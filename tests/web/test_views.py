@@ -14,12 +14,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from dom0.agent.ambassador_status import AmbassadorStatus, Rewired
+from dom0.agent.ambassador_status import AmbassadorStatus, PlacedFlow, Rewired, ShortcutStatus
+from dom0.agent.events import Entry, Kind
 from dom0.agent.problems import of_engine
-from dom0.agent.status import BackupStatus, GenerationInfo, Outcome, Phase
-from dom0.agent.storage import StorageStatus, VolumeStatus
+from dom0.agent.status import BackupStatus, GenerationInfo, LogLine, Outcome, Phase, PullStatus
+from dom0.agent.storage import DiskSpace, StorageStatus, VolumeStatus, VolumeUser
 from dom0.errors import EngineUnreachable
-from dom0.host.boot import Boot
+from dom0.host.boot import Boot, Stage
 from dom0.http import server
 from dom0.http.client import Client
 from dom0.http.server import Handler, Request, Response
@@ -27,7 +28,7 @@ from dom0.plan.differences import Difference
 from dom0.testing import browser
 from dom0.testing.browser import Browser
 from dom0.testing.fake_agent import make_service, make_status
-from dom0.testing.fake_talk import make_receipt, make_state
+from dom0.testing.fake_talk import make_flow, make_receipt, make_state
 from dom0.testing.possible import require
 from dom0.web import page
 from dom0.web.session import Sessions
@@ -259,6 +260,133 @@ def test_every_action_is_asked_for_once_by_mouse_and_by_keyboard_and_refused_in_
             const { ACTIONS } = await import("/act.js");
             return Object.keys(ACTIONS).sort();
         })()""") == sorted(action.split()[0] for _, action, *_ in ACTIONS)
+
+
+PULLED = make_status(
+    steps=("create box-web-1",),
+    pulls=(
+        PullStatus(image="redis:8", size=100, have=40, rate=1.0, left=None, drops=0, waits_for="the registry is busy"),
+        PullStatus(image="busybox:1", size=0, have=0, rate=0.0, left=None, drops=0),
+    ),
+)
+
+
+async def pull(request: Request) -> Response:
+    if request.path == "/v1/watch":
+        return Response(stream(PULLED), content_type="application/x-ndjson")
+    return await answer(request)
+
+
+def test_pulls_and_steps_that_are_under_way_are_shown(tmp_path: Path) -> None:
+    require(browser.missing(), "tests of the page")
+    with serving(tmp_path, pull, operates=False) as address, Browser() as looking:
+        looking.open(address)
+        told = looking.until_text("redis:8", "[data-key='Under way']")
+        assert "create box-web-1" in told
+        assert "waits: the registry is busy" in told
+        assert "dom0 status --watch" in told
+        shown = "[...document.querySelectorAll('progress')].map((one) => [one.ariaLabel, one.value / one.max])"
+        assert looking.run(shown) == [["pulling redis:8", 0.4], ["pulling busybox:1", 0]]
+        assert looking.violations() == []
+
+
+MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script>&amp;"
+HOSTILE = f"{MARKUP}\x1b[31m\u202e\x07"
+MEANT = {"phase", "health", "severity", "outcome", "action", "kind", "plane", "protocol", "existing", "udp", "time"}
+NAMED = make_status(
+    generation=ON_TRIAL,
+    services=(
+        make_service("web", Phase.CRASH_LOOP, reason="it ends", ports=("80/tcp",), started=1000.0, finished=1001.0),
+        make_service(JOB, Phase.FAILED, reason="exit code 1", next_run=2000.0),
+    ),
+    steps=PULLED.steps,
+    pulls=PULLED.pulls,
+    backups=(
+        BackupStatus(volume="box_data", key="data", service=JOB, to="/srv", last=900.0, snapshot="s", size=1),
+        BackupStatus(volume="box_other"),
+    ),
+)
+NAMES: dict[str, Any] = {
+    **ACTING,
+    "GET /v1/generations/2/differences": [Difference(subject="service web", key="Env", before="a", after="b")],
+    "GET /v1/generations/3/differences": [Difference(subject="service web", key="Env", before="a", after="b")],
+    "GET /v1/ambassadors": [
+        msgspec.structs.replace(
+            ECHO, shortcuts=(ShortcutStatus(consumer="box-web-1", reason="no"),), addresses={"10.0.0.3": "box-web-1"}
+        )
+    ],
+    "GET /v1/ambassadors/echo/flows": [PlacedFlow(flow=make_flow("10.0.0.4"), consumer="box-web-1")],
+    "GET /v1/boots": [
+        msgspec.structs.replace(one, stages=(Stage(name="kernel", began=0, ended=1, seconds=1, text="6.18"),))
+        for one in BOOTS
+    ],
+    "GET /v1/storage": StorageStatus(
+        volumes=(
+            msgspec.structs.replace(VOLUME, users=(VolumeUser(container="web", path="/data", writable=True),)),
+            msgspec.structs.replace(VOLUME, name="kept", kept_of="box_data"),
+        ),
+        others=0,
+        home_snapshots=0,
+        last_home_snapshot=0.0,
+        disks=(DiskSpace(path="/", size=2, free=1),),
+    ),
+}
+
+
+def made_hostile(document: Any) -> Any:
+    """Every text in it that somebody else may have chosen, without those by which the page asks for more."""
+
+    def change(key: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: change(name, one) for name, one in value.items()}
+        if isinstance(value, list | tuple):
+            return [change(key, one) for one in value]
+        return f"{value}{HOSTILE}" if isinstance(value, str) and key not in MEANT else value
+
+    return change("", msgspec.to_builtins(document))
+
+
+async def name(request: Request) -> Response:
+    if request.path == "/v1/watch":
+        return Response(stream(made_hostile(NAMED)), content_type="application/x-ndjson")
+    if request.path == "/v1/events":
+        told = (
+            Entry(seq=number, time=1000.0, kind=kind, subject="box-web-1", text="done", reason="so", actor="uid 0")
+            for number, kind in enumerate(("create-container", Kind.REFUSED, Kind.LOGIN), 1)
+        )
+        return Response(stream(*map(made_hostile, told)), content_type="application/x-ndjson")
+    if request.path == "/v1/logs":
+        line = LogLine(time="2026-11-28T00:00:00Z", service="web", container="box-web-1", text="said")
+        return Response(stream(made_hostile(line)), content_type="application/x-ndjson")
+    path = request.path.replace(HOSTILE, "")
+    return Response(msgspec.json.encode(made_hostile(NAMES[f"GET {path}"])))
+
+
+def test_no_text_from_outside_is_markup_in_any_view(tmp_path: Path) -> None:
+    """Names of services, containers, images, volumes, boots; reasons, problems, events, differences, logs."""
+    require(browser.missing(), "tests of the page")
+    with serving(tmp_path, name, operates=True) as address, Browser() as desk:
+        desk.open(address)
+        desk.until_text(MARKUP, "main")
+        for view, named in {
+            "": ("create box-web-1", "redis:8", "box_other"),
+            "services": ("web", "it ends", "80/tcp"),
+            "wiring": ("echo", "box-web-1", "80/tcp", "rewire"),
+            "storage": ("box_data", "/data", "kept"),
+            "boots": ("kernel", "6.18"),
+            "generations": ("dom0 up", "service web"),
+            "events": ("done", "uid 0"),
+            "logs": ("said",),
+        }.items():
+            desk.run(f"location.hash = '#/{view}'")
+            desk.until(f"document.querySelector('main').dataset.view === '{view or 'overview'}'")
+            for text in named:
+                desk.until_text(f"{text}{MARKUP}", "main")
+            assert desk.run("document.querySelectorAll('img[src=x], main script').length") == 0, view
+            assert (
+                desk.run(r"/[\x00-\x09\x0b-\x1f\u202a-\u202e\u2066-\u2069]/.test(document.body.textContent)") is False
+            ), view
+        assert desk.problems == []
 
 
 def test_a_page_that_was_taken_over_asks_for_nothing_elsewhere(address: str) -> None:

@@ -2,7 +2,7 @@
 
 import { Act, action, acts, question } from "/act.js";
 import { askForBoots, boots } from "/boots.js";
-import { h, patch } from "/dom.js";
+import { h, patch, visible } from "/dom.js";
 import { events } from "/events.js";
 import { compared, generations, under } from "/generations.js";
 import { Log, logs } from "/logs.js";
@@ -74,8 +74,8 @@ function render() {
   if (name === "generations" && state.chosen && state.chosen !== scrolled) document.getElementById(`generation-${state.chosen}`)?.scrollIntoView();
   scrolled = name === "generations" && state.history.length ? state.chosen : scrolled;
   const { project, services: all, generation, version } = state.status;
-  document.title = `${isOld() ? "not connected – " : ""}${project || "dom0"}: ${name ? VIEWS[name][0] : headline(state.status, now()).title}`;
-  document.getElementById("machine").textContent = project || "dom0";
+  document.title = visible(`${isOld() ? "not connected – " : ""}${project || "dom0"}: ${name ? VIEWS[name][0] : headline(state.status, now()).title}`);
+  document.getElementById("machine").textContent = visible(project || "dom0");
   document.getElementById("services-count").textContent = all.length || "";
   document.getElementById("generation-count").textContent = generation?.number ?? "";
   patchInto(document.getElementById("about"), [`dom0 ${version}`, h("br"), "image ", h("code", null, shortId(state.status.dom0_image) || "none"), h("br"), mayOperate() ? "may change this machine" : "only looks", h("br"), command("").trim() === "dom0" ? "" : command("").trim()]);
