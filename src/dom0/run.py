@@ -54,12 +54,13 @@ async def capture(
     memory: int | None = None,
     check: bool = True,
     on_start: Callable[[], None] | None = None,
+    hear: Callable[[str], None] | None = None,
 ) -> Output:
     """Run `argv` to its end and return what it printed.
 
     `env` replaces the whole environment when given; `timeout` is in seconds, `memory` the most bytes of its own that
-    it may have; `on_start` is called when it runs. `stdin` may come later, and the time runs from then on. Raises
-    CommandFailed.
+    it may have; `on_start` is called when it runs. `stdin` may come later, and the time runs from then on. `hear` is
+    told each line of standard error as it comes; what it raises ends the program. Raises CommandFailed.
     """
     import asyncio
     import resource
@@ -75,7 +76,7 @@ async def capture(
                     resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
             data = await stdin if isinstance(stdin, Awaitable) else stdin
             async with asyncio.timeout(timeout):
-                stdout, stderr = await process.communicate(data)
+                stdout, stderr = await (_hearing(process, data, hear) if hear else process.communicate(data))
     except TimeoutError:
         raise CommandFailed(argv, None, "", reason=f"did not end within {timeout:g} s") from None
     assert process.returncode is not None
@@ -83,6 +84,27 @@ async def capture(
     if check and output.code != 0:
         raise CommandFailed(argv, output.code, output.stderr)
     return output
+
+
+async def _hearing(process: Process, data: bytes | None, hear: Callable[[str], None]) -> tuple[bytes, bytes]:
+    """As `communicate`."""
+    import asyncio
+
+    assert process.stdout is not None
+    assert process.stderr is not None
+    said, rest = b"", b""
+    reading = asyncio.create_task(process.stdout.read())
+    if process.stdin is not None:
+        process.stdin.write(data or b"")
+        process.stdin.close()
+    while piece := await process.stderr.read(_PIECE):
+        said += piece
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            hear(line.decode(errors="replace"))
+    stdout = await reading
+    await process.wait()
+    return stdout, said
 
 
 async def tell_lines(

@@ -7,9 +7,11 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -568,6 +570,81 @@ async def test_an_s3_server_keeps_it_for_another_machine_and_its_keys_are_seen_n
         argv = [sys.executable, "-m", "dom0", "backup", "restore", "data", "--yes", "--machine", machine.name]
         new.run(argv, env=_env(tmp_path))
     assert in_volume(new, ALL) == before
+
+
+QUARTER_OF_AN_HOUR, MOMENT = (seconds * 10**9 for seconds in (900, 8))  # in nanoseconds, as Go counts
+
+
+@pytest.fixture
+def impatient_restic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real one, in which as a number of its machine code stands how long it tries: nothing else shortens that."""
+    real = Path(shutil.which("restic") or "").read_bytes()
+    patient, impatient = (struct.pack("<q", one) for one in (QUARTER_OF_AN_HOUR, MOMENT))
+    assert real.count(patient)
+    (tmp_path / "bin").mkdir()
+    changed = tmp_path / "bin" / "restic"
+    changed.write_bytes(real.replace(patient, impatient))
+    changed.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{changed.parent}:{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize("step", ["backup", "forget", "prune"])
+async def test_an_s3_server_that_goes_for_good_fails_the_run_and_the_next_one_after_its_return_is_good(
+    machine: Host,
+    engine: DockerEngine,
+    s3: S3Server,
+    impatient_restic: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    """While data is sent, before the first snapshot is forgotten, and after it."""
+    of = job_for(tmp_path, to=f"s3:{s3.url}/bucket", keep={"last": 1})
+    await job.run(engine, of, silent)
+    known = record.read("data")
+    in_volume(machine, "head -c 1000000 /dev/urandom >/data/more")
+    before = in_volume(machine, ALL)
+    bucket = tmp_path / "s3" / "bucket"
+    first, begun = files(bucket / "data"), files(bucket / "snapshots")
+    seen = list[str]()
+
+    def go() -> None:
+        while (step == "backup" and files(bucket / "data") == first) or (
+            step == "prune" and begun & files(bucket / "snapshots")
+        ):
+            time.sleep(0.01)
+        s3.kill()
+
+    async def capture(argv: Sequence[str], **options: Any) -> Output:
+        if ("backup" if step == "backup" else "forget") in argv and not going:
+            going.append(threading.Thread(target=go))
+            going[0].start()
+            if step == "forget":
+                going[0].join()
+        seen.append(argv[argv.index("--repo") + 2] if "--repo" in argv else "")
+        return await run.capture(argv, **options)
+
+    going = list[threading.Thread]()
+    with monkeypatch.context() as patch:
+        patch.setattr(restic, "capture", capture)
+        with pytest.raises(Dom0Error, match=f"s3:{s3.url}/bucket: has gone away: .*connection refused") as told:
+            await job.run(engine, of, silent)
+    assert told.value.hint == "look whether it is there; the next run goes on: dom0 backup now"
+    assert seen[-1] == ("backup" if step == "backup" else "forget")
+    assert job.worker_of(of) not in machine.docker("ps", "--all", "--format", "{{.Names}}").stdout
+    with pytest.raises(Dom0Error, match=r"has gone away: Stat: .*connection refused"):
+        await job.run(engine, of, silent)
+    assert record.read("data") == known
+    s3.start()
+    made = await job.run(engine, of, silent)
+    assert [one.id for one in await taken(engine, of)] == [made.snapshot]
+    in_volume(machine, "rm -r /data/deep /data/more")
+    await brought_back(engine, of)
+    assert in_volume(machine, ALL) == before
+
+
+def files(directory: Path) -> set[str]:
+    return {path.name for path in directory.rglob("*") if path.is_file()}
 
 
 async def test_an_s3_server_with_other_keys_without_the_bucket_or_away_is_told_and_nothing_is_lost(

@@ -57,7 +57,8 @@ IdentityFile /root/.ssh/key
 """
 _WAIT = "30m"  # for who holds a lock of the repository: as long as restic takes to call one stale
 _FOUND_WITHIN = 90.0  # seconds
-_RETRIES = re.compile(r"returned error, retrying after [^:]*: (.*)")
+_RETRIES = re.compile(r"(.*) returned error, retrying after [^:]*: (.*)")
+_GIVEN_UP = re.compile(r"(.*) failed: (.*)")
 _BY_HAND = "restore by hand: restic restore, of a file after tar x"
 # Exit codes of restic 0.17 and later. Source: restic's manual, "Scripting".
 _INCOMPLETE, _NO_REPOSITORY, _WRONG_PASSWORD = 3, 10, 12
@@ -324,7 +325,7 @@ class _Restic:
         output = await self.run("cat", "config", "--no-lock", accept=[*accept, _TIMED_OUT], within=within)
         if output.code != _TIMED_OUT:
             return output
-        said = _RETRIES.findall(output.stderr) or ["nothing came from there"]
+        said = [why for _, why in _RETRIES.findall(output.stderr)] or ["nothing came from there"]
         hint = "is it there, and are the keys in the env_file right?"
         raise Dom0Error(f"{self._repository.at}: cannot be had for {_FOUND_WITHIN:g} s: {said[-1]}", hint=hint)
 
@@ -339,7 +340,8 @@ class _Restic:
         argv += ["--repo", repository.at] if repository.is_remote else ["--repo", _REPOSITORY, "--no-cache"]
         password = (repository.password or "").encode() + b"\n"
         env = {**os.environ, **repository.variables}
-        output = await capture([*argv, *arguments], stdin=password, env=env, check=False)
+        hear = self._end_when_gone() if repository.is_remote else None
+        output = await capture([*argv, *arguments], stdin=password, env=env, check=False, hear=hear)
         if output.code == _WRONG_PASSWORD:
             raise Dom0Error(f"{repository.at}: the password is wrong", hint="it is the one the backup was made with")
         if output.code == _NO_REPOSITORY and _NO_REPOSITORY not in accept:
@@ -348,6 +350,21 @@ class _Restic:
             said = "\n".join(output.stderr.strip().splitlines()[-5:])
             raise Dom0Error(f"{repository.at}: restic {arguments[0]} failed with exit code {output.code}\n{said}")
         return output
+
+    def _end_when_gone(self) -> Callable[[str], None]:
+        """Hears what restic says of its errors. It tries for a quarter of an hour, and then as long for each thing that
+        is left to do, though nobody is there. Raises Dom0Error after the first of them.
+        """
+        tried = set[str]()
+
+        def hear(line: str) -> None:
+            if found := _RETRIES.match(line):
+                tried.add(found[1])
+            elif (found := _GIVEN_UP.match(line)) and found[1] in tried:
+                hint = "look whether it is there; the next run goes on: dom0 backup now"
+                raise Dom0Error(f"{self._repository.at}: has gone away: {found[2]}", hint=hint)
+
+        return hear
 
     async def snapshots(self, path: str) -> list[Snapshot]:
         """Those of `path`. Raises Dom0Error."""
