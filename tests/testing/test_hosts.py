@@ -169,6 +169,16 @@ def test_a_killed_engine_does_not_answer_and_starts_again(engine_host: Host) -> 
     assert containers(engine_host) == ["always"]
 
 
+def test_nothing_that_ran_on_a_host_outlives_its_power(engine_host: Host) -> None:
+    start_sleeper(engine_host, "on")
+    beside = engine_host.popen(LONG)
+    engine_host.lose_power()
+    assert beside.wait(30) == -signal.SIGKILL
+    assert engine_host.run(["pidof", "sleep", "dockerd", "containerd"], check=False).stdout == ""
+    engine_host.start_engine()
+    assert engine_host.docker("ps", "--quiet").stdout == ""
+
+
 def test_a_command_that_fails_or_hangs_is_reported_with_its_output(engine_host: Host) -> None:
     with pytest.raises(CommandFailed, match="exit code 3\nbecause"):
         engine_host.run(["sh", "-c", "echo because >&2; exit 3"])

@@ -222,7 +222,7 @@ class Host:
     def lose_power(self) -> None:
         """Everything that runs there ends at once; `start_engine` switches it on again."""
         assert self._engine is not None
-        self.run(["kill", "-KILL", "-1"], check=False)
+        self.run(["kill", "-KILL", "--", "-1"])  # all processes that it sees
         self.kill_engine()
 
     def kill_unnoticed(self, pid: int) -> None:
