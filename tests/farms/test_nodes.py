@@ -49,6 +49,18 @@ def test_another_secret_is_another_machine_whatever_it_says_of_itself() -> None:
     assert [node.state for node in after.nodes] == [NodeState.APPROVED, NodeState.WAITING]
 
 
+def test_who_a_machine_is_goes_with_its_data_disk() -> None:
+    waiting, node = hear(approved("nas", "a"), "b", "10.0.0.2")
+    nodes, _ = registry.approve(waiting, node.code, "pi", "web")
+    for disk, address in (("a", "10.0.0.1"), ("b", "10.0.0.2"), ("a", "10.0.0.2"), ("b", "10.0.0.1")):
+        nodes, _ = hear(nodes, disk, address)
+    found = [(node.name, node.role, node.address, node.state) for node in nodes.nodes]
+    assert found == [
+        ("nas", "store", "10.0.0.2", NodeState.ENROLLED),
+        ("pi", "web", "10.0.0.1", NodeState.ENROLLED),
+    ]
+
+
 def test_a_code_is_good_once() -> None:
     waiting, node = hear(Nodes())
     after, _ = registry.approve(waiting, node.code, "nas", "store")
