@@ -5,6 +5,7 @@ runs; of nodes all but what brings up roles.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ configs: {page: {content: hello}}
 """
 
 
+KNOWS_THREE = re.compile(r"switched to configuration voters=\(\d+ \d+ \d+\)")  # in an Engine's log
 THEIRS = ("--filter", "label=com.docker.swarm.service.name=theirs")
 
 
@@ -72,11 +74,15 @@ class Farm:
 
         for name, code in until(codes).items():
             self.command("approve", code, "--as", name, "--role", "hello")
-        for name, host in self.hosts.items():
+        for name in self.hosts:
             assert joining[name].wait(60) == 0
-            with (self.logs / f"{name}.log").open("wb") as log:
-                host.popen([sys.executable, "-m", "dom0.testing.farm_node"], stdout=log, stderr=log)
+            self.follow(name)
         shutil.rmtree(self.path / "roles" / "hello")
+
+    def follow(self, name: str) -> None:
+        """Start what a node's agent does for its farm."""
+        with (self.logs / f"{name}.log").open("ab") as log:
+            self.hosts[name].popen([sys.executable, "-m", "dom0.testing.farm_node"], stdout=log, stderr=log)
 
     def serve(self) -> str:
         """Returns what nodes join with."""
@@ -127,10 +133,42 @@ class Farm:
     def swarm(self, at: str, what: str) -> Any:
         return api.request(self.hosts[at].socket, "GET", f"/{what}")
 
+    def lost_majority(self) -> str:
+        """What status says of the manager that is left, as soon as it says so."""
+
+        def found() -> str:
+            status = self.floating()
+            is_lost = (status["writer"], status["services"], status["steps"]) == ("", [], [])
+            said = str(status["waits"].get("one", ""))
+            return said if is_lost and "--force-new-cluster" in said else ""
+
+        return until(found, self.story)
+
+    def has_three_managers(self) -> bool:
+        """Who hear each other, and nobody else is in the Swarm."""
+        nodes = self.swarm("one", "nodes")
+        found = [(one["Description"].get("Hostname"), one.get("ManagerStatus", {})) for one in nodes]
+        reached = sorted(name for name, manager in found if manager.get("Reachability") == "reachable")
+        return len(found) == 3 and reached == sorted(ADDRESSES) and any(manager.get("Leader") for _, manager in found)
+
+    def containers(self, at: str) -> list[str]:
+        named = ("--filter", "label=com.docker.swarm.service.name=blog_web")
+        return self.hosts[at].docker("ps", "--quiet", *named).stdout.split()
+
+    def pages(self) -> set[str]:
+        """What the containers of the service give."""
+        show = ["cat", "/w/index.html"]
+        return {
+            host.docker("exec", container, *show).stdout
+            for name, host in self.hosts.items()
+            for container in self.containers(name)
+        }
+
     def story(self) -> str:
         status = self.command("status", check=False)
         logs = [f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in sorted(self.logs.glob("*.log"))]
-        return "\n".join([status.stdout, status.stderr, *logs])
+        nodes = self.hosts["one"].docker("node", "ls", check=False)
+        return "\n".join([status.stdout, status.stderr, nodes.stdout, nodes.stderr, *logs])
 
     def stop(self) -> None:
         for host in self.hosts.values():
@@ -235,6 +273,40 @@ def test_what_is_bad_goes_back_and_is_not_tried_again(farm: Farm) -> None:
     assert step["why"].startswith("Swarm went back: ")
     farm.command("rollback")
     assert farm.settled()["running"] == 3
+
+
+def test_two_of_three_managers_crash_and_all_is_well_when_they_are_back(farm: Farm) -> None:
+    farm.settled()
+    # One that crashes in the first second, before it has the Swarm's log, is never again a manager by itself.
+    until(lambda: all(KNOWS_THREE.search(host.log.read_text()) for host in farm.hosts.values()), farm.story)
+    before = farm.containers("one")
+    farm.hosts["two"].lose_power()
+    farm.hosts["three"].kill_engine()  # dom0 is still there, and asks the farm's server
+    assert "what runs goes on, and nothing is changed until most managers are back" in farm.lost_majority()
+    assert farm.containers("one") == before != []
+    farm.write(word="late ")
+    assert farm.ask("up")["revision"] > 0
+    assert farm.lost_majority()
+    for name in ("two", "three"):
+        farm.hosts[name].start_engine()
+    farm.follow("two")
+    until(farm.has_three_managers, farm.story)
+    assert farm.settled()["running"] == 3
+    until(lambda: farm.pages() == {"late hello"}, farm.story)
+    until(lambda: farm.floating()["writer"] != "" and farm.floating()["waits"] == {}, farm.story)
+
+
+def test_what_status_says_brings_a_swarm_back_whose_managers_are_gone_for_ever(farm: Farm) -> None:
+    before, pages = farm.containers("one"), farm.pages()
+    for name in ("two", "three"):
+        farm.hosts[name].docker("swarm", "leave", "--force")
+    assert "docker swarm leave --force on the other managers" in farm.lost_majority()
+    assert farm.containers("one") == before != []
+    farm.hosts["one"].docker("swarm", "init", "--force-new-cluster", "--advertise-addr", ADDRESSES["one"])
+    until(farm.has_three_managers, farm.story)
+    assert farm.settled()["running"] == 3
+    until(lambda: farm.pages() == pages, farm.story)
+    until(lambda: farm.floating()["writer"] != "" and farm.floating()["waits"] == {}, farm.story)
 
 
 def test_a_service_survives_the_death_of_its_node_and_two_managers_go_on(farm: Farm) -> None:

@@ -181,6 +181,25 @@ def test_whose_engine_finds_no_majority_or_is_locked_is_not_told_to_leave_the_fa
         assert found.state.cluster == "c"
 
 
+def test_a_manager_that_does_not_come_back_into_a_swarm_that_goes_on_is_told_how_it_joins_anew() -> None:
+    world = formed("a", "b", "c", declared=("a", "b", "c"))
+    leads = world.nodes["a"].report
+    assert leads is not None
+    for state, error in (("pending", "deadline exceeded"), ("error", "can't initialize raft node"), ("pending", "")):
+        out = FloatReport(place=SwarmState(state=state, error=error), images=(NAME,))
+        for ago, is_told in ((GONE - 1, True), (GONE, False)):
+            world.say("a", replace(leads, last=NOW - ago))
+            world.say("b", out)
+            why = world.decide().why["b"]
+            assert why.startswith(error or "its Engine is pending in the Swarm")
+            assert why.endswith("; if that stays so for minutes, there: docker swarm leave --force") == is_told
+    world.say("a", replace(leads, last=NOW))
+    world.say("b", FloatReport(place=SwarmState(state="locked", error="needs to be unlocked"), images=(NAME,)))
+    assert world.decide().why["b"] == "needs to be unlocked"
+    world.say("b", OUT)
+    assert world.decide().orders["key b"].join is not None
+
+
 def test_tokens_are_made_anew_when_one_that_was_told_is_no_node_any_more() -> None:
     world = formed("a", "b", declared=("a",))
     world.nodes["c"] = replace(world.nodes["b"], key="key c", name="c", report=OUT)

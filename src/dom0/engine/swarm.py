@@ -143,6 +143,10 @@ class SwarmMode:
         body = JoinBody(listen_addr=LISTEN, advertise_addr=address, remote_addrs=managers, join_token=token)
         await self._post("/swarm/join", body, patience=_JOIN_WITHIN)
 
+    async def leave(self) -> None:
+        """Of one that does not manage; a manager is refused."""
+        await self._http.call("POST", "/swarm/leave", where=_where("/swarm/leave"), patience=_WRITE_WITHIN)
+
     # the Swarm, of a manager
 
     async def worker_token(self) -> str:

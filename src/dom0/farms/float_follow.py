@@ -90,8 +90,8 @@ async def float_along(
                 if order is None or order.again >= IDLE:
                     report, pause = None, IDLE if floats.revision else None
                 else:
-                    before = report
-                    report = await floater.follow(order, report)
+                    before, report = report, None  # what an Engine said that does not answer any more is not said again
+                    report = await floater.follow(order, before)
                     pause = order.again if report == before else SHORTLY
                     if report.failed and report == before:
                         pause = AGAIN
@@ -137,6 +137,7 @@ class _Floater:
         self.bringing: asyncio.Task[None] | None = None  # images, beside all else
         self._lacks = ""  # why an image is not here
         self._written: dict[str, str] = {}  # digests of services, by their names
+        self._is_joining = False  # by what was told here
 
     async def close(self) -> None:
         if self.bringing is not None:
@@ -150,7 +151,7 @@ class _Floater:
         swarm = self._swarm = self._swarm or await SwarmMode.connect()
         failed, self._written = "", {}
         if report is not None:
-            for do in (self._have, self._act):
+            for do in (self._have, self._end_join, self._act):
                 try:
                     await do(swarm, order)
                 except (Dom0Error, OSError, ValueError) as error:
@@ -166,12 +167,23 @@ class _Floater:
                 failed = failed or error.message
         return replace(found, failed=printable(failed)[:MOST_REASON])
 
+    async def _end_join(self, swarm: SwarmMode, _order: FloatOrder) -> None:
+        """The Engine goes on with a join that took too long; where that comes to nothing, as when most managers do not
+        hear each other, it neither tries again nor joins anew before it has left.
+        """
+        if self._is_joining:
+            state = (await swarm.place()).state
+            if state == "error":
+                await swarm.leave()
+            self._is_joining = state == "pending"
+
     async def _act(self, swarm: SwarmMode, order: FloatOrder) -> None:
         if order.init:
             log.info("farm: makes the Swarm, reached at %s", order.address)
             await swarm.init(order.address, {FARM: order.farm})
         if order.join is not None:
             log.info("farm: joins the Swarm at %s", ", ".join(order.join.managers))
+            self._is_joining = True
             await swarm.join(order.address, order.join.managers, order.join.token)
         if order.write is not None and _is_ours(await swarm.place(), order):
             await _Writer(swarm, self._source, order.farm, order.write, self._written).write()
@@ -388,10 +400,12 @@ class _Writer:
         return {**own, FARM: self._farm, PROJECT: step.project, DIGEST: step.digest}
 
     async def _forget(self, member: Member, *, is_busy: bool) -> None:
-        """In steps, one a time: what runs there goes elsewhere first; a manager is none before it can be removed."""
+        """In steps, one a time: what runs there goes elsewhere first; a manager is none before it can be removed, which
+        after `--force-new-cluster` one of before is already, whatever its role says.
+        """
         if member.state == "ready" and member.availability != "drain":
             await self._swarm.update_member(member, _body(member, member.labels, member.role, "drain"))
-        elif member.role == MANAGER:
+        elif member.role == MANAGER and member.manager:
             await self._swarm.update_member(member, _body(member, member.labels, "worker", member.availability))
         elif member.state != "ready" or not is_busy:
             await self._swarm.remove_member(member.id)

@@ -33,9 +33,11 @@ SOON, LATER, IDLE = 1.0, 5.0, 45.0  # seconds until a node asks again: there is 
 MANAGERS_LATER = 3.0  # they hear first what has changed in the Swarm
 _INACTIVE, _ACTIVE = "inactive", "active"
 _NO_MAJORITY = (
-    "what runs goes on, and nothing is changed until most managers are back; are they gone for ever: "
-    "docker swarm init --force-new-cluster, on one that is left"
+    "what runs goes on, and nothing is changed until most managers are back; are they gone for ever, or back for "
+    "minutes: docker swarm init --force-new-cluster, on one that says this, and docker swarm leave --force on the "
+    "other managers"
 )
+_STAYS_OUT = "if that stays so for minutes, there: docker swarm leave --force"
 MANAGER, _WORKER = "manager", "worker"
 
 
@@ -181,6 +183,8 @@ def decide(
     orders, why = {}, {}
     for node in nodes:
         orders[node.key], said = _order(farm, images, keep, node, state, writer, members, write)
+        if said and _may_join_anew(node, state, writer, now):
+            said = f"{said}; {_STAYS_OUT}"
         if node.name in declared and node.report and node.report.in_memory:
             said = "keeps all in memory, and cannot be a manager: take it out of float.managers"
         if said:
@@ -363,6 +367,16 @@ def _order(
     managers = tuple(sorted(one.manager for one in members.values() if one.is_reachable and one.manager))
     join = JoinOrder(managers=managers, token=writer.report.token) if managers and writer.report.token else None
     return replace(order, join=join), node.report.failed or "joins"
+
+
+def _may_join_anew(node: FloatNode, state: FloatState, writer: FloatNode | None, now: float) -> bool:
+    """Of one whose Engine does not come back into the farm's Swarm: a manager that crashed within the second in which
+    it was made one may have nothing of the Swarm's log, and is none ever again. Most others have to hear each other
+    without it, and have just said so.
+    """
+    is_out = node.report is not None and node.report.place.state in ("pending", "error")
+    is_led = writer is not None and writer.report is not None and now - writer.report.last < GONE
+    return is_out and is_led and node.key in {*state.members, *state.told}
 
 
 def _missing(images: Collection[FarmImage], node: FloatNode) -> int:
