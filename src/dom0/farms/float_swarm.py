@@ -34,8 +34,7 @@ MANAGERS_LATER = 3.0  # they hear first what has changed in the Swarm
 _INACTIVE, _ACTIVE = "inactive", "active"
 _NO_MAJORITY = (
     "what runs goes on, and nothing is changed until most managers are back; are they gone for ever, or back for "
-    "minutes: docker swarm init --force-new-cluster, on one that says this, and docker swarm leave --force on the "
-    "other managers"
+    "minutes: docker swarm init --force-new-cluster, on one that says this"
 )
 _STAYS_OUT = "if that stays so for minutes, there: docker swarm leave --force"
 MANAGER, _WORKER = "manager", "worker"
