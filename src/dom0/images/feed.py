@@ -26,8 +26,10 @@ import socket
 import threading
 from base64 import b64encode
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import msgspec
 from msgspec.structs import replace
@@ -35,6 +37,7 @@ from msgspec.structs import replace
 from dom0.engine.protocol import Engine
 from dom0.errors import EngineError
 from dom0.http import server
+from dom0.http.channel import Channel
 from dom0.http.server import HttpError, Request, Response
 from dom0.images.loading import LOADED, NamedImage, remove_name
 from dom0.names import short_id
@@ -78,14 +81,14 @@ async def feeding(
     Raises EngineError where nothing can listen.
     """
     stop = threading.Event()
-    room = Room(most, coming, stop)
+    room = Room(most, lambda layer: depot.path(layer.digest).open("rb"), stop)
     try:
         listening = listen(_HOST, 0)
     except OSError as error:
         raise EngineError(f"{_HOST}: {error.strerror}") from error
     with listening:
         port = listening.getsockname()[1]
-        feed = Feed(engine, depot, image, diff_ids, coming, room, port, containerd_store=containerd_store)
+        feed = Feed(engine, depot, image, diff_ids, coming, room, stop, port, containerd_store=containerd_store)
         async with server.serve(feed.answer, listening, most=_MOST, end_within=0):
             feed.begin()
             try:
@@ -120,6 +123,7 @@ class Feed:
         diff_ids: Sequence[str],
         coming: Sequence[Descriptor],
         room: Room,
+        stop: threading.Event,
         port: int,
         *,
         containerd_store: bool,
@@ -128,6 +132,7 @@ class Feed:
         self._depot = depot
         self._coming = {layer.digest: layer for layer in coming}
         self._room = room
+        self._stop = stop
         self._containerd_store = containerd_store
         self._name = f"{_HOST}:{port}/{LOADED}:{short_id(image.id)}"
         self._login = Login("dom0", secrets.token_hex(16)).for_engine(f"{_HOST}:{port}")
@@ -145,17 +150,24 @@ class Feed:
         self._changed = asyncio.Event()
         self._pulling: asyncio.Task[None] | None = None
         self._leaving: asyncio.TimerHandle | None = None
+        self._threads = ThreadPoolExecutor(_MOST)
+        self._targets = set[socket.socket]()  # of those
 
     def begin(self) -> None:
         self._pulling = asyncio.create_task(self._pull())
         self._leaving = asyncio.get_running_loop().call_later(MOST_HELD, self._leave, "others may wait for it")
 
     async def end(self) -> None:
+        """Once `stop` is set."""
         if self._leaving is not None:
             self._leaving.cancel()
         if self._pulling is not None:
             self._pulling.cancel()
             await asyncio.gather(self._pulling, return_exceptions=True)
+        for target in self._targets:
+            with suppress(OSError):  # it is not connected any more
+                target.shutdown(socket.SHUT_RDWR)
+        await asyncio.to_thread(self._threads.shutdown)
         if self._containerd_store:
             await remove_name(self._engine, self._name)
 
@@ -231,39 +243,64 @@ class Feed:
         if wanted == self._config_digest:
             return Response(self._config, content_type=BLOB_TYPE)
         layer = _NEVER if wanted == _NEVER.digest else self._coming.get(wanted)
-        if layer is None:  # it seemed to have it
+        if layer is None or self._stop.is_set():  # it seemed to have it
             self._leave(f"{wanted[:19]} does not come")
             raise HttpError(404, "Not Found")
-        body = nothing() if request.method == "HEAD" else self._bytes(layer)
-        return Response(body, content_type=BLOB_TYPE, headers=(("Content-Length", str(layer.size)), *_VERSION))
+        headers = (("Content-Length", str(layer.size)), *_VERSION)
+        if request.method == "HEAD":
+            return Response(nothing(), content_type=BLOB_TYPE, headers=headers)
+        return Response(content_type=BLOB_TYPE, headers=headers, closes=True, takes=partial(self._give, layer))
 
-    async def _bytes(self, layer: Descriptor) -> AsyncGenerator[bytes]:
-        """While it comes; its last byte once all of it is right and there is room for it."""
-        digest, left, counted = hashlib.sha256(), layer.size, self._room.count(layer)
+    def _give(self, layer: Descriptor, channel: Channel) -> None:
+        """Past the event loop, which is busy with what comes."""
+        loop, (_, (_, writer)) = asyncio.get_running_loop(), channel.leave()
+        try:
+            target = writer.get_extra_info("socket").dup()
+        except OSError as error:
+            self._leave(str(error))
+            writer.close()
+            return
+        target.settimeout(SILENCE)
+        self._targets.add(target)
 
-        def read(most: int) -> bytes:
-            data = self._depot.read(layer.digest, layer.size - left, most)
-            digest.update(data)
-            counted.add(data)
-            return data
+        def give() -> None:
+            try:
+                for piece in self._pieces(layer):
+                    try:
+                        target.sendall(piece)
+                    except OSError:  # the Engine wants no more of it
+                        return
+                    loop.call_soon_threadsafe(self._changed.set)
+            except OSError as error:
+                loop.call_soon_threadsafe(self._leave, str(error))
+            else:
+                loop.call_soon_threadsafe(self._note_given, layer)
 
+        def end(_: object) -> None:
+            self._targets.remove(target)
+            target.close()
+            writer.close()
+
+        loop.run_in_executor(self._threads, give).add_done_callback(end)
+
+    def _pieces(self, layer: Descriptor) -> Iterator[bytes]:
+        """While it comes; its last byte once all of it is right and there is room for it. Raises OSError."""
+        digest, left = hashlib.sha256(), layer.size
         while left:
             is_whole = self._depot.find(layer.digest, layer.size) is not None
-            try:
-                data = await asyncio.to_thread(read, _PIECE if is_whole else min(_PIECE, left - 1))
-                left -= len(data)
-                if not left:
-                    counted.end()
-                    if f"sha256:{digest.hexdigest()}" != layer.digest:
-                        raise DamagedArchive(layer)
-            except OSError as error:
-                self._leave(str(error))
-                raise ConnectionAbortedError(str(error)) from error
+            data = self._depot.read(layer.digest, layer.size - left, _PIECE if is_whole else min(_PIECE, left - 1))
+            digest.update(data)
+            left -= len(data)
+            if not left:
+                self._room.take(layer)
+                if f"sha256:{digest.hexdigest()}" != layer.digest:
+                    raise DamagedArchive(layer)
             if data:
                 yield data
-                self._changed.set()
-            else:
-                await asyncio.sleep(_LOOK_AGAIN)
+            elif self._stop.wait(_LOOK_AGAIN):
+                raise InterruptedError("the pull has ended")
+
+    def _note_given(self, layer: Descriptor) -> None:
         self._given.add(layer.digest)
         self._changed.set()
 

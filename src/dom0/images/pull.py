@@ -34,7 +34,7 @@ from dom0.images.layers_there import Remembered, in_graph_driver
 from dom0.images.loading import NamedImage, load_as, remove_name
 from dom0.images.names import find
 from dom0.registry import credentials
-from dom0.registry.archive import PIECE, DamagedArchive, diff_ids
+from dom0.registry.archive import DamagedArchive, diff_ids
 from dom0.registry.ask import patiently
 from dom0.registry.client import Registry
 from dom0.registry.credentials import Login
@@ -51,6 +51,7 @@ from dom0.registry.waste import Waste
 from dom0.socketproxy.scope import is_in_one
 
 KEPT = 2 << 30  # bytes of blobs that stay in a depot for the next pull
+LOWEST_ALONE = 0.5  # seconds for the lowest layer, without which the Engine can unpack none
 MOST_DAMAGED = 3  # times that a blob may turn out to be damaged after it was fetched
 MOST_RESTARTS = 10  # of the Engine during one pull: more are perhaps because of it
 SMALL, USUAL_RATIO = 1 << 30, 100  # bytes, and times the size: what layers may become on a disk that nobody here knows
@@ -360,7 +361,7 @@ class _Pull(msgspec.Struct, frozen=True):
         most = await asyncio.to_thread(self._most_unpacked, missing)
         in_containerd = self.info.containerd_store
         async with feeding(self.engine, self.depot, image, ids, missing, most, containerd_store=in_containerd) as feed:
-            await self._fetch(image, [image.manifest.config, *missing])
+            await self._fetch(image, [image.manifest.config, *missing], alone=LOWEST_ALONE)
             await self._load(image, left_out | await feed.taken())
 
     async def _config(self, image: NamedImage) -> bytes:
@@ -376,7 +377,7 @@ class _Pull(msgspec.Struct, frozen=True):
             await asyncio.to_thread(self.depot.discard, config.digest)
         raise Unwritable(f"{path}: the disk does not keep what is written to it", hint="look at: dmesg")
 
-    async def _fetch(self, image: NamedImage, blobs: Sequence[Descriptor]) -> None:
+    async def _fetch(self, image: NamedImage, blobs: Sequence[Descriptor], *, alone: float = 0.0) -> None:
         await fetch(
             blobs,
             self.origin,
@@ -386,6 +387,7 @@ class _Pull(msgspec.Struct, frozen=True):
             terms=self.terms,
             meter=self.meter,
             doubt=self.origin.doubt,
+            alone=alone,
         )
 
     def _make_space(self, missing: Sequence[Descriptor]) -> None:
@@ -445,15 +447,11 @@ class _Pull(msgspec.Struct, frozen=True):
 
         missing = [each for each in image.manifest.layers if each.digest not in left_out]
         most, stop = await asyncio.to_thread(self._most_unpacked, missing), threading.Event()
-        room = Room(most, missing, stop)
+        room = Room(most, opened, stop)
 
         def count() -> None:
             for layer in missing:
-                counted = room.count(layer)
-                with opened(layer) as file:
-                    while (data := file.read(PIECE)) and not stop.is_set():
-                        counted.add(data)
-                counted.end()
+                room.take(layer)
 
         beside = ThreadPoolExecutor(1)  # the Engine meanwhile reads the archive, and unpacks nothing before its end
         counting = beside.submit(count)

@@ -87,12 +87,14 @@ async def fetch(
     meter: Meter | None = None,
     doubt: Callable[[Descriptor], Sequence[tuple[int, int]]] = lambda _: (),
     now: Callable[[], float] = time.time,
+    alone: float = 0.0,
 ) -> None:
     """Return when `depot`, where the caller has them in `use`, has all blobs whole.
 
     `public`: `source` gives them without a login, so they may be given to others. `meter` tells how far it is; `doubt`
     is told what came wrong, to ask somebody else for it, and says which stretches may be (none: all of it); `now`:
-    seconds since the epoch. Cancelled, it leaves what has come. Raises Final, GaveUp, and Unwritable of the disk.
+    seconds since the epoch; `alone`: seconds until there is more than one worker, so that a fast line brings
+    the first blob first. Cancelled, it leaves what has come. Raises Final, GaveUp, and Unwritable of the disk.
     """
     wanted = list({descriptor.digest: descriptor for descriptor in descriptors}.values())
     work = _Work(wanted, source, depot, repository, public, terms, meter or Meter(), doubt, now)
@@ -101,7 +103,10 @@ async def fetch(
         await _in_thread(partial(depot.trim, work.meter.size - work.meter.have))
         try:
             async with asyncio.TaskGroup() as workers:
-                for number in range(terms.workers):
+                first = workers.create_task(_Worker(0, work).run())
+                if alone:
+                    await asyncio.wait([first], timeout=alone)
+                for number in range(1, terms.workers):
                     workers.create_task(_Worker(number, work).run())
         except BaseExceptionGroup as group:
             raise _first(group) from None
