@@ -55,7 +55,7 @@ MOST_HELD = 120.0  # seconds: an Engine downloads three layers at once, so pulls
 _HOST = "127.0.0.1"
 RETRIES = "Retrying in "  # how the Engine says it: moby's distribution/xfer/download.go
 _MOST = 16  # connections: an Engine takes three layers at once
-_LOOK_AGAIN = 0.02  # seconds
+_LOOK_AGAIN = 0.01  # seconds
 _PIECE = 1 << 20  # bytes
 _HAS = ("Pull complete", "Already exists")  # of a layer, as a graph driver's Engine says it
 _NEVER = Descriptor("application/vnd.oci.image.layer.v1.tar", digest_of(b"this layer never comes"), 1024)
@@ -260,7 +260,7 @@ class Feed:
             self._leave(str(error))
             writer.close()
             return
-        target.settimeout(SILENCE)
+        target.settimeout(MOST_HELD)
         self._targets.add(target)
 
         def give() -> None:
