@@ -94,16 +94,19 @@ async def _hearing(process: Process, data: bytes | None, hear: Callable[[str], N
     assert process.stderr is not None
     said, rest = b"", b""
     reading = asyncio.create_task(process.stdout.read())
-    if process.stdin is not None:
-        process.stdin.write(data or b"")
-        process.stdin.close()
-    while piece := await process.stderr.read(_PIECE):
-        said += piece
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            hear(line.decode(errors="replace"))
-    stdout = await reading
-    await process.wait()
+    try:
+        if process.stdin is not None:
+            process.stdin.write(data or b"")
+            process.stdin.close()
+        while piece := await process.stderr.read(_PIECE):
+            said += piece
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                hear(line.decode(errors="replace"))
+        stdout = await reading
+        await process.wait()
+    finally:
+        reading.cancel()
     return stdout, said
 
 

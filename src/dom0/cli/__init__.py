@@ -29,7 +29,6 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # as docker writes, whatever the locale says
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    gc.set_threshold(fastpath.YOUNG)
     terminated = _end_as_with_ctrl_c()
     code = run(sys.argv[1:])
     gc.freeze()  # without it the collection at exit walks all objects: a sixth of the run time

@@ -5,22 +5,16 @@ Those that can wait for asyncio and h11 to load use engine/docker.py, by `on_eng
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from dom0.cli import quick_engine
-from dom0.engine import answer
-from dom0.engine.address import find
 
 if TYPE_CHECKING:
-    from socket import socket
-
     from dom0.engine.docker import DockerEngine
 
 T = TypeVar("T")
@@ -106,28 +100,23 @@ def _get(target: str, document: type[T], within: float = quick_engine.ANSWER_WIT
 
 
 @asynccontextmanager
-async def connected(info: bytes = b"") -> AsyncIterator[DockerEngine]:
-    """`info`: as of DockerEngine. Raises EngineError."""
+async def connected() -> AsyncIterator[DockerEngine]:
+    """Raises EngineError."""
     from dom0.engine.docker import DockerEngine
 
-    engine = await DockerEngine.connect(info=info)
+    engine = await DockerEngine.connect()
     try:
         yield engine
     finally:
         await engine.close()
 
 
-def ask_info() -> socket | None:
-    """For `on_engine`, before what it needs is loaded: the Engine takes as long to describe itself."""
-    return answer.ask_info(find(None, os.environ, Path.home()))
-
-
-def on_engine(work: Callable[[DockerEngine], Awaitable[T]], asked: socket | None = None) -> T:
+def on_engine(work: Callable[[DockerEngine], Awaitable[T]]) -> T:
     """Do `work` with the Engine. Raises EngineError, and what `work` raises."""
     import asyncio
 
     async def run() -> T:
-        async with connected(answer.take_info(asked)) as engine:
+        async with connected() as engine:
             return await work(engine)
 
     return asyncio.run(run())

@@ -76,6 +76,7 @@ def _up(directory: Path | None) -> bool:
     if machine is not None:
         terminal.say(machine.text)
         return True
+    gc.set_threshold(YOUNG)
     from dom0.cli.root_start import RootStart
 
     with RootStart() as root:

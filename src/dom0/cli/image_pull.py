@@ -16,7 +16,7 @@ import msgspec
 
 from dom0 import terminal, times
 from dom0.cli.announced import announcing
-from dom0.cli.engine_client import ask_info, on_engine
+from dom0.cli.engine_client import on_engine
 from dom0.cli.pulls import TAKEN, Line
 from dom0.errors import Dom0Error, Interrupted, ProjectError, UsageError
 from dom0.names import PLACED, pull_directory, short_id
@@ -95,7 +95,6 @@ def command(names: tuple[str, ...], platform: str, key: Path | None, peers: tupl
 
     $ dom0 image pull redis:7
     """
-    asked = ask_info()
     from dom0.images.pull import platform_of
     from dom0.registry import reference
     from dom0.registry.verify import PublicKey
@@ -104,7 +103,7 @@ def command(names: tuple[str, ...], platform: str, key: Path | None, peers: tupl
     platform = platform_of(platform, "--platform")
     wanted = [(each, platform) for each in references]
     keys = [PublicKey(str(key), key.read_bytes())] if key else []
-    say_end(on_engine(lambda engine: pull_all(engine, wanted, peers, lambda _: keys), asked), as_json=as_json)
+    say_end(on_engine(lambda engine: pull_all(engine, wanted, peers, lambda _: keys)), as_json=as_json)
 
 
 @click.command("fetch", short_help="Pull what a project needs.")

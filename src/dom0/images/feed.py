@@ -55,7 +55,7 @@ MOST_HELD = 120.0  # seconds: an Engine downloads three layers at once, so pulls
 _HOST = "127.0.0.1"
 RETRIES = "Retrying in "  # how the Engine says it: moby's distribution/xfer/download.go
 _MOST = 16  # connections: an Engine takes three layers at once
-_LOOK_AGAIN = 0.01  # seconds
+_LOOK_AGAIN = 0.02  # seconds
 _PIECE = 1 << 20  # bytes
 _HAS = ("Pull complete", "Already exists")  # of a layer, as a graph driver's Engine says it
 _NEVER = Descriptor("application/vnd.oci.image.layer.v1.tar", digest_of(b"this layer never comes"), 1024)
@@ -80,21 +80,18 @@ async def feeding(
 
     Raises EngineError where nothing can listen.
     """
-    stop = threading.Event()
-    room = Room(most, lambda layer: depot.path(layer.digest).open("rb"), stop)
     try:
         listening = listen(_HOST, 0)
     except OSError as error:
         raise EngineError(f"{_HOST}: {error.strerror}") from error
     with listening:
         port = listening.getsockname()[1]
-        feed = Feed(engine, depot, image, diff_ids, coming, room, stop, port, containerd_store=containerd_store)
+        feed = Feed(engine, depot, image, diff_ids, coming, most, port, containerd_store=containerd_store)
         async with server.serve(feed.answer, listening, most=_MOST, end_within=0):
             feed.begin()
             try:
                 yield feed
             finally:
-                stop.set()
                 await feed.end()
 
 
@@ -122,8 +119,7 @@ class Feed:
         image: NamedImage,
         diff_ids: Sequence[str],
         coming: Sequence[Descriptor],
-        room: Room,
-        stop: threading.Event,
+        most: int,
         port: int,
         *,
         containerd_store: bool,
@@ -131,8 +127,8 @@ class Feed:
         self._engine = engine
         self._depot = depot
         self._coming = {layer.digest: layer for layer in coming}
-        self._room = room
-        self._stop = stop
+        self._stop = threading.Event()
+        self._room = Room(most, lambda layer: depot.path(layer.digest).open("rb"), self._stop)
         self._containerd_store = containerd_store
         self._name = f"{_HOST}:{port}/{LOADED}:{short_id(image.id)}"
         self._login = Login("dom0", secrets.token_hex(16)).for_engine(f"{_HOST}:{port}")
@@ -158,7 +154,7 @@ class Feed:
         self._leaving = asyncio.get_running_loop().call_later(MOST_HELD, self._leave, "others may wait for it")
 
     async def end(self) -> None:
-        """Once `stop` is set."""
+        self._stop.set()
         if self._leaving is not None:
             self._leaving.cancel()
         if self._pulling is not None:

@@ -2,11 +2,10 @@
 
 Theory of operation: a few workers take what `stretches` says is next, over all blobs, and ask for it. Whatever breaks,
 they ask again from the byte where it broke, after as long as `patience` says. What comes is written at once and synced
-each MiB (`partial`), so being cancelled or killed costs nothing but what comes while the disk is busy, and a power cut
-at most a MiB of each part. A blob
-that is all there is verified as a whole. What the disk did not keep of it is asked for again; so is all of it where
-something else had come, or where its registry sends it as a whole only: as long as no more comes in vain within an hour
-than the blob has bytes (`waste`), whoever asks.
+each MiB (`partial`), so being cancelled costs nothing, being killed what comes while the disk is busy, and a power cut
+at most a MiB of each part. A blob that is all there is verified as a whole. What the disk did not keep of it is asked
+for again; so is all of it where something else had come, or where its registry sends it as a whole only: as long as no
+more comes in vain within an hour than the blob has bytes (`waste`), whoever asks.
 
 A blob that another process fetches is waited for, as long as it grows or there is patience.
 """
@@ -39,7 +38,7 @@ from dom0.registry.waste import Waste
 T = TypeVar("T")
 
 MOST_DAMAGED = 10  # times that the disk may have lost something of one
-MOST_HELD = 1 << 20  # bytes of one request that come while the disk is busy
+MOST_UNWRITTEN = 1 << 20  # bytes of one request that come while the disk is busy
 ENOUGH = 16 << 10  # bytes of one try after which the next is made at once
 LOOK_AGAIN = 0.5  # seconds, for a blob that another process fetches
 WASTE = "waste"  # what the directory of it is called, in a depot
@@ -93,8 +92,8 @@ async def fetch(
 
     `public`: `source` gives them without a login, so they may be given to others. `meter` tells how far it is; `doubt`
     is told what came wrong, to ask somebody else for it, and says which stretches may be (none: all of it); `now`:
-    seconds since the epoch; `alone`: seconds until there is more than one worker, so that a fast line brings
-    the first blob first. Cancelled, it leaves what has come. Raises Final, GaveUp, and Unwritable of the disk.
+    seconds since the epoch; `alone`: seconds until there is more than one worker, so that a fast line brings the first
+    blob first. Cancelled, it leaves what has come. Raises Final, GaveUp, and Unwritable of the disk.
     """
     wanted = list({descriptor.digest: descriptor for descriptor in descriptors}.values())
     work = _Work(wanted, source, depot, repository, public, terms, meter or Meter(), doubt, now)
@@ -364,7 +363,7 @@ class _Worker:
                     async for data in pieces:
                         silent.reschedule(None)
                         held += data
-                        if writing is not None and (writing.done() or len(held) >= MOST_HELD):
+                        if writing is not None and (writing.done() or len(held) >= MOST_UNWRITTEN):
                             await writing
                             writing = None
                         if writing is None:
