@@ -41,7 +41,6 @@ configs: {page: {content: hello}}
 
 
 KNOWS_THREE = re.compile(r"switched to configuration voters=\(\d+ \d+ \d+\)")  # in an Engine's log
-THEIRS = ("--filter", "label=com.docker.swarm.service.name=theirs")
 
 
 class Farm:
@@ -151,9 +150,10 @@ class Farm:
         reached = sorted(name for name, manager in found if manager.get("Reachability") == "reachable")
         return len(found) == 3 and reached == sorted(ADDRESSES) and any(manager.get("Leader") for _, manager in found)
 
-    def containers(self, at: str) -> list[str]:
-        named = ("--filter", "label=com.docker.swarm.service.name=blog_web")
-        return self.hosts[at].docker("ps", "--quiet", *named).stdout.split()
+    def tasks(self, at: str, service: str = "") -> list[str]:
+        """IDs of the containers that Swarm runs there, of all services or of one."""
+        named = f"label=com.docker.swarm.service.name{'=' if service else ''}{service}"
+        return self.hosts[at].docker("ps", "--quiet", "--filter", named).stdout.split()
 
     def pages(self) -> set[str]:
         """What the containers of the service give."""
@@ -161,7 +161,7 @@ class Farm:
         return {
             host.docker("exec", container, *show).stdout
             for name, host in self.hosts.items()
-            for container in self.containers(name)
+            for container in self.tasks(name, "blog_web")
         }
 
     def story(self) -> str:
@@ -230,9 +230,8 @@ def test_up_does_what_plan_says_and_a_floating_service_runs_on_the_nodes(farm: F
     made |= {("network", one["Name"]) for one in farm.swarm("one", "networks") if "dom0.farm" in (one["Labels"] or {})}
     assert made == {(step["kind"], step["name"]) for step in project["steps"]}
     assert farm.command("plan").stdout.startswith("nothing to do")
-    for host in farm.hosts.values():
-        container = host.docker("ps", "--quiet", "--filter", "label=com.docker.swarm.service.name=blog_web").stdout
-        for one in container.split():
+    for name, host in farm.hosts.items():
+        for one in farm.tasks(name, "blog_web"):
             assert host.docker("exec", one, "wget", "-q", "-O", "-", "http://web/").stdout == "open hello"
 
 
@@ -279,11 +278,11 @@ def test_two_of_three_managers_crash_and_all_is_well_when_they_are_back(farm: Fa
     farm.settled()
     # One that crashes in the first second, before it has the Swarm's log, is never again a manager by itself.
     until(lambda: all(KNOWS_THREE.search(host.log.read_text()) for host in farm.hosts.values()), farm.story)
-    before = farm.containers("one")
+    before = farm.tasks("one")
     farm.hosts["two"].lose_power()
     farm.hosts["three"].kill_engine()  # dom0 is still there, and asks the farm's server
     assert "what runs goes on, and nothing is changed until most managers are back" in farm.lost_majority()
-    assert farm.containers("one") == before != []
+    assert farm.tasks("one") == before != []
     farm.write(word="late ")
     assert farm.ask("up")["revision"] > 0
     assert farm.lost_majority()
@@ -297,11 +296,11 @@ def test_two_of_three_managers_crash_and_all_is_well_when_they_are_back(farm: Fa
 
 
 def test_what_status_says_brings_a_swarm_back_whose_managers_are_gone_for_ever(farm: Farm) -> None:
-    before, pages = farm.containers("one"), farm.pages()
+    before, pages = farm.tasks("one"), farm.pages()
     for name in ("two", "three"):
         farm.hosts[name].docker("swarm", "leave", "--force")
     assert "docker swarm init --force-new-cluster, on one that says this" in farm.lost_majority()
-    assert farm.containers("one") == before != []
+    assert farm.tasks("one") == before != []
     farm.hosts["one"].docker("swarm", "init", "--force-new-cluster", "--advertise-addr", ADDRESSES["one"])
     until(farm.has_three_managers, farm.story)
     assert farm.settled()["running"] == 3
@@ -322,7 +321,7 @@ def test_a_service_survives_the_death_of_its_node_and_two_managers_go_on(farm: F
 
 def test_a_project_that_is_gone_is_removed_and_nothing_else(farm: Farm) -> None:
     farm.hosts["one"].docker("volume", "create", "blog_kept")
-    theirs = farm.hosts["one"].docker("ps", "--quiet", *THEIRS).stdout
+    theirs = farm.tasks("one", "theirs")
     shutil.rmtree(farm.path / "float")
     (gone,) = farm.ask("up")["changes"]
     assert (gone["role"], gone["change"]) == ("float/blog", "removed")
@@ -330,5 +329,5 @@ def test_a_project_that_is_gone_is_removed_and_nothing_else(farm: Farm) -> None:
     until(lambda: not farm.swarm("one", "secrets"), farm.story)
     until(lambda: not farm.floating()["steps"], farm.story)
     assert [one["Spec"]["Name"] for one in farm.swarm("one", "services")] == ["theirs"]
-    assert farm.hosts["one"].docker("ps", "--quiet", *THEIRS).stdout == theirs != ""
+    assert farm.tasks("one", "theirs") == theirs != []
     assert "blog_kept" in farm.hosts["one"].docker("volume", "ls", "--quiet").stdout

@@ -169,6 +169,7 @@ CHANGING = (
     (r"\d{4}-\d\d-\d\dT[0-9:.]+Z?", "TIME"),
     (r"\b[0-9.]+[kMG]?B\b", "SIZE"),
     (r"unix://\S+", "SOCKET"),
+    (r"\x1b\[2K", ""),  # Compose clears the line apart from writing it: those of two containers mix
 )
 
 
