@@ -3,8 +3,9 @@ whole. Nothing relies on it: what the Engine has not taken so comes with the arc
 
 Theory of operation: of an archive an Engine unpacks nothing before its end, of what it pulls each layer as it comes. So
 it is asked to pull from an address of this machine, which gives layers while they come, to who has a password that only
-the Engine is told. The last byte of each is given when all of it is whole and verified; one that is damaged or becomes
-too much is cut off before it, and an Engine unpacks none without its end.
+the Engine is told. It verifies each before it unpacks it. What they become is not counted before, as of an archive:
+that takes as long as unpacking them. The Engine's disk is watched instead, and its pull ended while there is room left;
+what it has unpacked goes then.
 
 One with a graph driver is asked for an image with one layer more, which never comes. While it waits for that it keeps
 the others unpacked, and the archive needs none of them; then its pull is ended. So no image of ours is there at any
@@ -18,10 +19,10 @@ Sources: moby's `distribution/pull_v2.go` and `distribution/xfer/download.go`; c
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import re
 import secrets
+import shutil
 import socket
 import threading
 from base64 import b64encode
@@ -30,6 +31,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -41,14 +44,12 @@ from dom0.http.channel import Channel
 from dom0.http.server import HttpError, Request, Response
 from dom0.images.loading import LOADED, NamedImage, remove_name
 from dom0.names import short_id
-from dom0.registry.archive import DamagedArchive
 from dom0.registry.client import nothing
 from dom0.registry.credentials import Login
 from dom0.registry.depot import Depot
 from dom0.registry.listening import listen
 from dom0.registry.manifest import Descriptor, digest_of
 from dom0.registry.serve import BLOB_TYPE
-from dom0.registry.unpacked import Room
 
 SILENCE = 15.0  # seconds in which the Engine takes no byte and says nothing, after which it is not waited for
 MOST_HELD = 120.0  # seconds: an Engine downloads three layers at once, so pulls of others wait while it waits for ours
@@ -72,11 +73,11 @@ async def feeding(
     image: NamedImage,
     diff_ids: Sequence[str],
     coming: Sequence[Descriptor],
-    most: int,
+    disk: EngineDisk,
     *,
     containerd_store: bool,
 ) -> AsyncIterator[Feed]:
-    """During the block the Engine takes the layers that are `coming` and may become `most` bytes.
+    """During the block the Engine takes the layers that are `coming`, as long as its disk has room.
 
     Raises EngineError where nothing can listen.
     """
@@ -86,7 +87,7 @@ async def feeding(
         raise EngineError(f"{_HOST}: {error.strerror}") from error
     with listening:
         port = listening.getsockname()[1]
-        feed = Feed(engine, depot, image, diff_ids, coming, most, port, containerd_store=containerd_store)
+        feed = Feed(engine, depot, image, diff_ids, coming, disk, port, containerd_store=containerd_store)
         async with server.serve(feed.answer, listening, most=_MOST, end_within=0):
             feed.begin()
             try:
@@ -109,6 +110,13 @@ def _is_listened_at(port: int) -> bool:
     return False
 
 
+class EngineDisk(NamedTuple):
+    """`root`: a directory on it; `least`: bytes that stay free."""
+
+    root: Path
+    least: int
+
+
 class Feed:
     """One pull of the Engine's, and what answers it."""
 
@@ -119,7 +127,7 @@ class Feed:
         image: NamedImage,
         diff_ids: Sequence[str],
         coming: Sequence[Descriptor],
-        most: int,
+        disk: EngineDisk,
         port: int,
         *,
         containerd_store: bool,
@@ -127,8 +135,8 @@ class Feed:
         self._engine = engine
         self._depot = depot
         self._coming = {layer.digest: layer for layer in coming}
+        self._disk = disk
         self._stop = threading.Event()
-        self._room = Room(most, lambda layer: depot.path(layer.digest).open("rb"), self._stop)
         self._containerd_store = containerd_store
         self._name = f"{_HOST}:{port}/{LOADED}:{short_id(image.id)}"
         self._login = Login("dom0", secrets.token_hex(16)).for_engine(f"{_HOST}:{port}")
@@ -146,12 +154,14 @@ class Feed:
         self._changed = asyncio.Event()
         self._pulling: asyncio.Task[None] | None = None
         self._leaving: asyncio.TimerHandle | None = None
-        self._threads = ThreadPoolExecutor(_MOST)
+        self._threads = ThreadPoolExecutor(_MOST + 1)
         self._targets = set[socket.socket]()  # of those
 
     def begin(self) -> None:
+        loop = asyncio.get_running_loop()
         self._pulling = asyncio.create_task(self._pull())
-        self._leaving = asyncio.get_running_loop().call_later(MOST_HELD, self._leave, "others may wait for it")
+        self._leaving = loop.call_later(MOST_HELD, self._leave, "others may wait for it")
+        loop.run_in_executor(self._threads, self._watch_disk, loop)
 
     async def end(self) -> None:
         self._stop.set()
@@ -221,6 +231,16 @@ class Feed:
             self._ended = False
             self._pulling.cancel()
 
+    def _watch_disk(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            while (free := shutil.disk_usage(self._disk.root).free) > self._disk.least:
+                if self._stop.wait(_LOOK_AGAIN):
+                    return
+            why = f"{free} bytes are free"
+        except OSError as error:
+            why = str(error)
+        loop.call_soon_threadsafe(self._leave, why)
+
     async def answer(self, request: Request) -> Response:
         """As distribution's `spec/api.md` has it. Raises HttpError."""
         secret = b64encode(f"{self._login['username']}:{self._login['password']}".encode())
@@ -280,17 +300,11 @@ class Feed:
         loop.run_in_executor(self._threads, give).add_done_callback(end)
 
     def _pieces(self, layer: Descriptor) -> Iterator[bytes]:
-        """While it comes; its last byte once all of it is right and there is room for it. Raises OSError."""
-        digest, left = hashlib.sha256(), layer.size
+        """While it comes. Raises OSError."""
+        left = layer.size
         while left:
-            is_whole = self._depot.find(layer.digest, layer.size) is not None
-            data = self._depot.read(layer.digest, layer.size - left, _PIECE if is_whole else min(_PIECE, left - 1))
-            digest.update(data)
+            data = self._depot.read(layer.digest, layer.size - left, min(_PIECE, left))
             left -= len(data)
-            if not left:
-                self._room.take(layer)
-                if f"sha256:{digest.hexdigest()}" != layer.digest:
-                    raise DamagedArchive(layer)
             if data:
                 yield data
             elif self._stop.wait(_LOOK_AGAIN):

@@ -29,7 +29,7 @@ from dom0.durable import Unwritable
 from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo
 from dom0.errors import Denied, EngineError, EngineUnreachable, Final, NotFound, NotThere, Unwelcome, UsageError
-from dom0.images.feed import RETRIES, feeding, remove_left_names
+from dom0.images.feed import RETRIES, EngineDisk, feeding, remove_left_names
 from dom0.images.layers_there import Remembered, in_graph_driver
 from dom0.images.loading import NamedImage, load_as, remove_name
 from dom0.images.names import find
@@ -54,7 +54,7 @@ KEPT = 2 << 30  # bytes of blobs that stay in a depot for the next pull
 LOWEST_ALONE = 0.5  # seconds for the lowest layer, without which the Engine can unpack none
 MOST_DAMAGED = 3  # times that a blob may turn out to be damaged after it was fetched
 MOST_RESTARTS = 10  # of the Engine during one pull: more are perhaps because of it
-SMALL, USUAL_RATIO = 1 << 30, 100  # bytes, and times the size: what layers may become on a disk that nobody here knows
+SMALL, USUAL_RATIO = 1 << 30, 100  # bytes, and times the size
 _NAMING = 60.0  # seconds for a pull of the Engine's own that only adds a name: some kB
 
 
@@ -237,6 +237,11 @@ def is_insecure(registry: str, info: EngineInfo) -> bool:
     return any(address in ipaddress.ip_network(each, strict=False) for each in networks)
 
 
+def _usual(layers: Sequence[Descriptor]) -> int:
+    """Bytes that they may become without being counted."""
+    return SMALL + USUAL_RATIO * sum({each.digest: each.size for each in layers}.values())
+
+
 class Origin(BlobSource, Protocol):
     """Where the blobs of images come from. `is_anonymous`: they may be given to others."""
 
@@ -328,13 +333,14 @@ class _Pull(msgspec.Struct, frozen=True):
             left_out = await self.remembered.in_containerd(self.engine)
         else:
             left_out = await in_graph_driver(self.engine, image.manifest, ids)
-        feeds, damaged = self._is_here and not is_in_one(self.info.labels), 0
+        root = None if is_in_one(self.info.labels) else self._engines_root()
+        damaged = 0
         while True:
             missing = [each for each in layers if each.digest not in left_out]
             await asyncio.to_thread(self._make_space, missing)
             try:
-                if feeds and missing:
-                    await self._fetch_and_feed(image, ids, missing, left_out)
+                if root and missing:
+                    await self._fetch_and_feed(image, ids, missing, left_out, root)
                 else:
                     await self._fetch(image, [config, *missing])
                     await self._load(image, left_out)
@@ -347,20 +353,21 @@ class _Pull(msgspec.Struct, frozen=True):
                 if isinstance(error.__cause__, DamagedArchive) and damaged < MOST_DAMAGED:
                     damaged += 1
                     await asyncio.to_thread(self.depot.discard, error.__cause__.descriptor.digest)
-                elif (left_out or feeds) and not isinstance(error, EngineUnreachable):  # it has less than it seemed
-                    left_out, feeds = left_out if feeds else frozenset(), False
+                elif (left_out or root) and not isinstance(error, EngineUnreachable):  # it has less than it seemed
+                    left_out, root = left_out if root else frozenset(), None
                 else:
                     raise
             else:
                 return len(layers) - len(missing)
 
     async def _fetch_and_feed(
-        self, image: NamedImage, ids: Sequence[str], missing: Sequence[Descriptor], left_out: frozenset[str]
+        self, image: NamedImage, ids: Sequence[str], missing: Sequence[Descriptor], left_out: frozenset[str], root: Path
     ) -> None:
         """As fetching and then loading it."""
-        most = await asyncio.to_thread(self._most_unpacked, missing)
+        free = (await asyncio.to_thread(shutil.disk_usage, root)).free
+        disk = EngineDisk(root, max(SMALL, free - _usual(missing)))
         in_containerd = self.info.containerd_store
-        async with feeding(self.engine, self.depot, image, ids, missing, most, containerd_store=in_containerd) as feed:
+        async with feeding(self.engine, self.depot, image, ids, missing, disk, containerd_store=in_containerd) as feed:
             await self._fetch(image, [image.manifest.config, *missing], alone=LOWEST_ALONE)
             await self._load(image, left_out | await feed.taken())
 
@@ -405,16 +412,21 @@ class _Pull(msgspec.Struct, frozen=True):
         return self.info.name == os.uname().nodename
 
     def _engines_root(self) -> Path | None:
-        """None: that of an Engine elsewhere."""
-        root = Path(self.info.root_dir)
-        return root if self._is_here and root.is_dir() else None
+        """As it is seen from here, which may be the root container. None: that of an Engine elsewhere."""
+        if self._is_here:
+            for root in (Path(self.info.root_dir), Path(f"/proc/1/root{self.info.root_dir}")):
+                with contextlib.suppress(OSError):
+                    if root.is_dir():
+                        return root
+        return None
 
     def _most_unpacked(self, missing: Sequence[Descriptor]) -> int:
         """Bytes that they may become, beside what is still to come, and the copy that the Engine makes of them."""
-        sizes = {each.digest: each.size for each in missing}
-        coming, root = sum(sizes.values()), self._engines_root()
+        root = self._engines_root()
         if root is None:
-            return SMALL + USUAL_RATIO * coming
+            return _usual(missing)
+        sizes = {each.digest: each.size for each in missing}
+        coming = sum(sizes.values())
         to_come = coming - sum(self.depot.have(digest, size) for digest, size in sizes.items())
         return shutil.disk_usage(root).free - RESERVE - coming - to_come
 
