@@ -7,9 +7,9 @@ has taken out every `x-*` key but `x-dom0` and undone the doubled `$` before. Du
 
 Every field has a default that is omitted from the canonical JSON: a field that is added later changes no hash.
 Source: compose-go 2.4.8 `types/types.go`, which is what Debian's Compose 2.26.1 is built with.
-"""
 
-from __future__ import annotations
+Annotations are not postponed, as in `engine/bodies`.
+"""
 
 from functools import cache
 from typing import Any
@@ -22,33 +22,6 @@ from dom0.compose.x_dom0 import MachineSettings, ServiceSettings
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Options of every struct below; mypy wants `frozen` repeated, msgspec `kw_only`."""
-
-
-class Build(_Part, frozen=True, kw_only=True):
-    context: str = ""
-    dockerfile: str = ""
-    dockerfile_inline: str = ""
-    entitlements: tuple[str, ...] = ()
-    args: dict[str, str | None] = {}
-    ssh: tuple[str, ...] = ()
-    labels: dict[str, str] = {}
-    cache_from: tuple[str, ...] = ()
-    cache_to: tuple[str, ...] = ()
-    no_cache: bool = False
-    additional_contexts: dict[str, str] = {}
-    pull: bool = False
-    extra_hosts: tuple[str, ...] = ()
-    isolation: str = ""
-    network: str = ""
-    target: str = ""
-    secrets: tuple[FileReference, ...] = ()
-    shm_size: int = 0
-    tags: tuple[str, ...] = ()
-    ulimits: dict[str, int | Ulimit] = {}
-    platforms: tuple[str, ...] = ()
-    privileged: bool = False
-    provenance: str = ""
-    sbom: str = ""
 
 
 class WeightDevice(_Part, frozen=True, kw_only=True):
@@ -214,6 +187,33 @@ class FileReference(_Part, frozen=True, kw_only=True):
 class Ulimit(_Part, frozen=True, kw_only=True):
     soft: int = 0
     hard: int = 0
+
+
+class Build(_Part, frozen=True, kw_only=True):
+    context: str = ""
+    dockerfile: str = ""
+    dockerfile_inline: str = ""
+    entitlements: tuple[str, ...] = ()
+    args: dict[str, str | None] = {}
+    ssh: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
+    no_cache: bool = False
+    additional_contexts: dict[str, str] = {}
+    pull: bool = False
+    extra_hosts: tuple[str, ...] = ()
+    isolation: str = ""
+    network: str = ""
+    target: str = ""
+    secrets: tuple[FileReference, ...] = ()
+    shm_size: int = 0
+    tags: tuple[str, ...] = ()
+    ulimits: dict[str, int | Ulimit] = {}
+    platforms: tuple[str, ...] = ()
+    privileged: bool = False
+    provenance: str = ""
+    sbom: str = ""
 
 
 class BindOptions(_Part, frozen=True, kw_only=True):

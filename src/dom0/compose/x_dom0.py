@@ -2,9 +2,9 @@
 
 In Docker Compose the `x-dom0` of an upper file replaces that of a lower one; `merge` merges them as Compose merges its
 own keys. docs/reference/x-dom0.md describes every key.
-"""
 
-from __future__ import annotations
+Annotations are not postponed, as in `engine/bodies`.
+"""
 
 import posixpath
 import re

@@ -2,9 +2,9 @@
 
 Go writes `null` for an empty list or map, so every one of them may be None here. Field names: Docker Engine API 1.41 to
 1.51, seen on Engine 26.1 and 28.5.
-"""
 
-from __future__ import annotations
+Annotations are not postponed, as in `engine/bodies`.
+"""
 
 from typing import Any
 
@@ -21,6 +21,10 @@ class Created(Wire):
     id: str
 
 
+class Message(Wire):
+    message: str = ""
+
+
 class Waited(Wire):
     status_code: int
     error: Message | None = None
@@ -31,18 +35,14 @@ class ExecState(Wire):
     exit_code: int | None = None
 
 
+class Tty(Wire):
+    tty: bool = False
+
+
 class Terminal(Wire):
     """Of `GET /containers/{id}/json`: whether its log has frames."""
 
     config: Tty
-
-
-class Message(Wire):
-    message: str = ""
-
-
-class Tty(Wire):
-    tty: bool = False
 
 
 class Top(Wire):

@@ -1,9 +1,9 @@
 """What the machine should be: the frozen input of the planner, made by `expand` from a Project, kept in a generation.
 
 Two desired states are the same if their canonical JSON is. Nothing here does I/O.
-"""
 
-from __future__ import annotations
+Annotations are not postponed, as in `engine/bodies`.
+"""
 
 from enum import StrEnum
 from functools import cached_property
