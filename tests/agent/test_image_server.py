@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dom0.agent import image_server
+from dom0.agent import image_server, listener
 from dom0.agent.image_server import ImageServer
 from dom0.agent.progress import Changes
 from dom0.agent.status import SharingStatus
@@ -33,7 +33,7 @@ HERE = ("127.0.0.1", "127.0.0.3")
 def depot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOM0_STATE", str(tmp_path))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(image_server, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(listener, "FIRST_PAUSE", 0.01)
     made = Depot(pull_directory(), 1 << 30)
     made.keep(OPEN, digest_of(OPEN), public=True)
     made.keep(SECRET, digest_of(SECRET), public=False)
@@ -178,7 +178,7 @@ def test_where_the_engine_asks_it_it_is_a_mirror_for_this_machine_alone(monkeypa
             await served.until(lambda server: server.status is not None and server.status.mirror == address)
             assert await asyncio.to_thread(ask, address, "/v2/") == (200, b"{}")
         for mirrors in ((), (f"https://{address}",), ("http://127.0.0.1:9/",)):
-            assert Served(Sharing(), mirrors=mirrors).server._wanted() == set()
+            assert Served(Sharing(), mirrors=mirrors).server.mirrored() is None
 
     with_mirror(monkeypatch, main)
 

@@ -29,11 +29,13 @@ P = TypeVar("P", bound=Place)
 
 class Listener(Generic[P]):
     """`changed` tells of another generation, and is told when the problem changes. `key`: the one of x-dom0 that asks
-    for it; `code` of the problem, and what a person is told of it (`failed`) before the address.
+    for it; of the problem `subject`, `code`, `severity`, and what a person is told (`failed`) before the address.
     """
 
     key: str
+    subject: str
     code: str
+    severity = Severity.WARNING
     failed: str
 
     def __init__(self, changed: Changes, wanted: Callable[[], P | None]) -> None:
@@ -68,11 +70,11 @@ class Listener(Generic[P]):
                 with listen(*read_address(asked.listen)) as listening:
                     await self.serve(asked, listening)
             except (OSError, Dom0Error) as error:
-                self._note(asked.listen, error)
+                self.note(asked.listen, error)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _note(self, where: str, error: OSError | Dom0Error) -> None:
+    def note(self, where: str, error: OSError | Dom0Error) -> None:
         if isinstance(error, Dom0Error):
             what, hint = error.message, error.hint
         else:
@@ -82,9 +84,9 @@ class Listener(Generic[P]):
                 hint = f"who has it: ss -ltnp; or choose another port as x-dom0.{self.key}.listen"
         problem = Problem(
             code=self.code,
-            subject=self.key,
+            subject=self.subject,
             title=f"{self.failed} at {where}: {what}",
-            severity=Severity.WARNING,
+            severity=self.severity,
             hint=hint,
             since=self.problems[0].since if self.problems else time.time(),
         )

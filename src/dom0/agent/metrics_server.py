@@ -23,7 +23,7 @@ UNREAD = 30.0  # seconds
 
 
 class MetricsServer(Listener[Metrics]):
-    key = "metrics"
+    key = subject = "metrics"
     code = "metrics-unserved"
     failed = "the machine's numbers are not told"
 

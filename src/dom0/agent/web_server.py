@@ -51,7 +51,7 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class WebServer(Listener[Web]):
     """`answers`: what is answered to a device of that access and name."""
 
-    key = "web"
+    key = subject = "web"
     code = "web-unserved"
     failed = "the page is not served"
 
