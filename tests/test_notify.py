@@ -7,7 +7,7 @@ import json
 import socketserver
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +17,15 @@ from msgspec.structs import replace
 from dom0.agent import alerts, notify
 from dom0.agent.events import Kind
 from dom0.agent.journal import Journal
-from dom0.agent.notify import Notifier
 from dom0.agent.progress import Changes
 from dom0.agent.status import Status
 from dom0.health import Problem, Severity
 from dom0.plan.desired import Notify
 from dom0.testing.fake_agent import make_status
+from dom0.testing.receiver import Receiver
 
 WRONG = Problem(code="crash-loop", subject="web-1", title="web keeps exiting", hint="dom0 logs web")
 WITHIN = 60.0
-
-
-class Post(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        server: Any = self.server
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        server.got.append((self.path, dict(self.headers), body))
-        self.send_response(server.status)
-        self.send_header("Location", "http://127.0.0.1:1/elsewhere")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the parameter's own name
-        """Nothing."""
 
 
 class Smtp(socketserver.StreamRequestHandler):
@@ -61,18 +48,15 @@ class Smtp(socketserver.StreamRequestHandler):
 
 
 @pytest.fixture
-def web() -> Iterator[Any]:
-    yield from _serving(ThreadingHTTPServer(("127.0.0.1", 0), Post))
+def web() -> Iterator[Receiver]:
+    with Receiver() as web:
+        yield web
 
 
 @pytest.fixture
 def mail() -> Iterator[Any]:
-    yield from _serving(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Smtp))
-
-
-def _serving(server: Any) -> Iterator[Any]:
-    server.got, server.status = [], 200
-    server.url = f"http://127.0.0.1:{server.server_address[1]}"
+    server: Any = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Smtp)
+    server.got = []
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -89,7 +73,8 @@ class Agent:
         self.changed = Changes()
         self.status: Status = make_status(problems=())
         self.wanted = wanted
-        self.notifier = Notifier(
+        self.tell = partial(
+            notify.tell,
             state,
             self.journal,
             self.changed,
@@ -116,7 +101,7 @@ async def run_until(agent: Agent, condition: Any) -> None:
             agent.changed.tell()
             await asyncio.sleep(0.02)
 
-    running = asyncio.create_task(agent.notifier.run())
+    running = asyncio.create_task(agent.tell())
     try:
         async with asyncio.timeout(WITHIN):
             await look()
@@ -125,14 +110,14 @@ async def run_until(agent: Agent, condition: Any) -> None:
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_each_place_is_told_once_and_once_when_it_is_over(tmp_path: Path, web: Any, mail: Any) -> None:
+async def test_each_place_is_told_once_and_once_when_it_is_over(tmp_path: Path, web: Receiver, mail: Any) -> None:
     (tmp_path / "env").write_text(f"NTFY_TOKEN=tk_1\nWEBHOOK_TOKEN=tk_2\nWEBHOOK_URL={web.url}/hook/s3cret?x=1\n")
     wanted = Notify(
         env_file=str(tmp_path / "env"),
         ntfy=f"{web.url}/topic",
         mail_to=("me@example.org",),
         mail_from="box@example.org",
-        mail_server=mail.url.removeprefix("http://"),
+        mail_server="{}:{}".format(*mail.server_address),
     )
     agent = Agent(tmp_path, wanted)
     await run_until(agent, lambda: len(agent.noted()) == 3)
@@ -144,7 +129,7 @@ async def test_each_place_is_told_once_and_once_when_it_is_over(tmp_path: Path, 
     assert [headers["Title"] for headers, _ in topic] == [
         "box: dom0 will tell you here",
         "box: web keeps exiting",
-        "box: well again",
+        "box: over: web keeps exiting",
     ]
     assert topic[1][1] == "  error web-1: web keeps exiting  [crash-loop]\n      dom0 logs web"
     assert {headers["Authorization"] for headers, _ in topic} == {"Bearer tk_1"}
@@ -157,7 +142,7 @@ async def test_each_place_is_told_once_and_once_when_it_is_over(tmp_path: Path, 
     assert not any(secret in str(agent.noted()) for secret in ("tk_", "s3cret"))
 
 
-async def test_what_cannot_be_delivered_is_tried_again_also_by_the_next_agent(tmp_path: Path, web: Any) -> None:
+async def test_what_cannot_be_delivered_is_tried_again_also_by_the_next_agent(tmp_path: Path, web: Receiver) -> None:
     (tmp_path / "env").write_text(f"WEBHOOK_URL={web.url}/s3cret\n")
     wanted = Notify(env_file=str(tmp_path / "env"))
     agent = Agent(tmp_path, wanted)
@@ -185,17 +170,17 @@ async def test_what_cannot_be_delivered_is_tried_again_also_by_the_next_agent(tm
     assert [one["subject"] for one in json.loads(web.got[-1][2])["problems"]] == ["db-1"]
 
 
-async def test_a_title_of_several_lines_is_sent_in_one(tmp_path: Path, web: Any) -> None:
+async def test_a_title_of_several_lines_is_sent_in_one(tmp_path: Path, web: Receiver) -> None:
     agent = Agent(tmp_path, Notify(ntfy=f"{web.url}/topic"))
     agent.status = make_status(problems=(replace(WRONG, title="web fails\nwith two lines"),))
     await run_until(agent, lambda: len(web.got) == 2)
     assert web.got[1][1]["Title"] == "box: web fails with two lines"
 
 
-async def test_nobody_is_told_unless_it_is_asked_for(tmp_path: Path, web: Any) -> None:
+async def test_nobody_is_told_unless_it_is_asked_for(tmp_path: Path, web: Receiver) -> None:
     agent = Agent(tmp_path, None)
     agent.status = make_status(problems=(WRONG,))
-    running = asyncio.create_task(agent.notifier.run())
+    running = asyncio.create_task(agent.tell())
     for _ in range(20):
         agent.changed.tell()
         await asyncio.sleep(0.01)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dom0.agent import disks, handover, source
+from dom0.agent import disks, handover, notify, source
 from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.api import serve
 from dom0.agent.boot import BootNotes
@@ -22,7 +22,6 @@ from dom0.agent.journal import Journal
 from dom0.agent.logins import Logins
 from dom0.agent.machine import Machine, StatusSources
 from dom0.agent.metrics_server import MetricsServer
-from dom0.agent.notify import Notifier
 from dom0.agent.processes import NEW_SOCKET, HostProcesses, SeenFromScope
 from dom0.agent.progress import Changes
 from dom0.agent.readiness import Readiness
@@ -137,7 +136,8 @@ async def _run(
             if await handover.is_at_work(engine):
                 machine.begin_handover()
         watches.append(partial(_mend_handover, engine, machine))
-    notifier = Notifier(
+    telling = partial(
+        notify.tell,
         STATE,
         machine.journal,
         machine.changed,
@@ -153,7 +153,7 @@ async def _run(
         container=lambda: machine.container_ids.get(SSHD),
         keys=machine.ssh_keys,
     )
-    watches += [notifier.run, logins.run, partial(_end_when_cut_off, machine)]
+    watches += [telling, logins.run, partial(_end_when_cut_off, machine)]
     async with asyncio.TaskGroup() as tasks:
         beside = [tasks.create_task(watch()) for watch in watches]
         tasks.create_task(ambassadors.run())

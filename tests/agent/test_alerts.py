@@ -41,8 +41,13 @@ def test_a_problem_that_lasts_is_told_once_and_once_when_it_is_over() -> None:
     assert "[crash-loop]\n      dom0 logs web" in told.text
     assert looks.see([], CALM - STEP) == []
     [told] = looks.see([], 7 * 86400)
-    assert (told.title, told.is_bad, told.problems, told.over) == ("box: well again", False, (), (problem(),))
-    assert "well again web-1: it was wrong for 7d  [crash-loop]" in told.text
+    assert (told.title, told.is_bad, told.problems, told.over) == (
+        "box: over: web-1 keeps exiting",
+        False,
+        (),
+        (problem(),),
+    )
+    assert "over web-1: it was wrong for 7d  [crash-loop]" in told.text
 
 
 def test_what_is_over_before_it_has_lasted_is_not_told() -> None:
@@ -56,8 +61,8 @@ def test_what_is_over_before_it_has_lasted_is_not_told() -> None:
 def test_many_at_once_are_one_message_of_a_bounded_size() -> None:
     looks = Looks()
     [told] = looks.see([problem(f"web-{number}") for number in range(200)], 3600)
-    assert (told.title, len(told.text.splitlines())) == ("box: 200 problems", 2 * MOST_SHOWN + 1)
-    assert told.text.endswith(f"and {200 - MOST_SHOWN} more: dom0 status")
+    assert (told.title, len(told.text.splitlines())) == ("box: web-0 keeps exiting, and 199 more", 2 * MOST_SHOWN + 1)
+    assert told.text.endswith(f"and {200 - MOST_SHOWN} more")
 
 
 def test_one_after_the_other_wait_for_each_other() -> None:

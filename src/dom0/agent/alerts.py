@@ -89,14 +89,15 @@ def _calm(one: ActiveAlert) -> float:
 def _message(due: list[ActiveAlert], over: list[ActiveAlert], machine: str, now: float) -> Message:
     lines = [line for one in due[:MOST_SHOWN] for line in one.problem.lines()]
     if due[MOST_SHOWN:]:
-        lines.append(f"  and {len(due) - MOST_SHOWN} more: dom0 status")
+        lines.append(f"  and {len(due) - MOST_SHOWN} more")
     lines += [
-        f"  well again {one.problem.subject}: it was wrong for {times.ago(one.seen - one.began)}  [{one.problem.code}]"
+        f"  over {one.problem.subject}: it was wrong for {times.ago(one.seen - one.began)}  [{one.problem.code}]"
         for one in over[:MOST_SHOWN]
     ]
-    first = due[0].problem.title if len(due) == 1 else f"{len(due)} problems"
+    told = due or over
+    title = told[0].problem.title + (f", and {len(told) - 1} more" if len(told) > 1 else "")
     return Message(
-        title=f"{machine}: {first}" if due else f"{machine}: well again",
+        title=f"{machine}: {title}" if due else f"{machine}: over: {title}",
         text="\n".join(lines),
         time=now,
         is_bad=bool(due),

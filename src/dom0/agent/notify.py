@@ -1,7 +1,8 @@
-"""Tells people what goes wrong with the machine, as `x-dom0.notify` asks: what (`alerts`), where to, until it is there.
+"""Tells people what goes wrong, as `x-dom0.notify` asks: what (`alerts`), where to, until it is there.
 
 What has been told and what waits to be sent is on the disk: no restart of the agent tells it again. What cannot be
-delivered is tried again for a day; the journal has it when it begins to fail, and when it is given up.
+delivered is tried again for a day; the journal has it when it begins to fail, and when it is given up. The server of a
+farm tells of its nodes by the same `Notifier`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -52,74 +53,79 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NotifyState(msgspec.Struct, frozen=True, kw_only=True):
-    notify: Notify  # those whom it was told
+    notify: Notify | None = None  # those whom it was told
     known: Known = Known()
     waiting: tuple[Letter, ...] = ()
 
 
-class Notifier:
-    """`is_seen`: the machine has been looked at, so it can be said what is wrong with it."""
+async def tell(
+    state: Path,
+    journal: Journal,
+    changed: Changes,
+    *,
+    status: Callable[[], Status],
+    wanted: Callable[[], Notify | None],
+    is_seen: Callable[[], bool],
+) -> None:
+    """What goes wrong with the machine, until it is cancelled. `is_seen`: that can be said, it has been looked at."""
+    notifier = Notifier(state, journal.note)
+    while True:
+        await changed.until(lambda: wanted() is not None and is_seen())
+        notify, found = wanted(), status()
+        assert notify is not None
+        await notifier.turn(notify, found.project, _worth_telling(found))
+        await asyncio.sleep(EVERY)
 
-    def __init__(
-        self,
-        state: Path,
-        journal: Journal,
-        changed: Changes,
-        *,
-        status: Callable[[], Status],
-        wanted: Callable[[], Notify | None],
-        is_seen: Callable[[], bool],
-    ) -> None:
+
+class Notifier:
+    """`note` is called as the journal's, with NOTIFIED or NOTIFY_FAILED."""
+
+    def __init__(self, state: Path, note: Callable[[Kind, str, str, str], None]) -> None:
         self._file = state / FILE
-        self._journal = journal
-        self._changed = changed
-        self._status = status
-        self._wanted = wanted
-        self._is_seen = is_seen
+        self._note = note
         self._told: NotifyState | None = None
         self._is_unsaved = False
 
-    async def run(self) -> None:
-        while True:
-            await self._changed.until(lambda: self._wanted() is not None and self._is_seen())
-            self._look(time.time())
-            await self._send(time.time())
-            await asyncio.sleep(EVERY)
+    async def turn(self, notify: Notify, machine: str, problems: Iterable[Problem]) -> None:
+        """One look at the `problems` that there are of what is called `machine`; then all that is due is sent."""
+        self._look(notify, machine, problems, time.time())
+        await self._send(notify, machine, time.time())
 
-    def _look(self, now: float) -> None:
-        notify = self._wanted()
-        assert notify is not None
-        before = told = self._told or self._begin(notify, now)
-        status = self._status()
+    def told(self) -> set[str]:
+        """Subjects of the problems that people know of, until they are told that these are over."""
+        return {one.problem.subject for one in self._state().known.standing.values() if one.is_told}
+
+    def _state(self) -> NotifyState:
+        if self._told is None:
+            try:
+                kept = read_json(self._file, NotifyState) or NotifyState()
+            except Damaged as error:
+                log.warning("%s", error.message)
+                kept = NotifyState()
+            self._told = replace(kept, known=alerts.resumed(kept.known, time.time()))
+        return self._told
+
+    def _look(self, notify: Notify, machine: str, problems: Iterable[Problem], now: float) -> None:
+        before = told = self._state()
         waiting = list(told.waiting)
-        if told.notify != notify or (self._told is None and not self._file.exists()):
-            text = f"what goes wrong with {status.project} is told here"
-            hello = Message(title=f"{status.project}: dom0 will tell you here", text=text, time=now, is_bad=False)
+        if told.notify != notify:
+            text = f"what goes wrong with {machine} is told here"
+            hello = Message(title=f"{machine}: dom0 will tell you here", text=text, time=now, is_bad=False)
             left = (letter.message for letter in waiting if letter.message.problems or letter.message.over)
             messages = dict.fromkeys((hello, *left))
             waiting = [Letter(place=place, message=one) for one in messages for place in _places(notify)]
-            told = replace(told, notify=notify)
-        known, message = alerts.look(told.known, _worth_telling(status), status.project, now)
+        known, message = alerts.look(told.known, problems, machine, now)
         if message is not None:
             waiting += (Letter(place=place, message=message) for place in _places(notify))
         for lost in waiting[:-MOST_WAITING]:
             self._give_up(lost, "too many wait")
-        told = replace(told, known=known, waiting=tuple(waiting[-MOST_WAITING:]))
-        self._keep(told, durable=told.waiting != before.waiting)
+        told = NotifyState(notify=notify, known=known, waiting=tuple(waiting[-MOST_WAITING:]))
+        self._keep(told, is_news=(told.notify, told.waiting) != (before.notify, before.waiting))
 
-    def _begin(self, notify: Notify, now: float) -> NotifyState:
-        try:
-            kept = read_json(self._file, NotifyState)
-        except Damaged as error:
-            log.warning("%s", error.message)
-            kept = None
-        return replace(kept, known=alerts.resumed(kept.known, now)) if kept else NotifyState(notify=notify)
-
-    def _keep(self, told: NotifyState, *, durable: bool) -> None:
+    def _keep(self, told: NotifyState, *, is_news: bool) -> None:
         """On the disk when something is told or sent: what stands is seen again. That the disk is full is told too."""
-        is_news = self._told is None or durable or self._is_unsaved or told.notify != self._told.notify
         self._told = told
-        if is_news:
+        if is_news or self._is_unsaved:
             try:
                 write_json(self._file, told, durable=False)
                 self._is_unsaved = False
@@ -127,15 +133,13 @@ class Notifier:
                 log.debug("%s", error.message)  # the status says it
                 self._is_unsaved = True
 
-    async def _send(self, now: float) -> None:
+    async def _send(self, notify: Notify, machine: str, now: float) -> None:
         """What is due. One that is killed meanwhile is sent again."""
-        told = self._told
-        assert told is not None
-        for letter in told.waiting:
+        for letter in self._state().waiting:
             if letter.again > now and letter.again - now <= LONGEST_PAUSE:
                 continue
             try:
-                await send(letter, told.notify, self._status().project)
+                await send(letter, notify, machine)
             except Dom0Error as error:
                 pause = min(FIRST_PAUSE * 2.0 ** min(letter.tries, 10), LONGEST_PAUSE)
                 later = replace(letter, tries=letter.tries + 1, again=time.time() + pause)
@@ -145,20 +149,20 @@ class Notifier:
                     continue
                 if not letter.tries:
                     text = f"{letter.message.title}: not sent yet"
-                    self._journal.note(Kind.NOTIFY_FAILED, letter.place, text, error.message)
+                    self._note(Kind.NOTIFY_FAILED, letter.place, text, error.message)
                 self._replace(letter, later)
             else:
                 text = f"{letter.message.title}: sent by {letter.place}"
-                self._journal.note(Kind.NOTIFIED, letter.place, text)
+                self._note(Kind.NOTIFIED, letter.place, text, "")
                 self._replace(letter, None)
 
     def _replace(self, letter: Letter, by: Letter | None) -> None:
-        assert self._told is not None
-        found = (by if one == letter else one for one in self._told.waiting)
-        self._keep(replace(self._told, waiting=tuple(one for one in found if one is not None)), durable=True)
+        told = self._state()
+        found = (by if one == letter else one for one in told.waiting)
+        self._keep(replace(told, waiting=tuple(one for one in found if one is not None)), is_news=True)
 
     def _give_up(self, letter: Letter, reason: str) -> None:
-        self._journal.note(Kind.NOTIFY_FAILED, letter.place, f"{letter.message.title}: never sent", reason)
+        self._note(Kind.NOTIFY_FAILED, letter.place, f"{letter.message.title}: never sent", reason)
 
 
 async def send(letter: Letter, notify: Notify, machine: str) -> None:
