@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from dom0.run import Output
+from dom0.testing.receiver import Receiver
 
 RunCommand = Callable[..., Output]
 
@@ -49,6 +50,27 @@ def line(process: subprocess.Popen[str], stream: str = "stdout") -> str:
 
 def nodes(dom0: RunCommand, farm: Path) -> Any:
     return json.loads(dom0("farm", "nodes", "--dir", str(farm), "--json").stdout)
+
+
+def test_the_server_tells_people_where_it_will_tell_them_of_lost_nodes(
+    dom0: RunCommand, environment: dict[str, str], farm: Path
+) -> None:
+    settings = (farm / "farm.yaml").read_text()
+    (farm / "farm.yaml").write_text(f"{settings}notify: {{env_file: ../notify.env}}\n")
+    refused = dom0("farm", "serve", "--dir", str(farm))
+    what = "farm.yaml: notify.env_file: '../notify.env' is no file of this directory"
+    assert (refused.code, what in refused.stderr) == (3, True)
+    with Receiver() as receiver:
+        (farm / "state/notify.env").write_text("NTFY_TOKEN=tk_1\n")
+        (farm / "farm.yaml").write_text(
+            f"{settings}notify: {{ntfy: '{receiver.url}/attic', env_file: ./state/notify.env}}\n"
+        )
+        with started(environment, "serve", "--dir", str(farm)) as server:
+            assert "answers at" in line(server)
+            assert "attic: dom0 will tell you here: sent by ntfy" in line(server, "stderr")
+        (posted,) = receiver.got
+        assert (posted.path, posted.headers["Title"]) == ("/attic", "attic: dom0 will tell you here")
+        assert posted.headers["Authorization"] == "Bearer tk_1"
 
 
 def test_from_nothing_to_a_node(dom0: RunCommand, environment: dict[str, str], farm: Path, tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def findings(machine: MachineSettings) -> Iterator[Finding]:
 def _told(machine: MachineSettings) -> Iterator[Finding]:
     """Of what others hear of it, and see."""
     if machine.notify:
-        yield from _notify(machine.notify)
+        yield from notify_findings(machine.notify)
     if metrics := machine.metrics:
         yield from _listening("metrics", metrics.listen, metrics.allow, may_be_loopback=True)
     if web := machine.web:
@@ -314,8 +314,7 @@ def _pull(pull: PullSettings) -> Iterator[Finding]:
 
 def _file(path: KeyPath, name: str, example: str) -> Iterator[Finding]:
     if posixpath.normpath(name) != name or name.startswith(("/", "..")) or name == ".":
-        hint = f"a file in the project's directory, such as {example}"
-        yield Finding(path, f"{name!r} is no file of the project", hint)
+        yield Finding(path, f"{name!r} is no file of this directory", f"one below it, such as {example}")
 
 
 def _schedule(path: KeyPath, text: str) -> Iterator[Finding]:
@@ -369,7 +368,7 @@ def _backup_target(path: KeyPath, backup: BackupSettings) -> Iterator[Finding]:
         yield Finding(path, "ssh_key and known_hosts go with sftp: only", "leave them out")
 
 
-def _notify(notify: NotifySettings) -> Iterator[Finding]:
+def notify_findings(notify: NotifySettings) -> Iterator[Finding]:
     for key, url in (("ntfy", notify.ntfy), ("webhook", notify.webhook)):
         if url and not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", url):
             yield _finding(

@@ -13,17 +13,18 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import msgspec
 from msgspec.structs import replace
 
 from dom0.errors import Dom0Error
-from dom0.farms import boots, rollout
+from dom0.farms import boots, lost, rollout
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import SEEN_EACH, Node, Nodes, NodeState
 from dom0.farms.revisions import MOST_GIVERS, NETWORK, SLOTS, Giver, Gives, Order, Report, Revision
 from dom0.farms.rollout import Rollout, RolloutStep, Target
+from dom0.health import Problem
 
 LOOK_AGAIN = 0.5  # seconds between looks at the directory
 REST = 0.2  # seconds between two decisions, or ten times as long as one takes
@@ -60,6 +61,7 @@ class _Decision(msgspec.Struct, frozen=True):
     told: dict[str, SentOrder]
     due: float
     members: dict[str, list[str]]  # by role, the keys of its nodes
+    state: Rollout
 
 
 class Orders:
@@ -69,7 +71,7 @@ class Orders:
         self._now = now
         self._settings = farm.settings()
         self._reports = farm.reports()
-        self._decided = _Decision(Nodes(), None, 0.0, {}, 0.0, {})
+        self._decided = _Decision(Nodes(), None, 0.0, {}, 0.0, {}, Rollout())
         self._revisions: dict[int, Revision] = {}
         self._blobs: dict[tuple[int, str], Mapping[str, int]] = {}
         self._words: dict[str, _Word] = {}
@@ -195,6 +197,16 @@ class Orders:
             members = self._decided.members.get(other, []) if common[other] else []
             yield from random.sample(members, min(len(members), MOST_GIVERS // 2))
 
+    def find_lost(self, told: Collection[str]) -> list[Problem]:
+        """Nodes that are lost; those of them that people were `told` of stay so until they say a word."""
+        now, monotonic = self._now(), asyncio.get_running_loop().time()
+        nodes = [node for node in self._decided.nodes.nodes if node.state is NodeState.ENROLLED]
+        silent = {node.name: monotonic - self._heard_at(node, now, monotonic) for node in nodes}
+        last = {node.name: word.at if (word := self._words.get(node.key)) else node.last for node in nodes}
+        unheard = {node.name for node in nodes if node.key not in self._words}
+        found = lost.find_lost(self._decided.state, silent, unheard.intersection(told))
+        return [lost.as_problem(name, last[name]) for name in found]
+
     async def look(self) -> None:
         """Decide if the nodes or the current revision have changed. Raises Dom0Error."""
         if self._farm.stamp()[:2] != self._seen[:2]:
@@ -253,7 +265,8 @@ class Orders:
         members: dict[str, list[str]] = {}
         for node in enrolled:
             members.setdefault(node.role, []).append(node.key)
-        return _Decision(nodes, current, since, told, math.inf if found.due is None else found.due, members)
+        due = math.inf if found.due is None else found.due
+        return _Decision(nodes, current, since, told, due, members, found.state)
 
     def _heard_at(self, node: Node, now: float, monotonic: float) -> float:
         """By the loop's time. While no server ran nobody was silent."""

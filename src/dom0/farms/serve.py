@@ -73,7 +73,7 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[None]:
+async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[Orders]:
     """Until the block ends. Raises Dom0Error, OSError."""
     orders = Orders(farm)
     asked, floats = Calls(farm, orders), FloatServer(farm)
@@ -102,7 +102,7 @@ async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[
                 calls.reachable(farm, asked),
                 server.serve(route(routes), listening, most=most, most_each=MOST_EACH, unread=UNREAD, tls=tls),
             ):
-                yield
+                yield orders
         finally:
             keeping.cancel()
 

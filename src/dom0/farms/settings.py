@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from dom0 import durations
 from dom0.compose.source import read_source
+from dom0.compose.x_dom0 import NotifySettings, notify_findings
 from dom0.errors import ProjectError
 from dom0.wording import excerpt, flaw
 
@@ -63,7 +64,8 @@ class FarmSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """`listen`: where the server answers, ADDRESS:PORT; 0.0.0.0 is for everybody who reaches it. `roles`: those that
     are to be rolled out otherwise. `os`: the base OS of all nodes, a file of dom0 os build, its path from
     the farm's directory; "" for leaving theirs alone. `fleetlock`: whether machines that are no nodes may take reboot
-    locks. `float`: where projects run that need no certain node.
+    locks. `float`: where projects run that need no certain node. `notify`: who is told of nodes that are lost, as by
+    x-dom0.notify.
     """
 
     name: str
@@ -73,6 +75,7 @@ class FarmSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     fleetlock: str = "nodes"
     os: str = ""
     floating: FloatSettings = msgspec.field(name="float", default=FloatSettings())
+    notify: NotifySettings | None = None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -109,7 +112,14 @@ def read(content: bytes) -> FarmSettings:
         raise _refused("fleetlock", found.fleetlock, "is neither nodes nor open", "who may take reboot locks")
     for role, of_role in found.roles.items():
         _check_role(role, of_role)
+    _check_notify(found.notify)
     return found
+
+
+def _check_notify(settings: NotifySettings | None) -> None:
+    """Raises ProjectError."""
+    for finding in notify_findings(settings) if settings else ():
+        raise ProjectError(f"{FILE}: {'.'.join(finding.path[1:])}: {excerpt(finding.what)}", hint=finding.hint)
 
 
 def _check_role(role: str, settings: RoleSettings) -> None:

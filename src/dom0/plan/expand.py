@@ -50,17 +50,18 @@ def expand(project: Project, facts: Facts) -> Desired:
         slots=slots,
         rollout=Rollout(timeout=seconds(times.timeout), monitor=seconds(times.monitor)) if times else Rollout(),
         sharing=_sharing(machine.pull or PullSettings()),
-        notify=_notify(project, machine.notify) if machine.notify else None,
+        notify=notify_of(machine.notify, project.working_dir) if machine.notify else None,
         metrics=Metrics(listen=metrics.listen, allow=metrics.allow) if metrics else None,
         web=Web(listen=web.listen, names=tuple(map(str.lower, web.names))) if web else None,
         shared=tuple(project.volumes[name].name if name in project.volumes else name for name in machine.shared),
     )
 
 
-def _notify(project: Project, notify: NotifySettings) -> Notify:
+def notify_of(notify: NotifySettings, directory: str) -> Notify:
+    """`directory`: where its files are."""
     found = Notify(ntfy=notify.ntfy, webhook=notify.webhook)
     if notify.env_file:
-        found = replace(found, env_file=f"{project.working_dir}/{notify.env_file.removeprefix('./')}")
+        found = replace(found, env_file=f"{directory}/{notify.env_file.removeprefix('./')}")
     if mail := notify.mail:
         found = replace(found, mail_to=mail.to, mail_from=mail.sender, mail_server=mail.server)
     return found

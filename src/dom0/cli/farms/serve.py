@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -19,6 +21,11 @@ from dom0.farms import pin
 from dom0.farms.directory import FarmDirectory
 from dom0.wording import excerpt
 
+if TYPE_CHECKING:
+    from dom0.compose.x_dom0 import NotifySettings
+    from dom0.farms.orders import Orders
+
+logger = logging.getLogger(__name__)
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 -- compared, not bound
 
 
@@ -85,8 +92,12 @@ async def _serve(farm: FarmDirectory, listening: socket.socket, served: Served, 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(serve.serve(farm, listening))
+        orders = await stack.enter_async_context(serve.serve(farm, listening))
         booted = await _netboot(farm, shown, stack)
+        if (asked := farm.settings().notify) is not None:
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            telling = tasks.create_task(tell(farm, served.name, orders, asked))
+            stack.callback(telling.cancel)
         if as_json:
             terminal.say_json_line(served)
         else:
@@ -94,6 +105,22 @@ async def _serve(farm: FarmDirectory, listening: socket.socket, served: Served, 
             if booted:
                 terminal.say(booted)
         await ended.wait()
+
+
+async def tell(farm: FarmDirectory, name: str, orders: Orders, asked: NotifySettings) -> None:
+    """People, of nodes that are lost, until it is cancelled."""
+    from dom0.agent.notify import EVERY, Notifier
+    from dom0.plan.expand import notify_of
+
+    notify = notify_of(asked, str(farm.path.resolve()))
+    notifier = Notifier(farm.state, _log_told)
+    while True:
+        await notifier.turn(notify, name, orders.find_lost(notifier.told()))
+        await asyncio.sleep(EVERY)
+
+
+def _log_told(_kind: str, _place: str, text: str, reason: str) -> None:
+    logger.info("%s%s", text, f" ({reason})" if reason else "")
 
 
 async def _netboot(farm: FarmDirectory, control: pin.Pin, stack: AsyncExitStack) -> str:
