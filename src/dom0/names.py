@@ -18,6 +18,7 @@ ROOT = "dom0"  # the root container, with the agent in it
 HANDOVER = "dom0-handover"  # puts one root container in the place of another
 FAILED = "dom0-failed"  # a root container that did not answer, kept for its log
 SSHD = "dom0-sshd"
+BACKUP_JOB = "dom0-backup-"  # the job that backs up a volume, whose key in the project follows
 HOME = "home-volume"  # the container that mounts the home, and the volume unless the project names another
 OURS = (ROOT, SSHD, HOME)
 """Names that no service may have."""

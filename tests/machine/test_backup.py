@@ -71,6 +71,12 @@ def backups(box: Machine) -> dict[str, dict[str, Any]]:
     return {one["volume"]: one for one in box.status()["backups"]}
 
 
+def failed(box: Machine) -> dict[str, str]:
+    """Jobs, and what is said of them."""
+    found = (problem for problem in box.status()["problems"] if problem["code"] == "job-failed")
+    return {problem["subject"].removesuffix("-1"): problem["title"] for problem in found}
+
+
 def in_volume(box: Machine, script: str) -> str:
     return box.docker("run", "--rm", "-v", "box_data:/data", "busybox:test", "sh", "-c", script).stdout
 
@@ -103,7 +109,8 @@ def test_a_backup_stops_the_service_and_its_killed_job_leaves_it_running(box: Ma
         box.docker("kill", JOB)
         assert running.wait(60) == 1
     box.until(lambda: box.container(DB)["State"]["Running"])
-    box.until(lambda: "job-failed" in [problem["code"] for problem in box.status()["problems"]])
+    box.until(lambda: failed(box))
+    assert failed(box)[JOB].startswith("the backup of data failed: exited with code 137; its next run is at ")
     assert backups(box)["box_data"]["snapshot"] == made["snapshot"]
 
 
@@ -112,10 +119,10 @@ def test_a_job_to_s3_tells_its_keys_nobody_and_says_what_to_do_where_its_image_i
     assert backups(box)["box_more"]["complete"]
     box.docker("rmi", "dom0-restic")
     box.dom0("start", JOB_TO_S3)
-    box.until(lambda: "job-failed" in [one["code"] for one in box.status()["problems"] if JOB_TO_S3 in one["title"]])
+    box.until(lambda: JOB_TO_S3 in failed(box))
     assert "apt-get install restic, then: dom0 backup now" in box.dom0("logs", JOB_TO_S3).stdout
     box.dom0("backup", "now", "more")
-    box.until(lambda: not [one for one in box.status()["problems"] if JOB_TO_S3 in one["title"]])
+    box.until(lambda: JOB_TO_S3 not in failed(box))
     names = box.docker("ps", "--all", "--quiet").stdout.split()
     seen = [
         box.docker("inspect", *names).stdout,

@@ -13,7 +13,7 @@ from dom0.compose.x_dom0 import BackupHook, BackupSettings
 from dom0.durations import seconds
 from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, LogConfig, Mount
 from dom0.engine.values import Image
-from dom0.names import BACKUPS, ENGINE_SOCKET, ENGINE_SOCKET_INSIDE
+from dom0.names import BACKUP_JOB, BACKUPS, ENGINE_SOCKET, ENGINE_SOCKET_INSIDE
 from dom0.plan import labels
 from dom0.plan.builtins import builtin_slot
 from dom0.plan.desired import Desired, Hook, Role, Slot
@@ -22,7 +22,6 @@ from dom0.plan.refusal import refusal
 
 LOG = LogConfig(type="json-file", config={"max-size": "1m", "max-file": "2"})
 HOME_PATH = "/home-volume"  # of the home in its snapshots
-_PREFIX = "dom0-backup-"  # of the names of jobs
 
 
 class HookOf(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +49,7 @@ class BackupJob(msgspec.Struct, frozen=True, kw_only=True):
 
 def job_name(key: str) -> str:
     """Of the job for the volume with that key: its service and its container."""
-    return f"{_PREFIX}{key}"
+    return f"{BACKUP_JOB}{key}"
 
 
 def backup_slots(project: Project, facts: Facts) -> tuple[Slot, ...]:

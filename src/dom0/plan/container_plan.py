@@ -15,6 +15,7 @@ from dom0.engine.bodies import EndpointIpamConfig, UpdateBody
 from dom0.engine.resources import UNLIMITED
 from dom0.engine.values import Container, Health, State
 from dom0.health import Problem, Severity
+from dom0.names import BACKUP_JOB
 from dom0.plan.actual import slot_key
 from dom0.plan.adoption import unfit
 from dom0.plan.desired import Condition, Dependency, Order, Role, Slot
@@ -241,19 +242,23 @@ class ContainerPlanner:
         if due > now:
             said = f"its next run is at {schedule.moment(due, self.slot.timezone)}"
             failed = current.started > 0 and (current.exit_code != 0 or current.error)
-            problem = Problem(
-                code="job-failed",
-                subject=self.slot.key,
-                title=f"{self.slot.service} {current.error or f'exited with code {current.exit_code}'}; {said}",
-                hint=f"see why: dom0 logs {self.slot.service}; then run it: dom0 start {self.slot.service}",
-            )
             planned = self._tidy(current, Phase.SCHEDULED, said)
-            return msgspec.structs.replace(planned, next_run=due, problems=(problem,) if failed else planned.problems)
+            problems = (self._failed_job(current, said),) if failed else planned.problems
+            return msgspec.structs.replace(planned, next_run=due, problems=problems)
         if waiting := self._awaits_others(current) or self._lacks_ground():
             return waiting
         # all stays well: else no generation would be good that is watched for longer than to the next run
         is_refused = self.lock in self.snapshot.memory.refused
         return self._start(current, Phase.CREATED if is_refused else Phase.SCHEDULED, "it is due")
+
+    def _failed_job(self, current: Container, said: str) -> Problem:
+        service, how = self.slot.service, current.error or f"exited with code {current.exit_code}"
+        what, command = f"{service} {how}", f"dom0 start {service}"
+        if self.slot.role is Role.BACKUP:
+            key = service.removeprefix(BACKUP_JOB)
+            what, command = f"the backup of {key} failed: {how}", f"dom0 backup now {key}"
+        hint = f"see why: dom0 logs {service}; then run it: {command}"
+        return Problem(code="job-failed", subject=self.slot.key, title=f"{what}; {said}", hint=hint)
 
     def _must_follow(self, current: Container) -> SlotPlan | None:
         """Restart with the owner of a namespace, which is a new one then; or with a replaced `restart: true`."""
