@@ -13,17 +13,18 @@ export function askForStorage(changed) {
 }
 
 /** What is known of the backup of a volume of the project. */
-function backup(volume, { backups = [], services }, now) {
+function backup(volume, { backups = [], services, problems }, now) {
   const one = backups.find((it) => it.volume === volume.name);
   if (volume.kept_of) return [state(["▣", "quiet"], "kept"), h("small", null, `what was in ${volume.kept_of} before something was restored; to remove it: docker volume rm`)];
   if (!one) return [state(["–", "quiet"], volume.declared ? "what an ambassador remembers" : "in none"), !volume.declared && h("small", null, "the project does not name it, so it cannot be in one")];
   if (!one.key) return [state(["△", "warn"], "in no backup"), h("small", null, "x-dom0.backup")];
   const job = services.find((it) => it.service === one.service);
-  const failed = job && ["failed", "crash-loop", "missing"].includes(job.phase);
+  const failure = problems.find((it) => it.code === "job-failed" && it.subject === `${one.service}-1`)?.title;
+  const failed = failure || (job && ["failed", "crash-loop", "missing"].includes(job.phase));
   const under = job && ["starting", "ready", "waiting"].includes(job.phase);
   return [failed ? state(["✕", "bad"], "the last run failed") : under ? state(["◐", "busy"], "under way") : !one.last ? state(["△", "warn"], "not yet") : one.complete ? state(["✓", "ok"], "backed up") : state(["△", "warn"], "some files could not be read"),
     h("small", null, one.last ? ["last ", time(one.last, now), ` ago, snapshot ${one.snapshot.slice(0, 8)}, `] : null, `to ${one.to}`, job?.next_run ? `, next at ${moment(job.next_run, now)}` : ""),
-    failed ? h("small", null, job.reason, " ", cmd(`logs ${one.service}`)) : null,
+    failed ? h("small", null, failure ?? job.reason, " ", cmd(`logs ${one.service}`)) : null,
     h("p.acts", null, !under && ask(`backup ${one.service} ${one.key}`, "Back up now…", `Back up ${one.key} now`), cmd(`backup restore ${one.key}`))];
 }
 
