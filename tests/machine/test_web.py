@@ -142,6 +142,25 @@ def test_what_happens_is_shown_as_it_comes(page: Browser, box: Machine) -> None:
     page.until_text("healthy", ".wide")  # once its first check has been made
 
 
+def test_what_services_use_is_shown_as_the_engine_counts_it(page: Browser, box: Machine) -> None:
+    show(page, "services")
+    percent = "parseFloat(document.querySelector(\"[data-key='beside-1'] [data-title='uses']\").innerText)"
+    page.until(f"{percent} < 20")
+
+    def is_the_same() -> bool:
+        used = json.loads(box.dom0("top", "--json").stdout)["usage"]["containers"]
+        memory = used[box.container("box-beside-1")["Id"]]["memory"]
+        said = page.run(f"import('/words.js').then((words) => words.size({memory}))")
+        return bool(page.text("[data-key='beside-1'] [data-title='uses'] small") == said)
+
+    page.until_true(is_the_same, "the memory that dom0 top says")
+    assert page.text("[data-key='home-volume-1'] [data-title='uses'] small") == ""  # it does not run
+    box.docker("exec", "--detach", "box-beside-1", "sh", "-c", "echo $$ > /busy; while :; do :; done")
+    page.until(f"{percent} > 20")
+    box.docker("exec", "box-beside-1", "sh", "-c", "kill $(cat /busy)")
+    page.until(f"{percent} < 20")
+
+
 def test_generations_show_what_they_changed_and_what_going_back_would_do(page: Browser, box: Machine) -> None:
     show(page, "generations")
     changed = page.until_text("128 MiB", "#generation-2")

@@ -6,6 +6,8 @@ import asyncio
 import itertools
 import socket
 import threading
+import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
@@ -19,6 +21,8 @@ from dom0.agent.events import Entry, Kind
 from dom0.agent.problems import of_engine
 from dom0.agent.status import BackupStatus, GenerationInfo, LogLine, Outcome, Phase, PullStatus
 from dom0.agent.storage import DiskSpace, StorageStatus, VolumeStatus, VolumeUser
+from dom0.agent.vitals import UsageStatus, Vitals
+from dom0.engine.values import Usage
 from dom0.errors import EngineUnreachable
 from dom0.host.boot import Boot, Stage
 from dom0.http import server
@@ -61,8 +65,10 @@ ECHO = AmbassadorStatus(
     state=make_state("service:web:80", receipts=4),
 )
 VOLUME = VolumeStatus(name="box_data", driver="local", created=1.0, declared=True, is_home=False, kept_of="", users=())
+NOTHING_USED = UsageStatus(now=1000.0, machine=Vitals(), containers={})
 ANSWERS: dict[str, Any] = {
     "GET /v1/history": [],
+    "GET /v1/usage": NOTHING_USED,
     "GET /v1/ambassadors": [],
     "GET /v1/boots": BOOTS,
     "GET /v1/storage": StorageStatus(volumes=(), others=0, home_snapshots=0, last_home_snapshot=0.0, disks=()),
@@ -77,6 +83,7 @@ async def stream(*documents: Any) -> AsyncGenerator[bytes]:
 
 ACTING: dict[str, Any] = {
     "GET /v1/history": [ON_TRIAL, GOOD],
+    "GET /v1/usage": NOTHING_USED,
     "GET /v1/generations/2/plan": [],
     "GET /v1/generations/2/differences": [],
     "GET /v1/generations/3/differences": [],
@@ -288,6 +295,61 @@ def test_pulls_and_steps_that_are_under_way_are_shown(tmp_path: Path) -> None:
         shown = "[...document.querySelectorAll('progress')].map((one) => [one.ariaLabel, one.value / one.max])"
         assert looking.run(shown) == [["pulling redis:8", 0.4], ["pulling busybox:1", 0]]
         assert looking.violations() == []
+
+
+def test_what_is_used_is_asked_for_while_it_is_looked_at_and_called_old_where_it_is_not_told(tmp_path: Path) -> None:
+    require(browser.missing(), "tests of the page")
+    looks, told, refuses = list[float](), Counter[str](), threading.Event()
+    running = make_service("web", Phase.READY, started=1000.0)
+    stopped = make_service("other", Phase.STOPPED, started=1000.0, finished=1001.0)
+
+    async def use(request: Request) -> Response:
+        """An eighth of a processor by one, a quarter of all by the machine."""
+        told[request.path] += 1
+        if request.path == "/v1/watch":
+            return Response(stream(make_status(services=(running, stopped))), content_type="application/x-ndjson")
+        if request.path != "/v1/usage":
+            return await answer(request)
+        if refuses.is_set():
+            return server.refusal(409, "dom0: too many requests at once")
+        looks.append(time.monotonic())
+        count = float(len(looks))
+        used = Usage(read=2 * count, memory=34_500_000, processor=count / 4)
+        machine = Vitals(
+            memory=4 * 10**9, memory_available=10**9, load=0.5, processors={"user": count, "idle": 3 * count}
+        )
+        return Response(
+            msgspec.json.encode(UsageStatus(now=count, machine=machine, containers={running.container_id: used}))
+        )
+
+    with serving(tmp_path, use, operates=False) as address, Browser() as looking:
+        looking.open(address)
+        looking.until("document.querySelectorAll('main .card').length > 2")
+        assert looks == []
+        looking.run("location.hash = '#/services'")
+        looking.until_text("12.5%", "[data-key='web-1'] [data-title='uses']")
+        assert looking.text("[data-key='web-1'] [data-title='uses'] small") == "34.5 MB"
+        assert looking.text("[data-key='other-1'] [data-title='uses']") == ""
+        assert "25% of all processors, load 0.50, 3.0 GB of 4.0 GB memory" in looking.text("[data-key='machine']")
+        assert "dom0 top" in looking.text("[data-key='Services'] header")
+        looking.look(390, 900)
+        assert looking.run("document.querySelector('[data-key=web-1] th').offsetWidth") > 300  # its name, in one line
+        looking.look(1440, 900)
+        looking.until_true(lambda: len(looks) == 3, "a third look")
+        assert looks[1] - looks[0] >= 0.9
+        assert looks[2] - looks[1] >= 4.9
+        looking.run("location.hash = '#/storage'")
+        looking.until_true(lambda: told["/v1/storage"] == 4, "what was asked for in more than five seconds")
+        assert len(looks) == 3
+        looking.run("location.hash = '#/services'")
+        looking.until_text("12.5%", "[data-key='web-1'] [data-title='uses']")
+        refuses.set()
+        old = looking.until_text("Processor and memory are as they were", "[data-key='Services']")
+        assert "dom0: too many requests at once" in old
+        assert "12.5%" in old
+        refuses.clear()
+        looking.until("!document.querySelector('main').innerText.includes('as they were')")
+        looking.problems.clear()  # the browser says what it could not load
 
 
 MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script>&amp;"

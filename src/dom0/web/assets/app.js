@@ -7,7 +7,7 @@ import { events } from "/events.js";
 import { compared, generations, under } from "/generations.js";
 import { Log, logs } from "/logs.js";
 import { overview } from "/overview.js";
-import { services } from "/services.js";
+import { askForUsage, services } from "/services.js";
 import { askForStorage, storage } from "/storage.js";
 import { code, command, enter, follow, get, IS_DEVICE, mayOperate, open, watch } from "/wire.js";
 import { askForWiring, wiring } from "/wiring.js";
@@ -18,7 +18,7 @@ const MOST_ACTS = 5; // that are told of
 const PATIENCE = 1500; // milliseconds: a hand-over from one agent to the next is no loss worth a word
 const VIEWS = { "": ["Overview", overview], services: ["Services", services], wiring: ["Wiring", wiring], storage: ["Storage", storage], boots: ["Boots", boots], generations: ["Generations", generations], events: ["What happened", events], logs: ["Logs", logs] };
 
-const ASKS = { wiring: askForWiring, storage: askForStorage, boots: askForBoots }; // views of what tells of no change
+const ASKS = { services: askForUsage, wiring: askForWiring, storage: askForStorage, boots: askForBoots }; // views of what tells of no change
 
 const state = { status: null, at: 0, heard: 0, lost: 0, broke: 0, refused: null, wrong: "", history: [], events: [], live: false, shown: "all", find: "", findLine: "", details: new Map(), chosen: 0, log: null, asking: null, asked: null, picked: new Map(), acts: [], most: MOST_EVENTS };
 let streams = []; // of statuses and of events

@@ -47,8 +47,8 @@ export function picker(what, names, chosen) {
 }
 
 /** That what was asked for (wire.js: Asked) is not as it is now, where that is so. */
-export function isOld(asked) {
-  return asked?.trouble ? h("p.more.bad", { role: "status" }, asked.at ? `This is as it was ${age((Date.now() - asked.at) / 1000)} ago: ${asked.trouble}` : asked.trouble) : null;
+export function isOld(asked, what = "This is as it was") {
+  return asked?.trouble ? h("p.more.bad", { role: "status" }, asked.at ? `${what} ${age((Date.now() - asked.at) / 1000)} ago: ${asked.trouble}` : asked.trouble) : null;
 }
 
 /** That what is told of containers and volumes is what was seen last, where that is so. */
