@@ -29,12 +29,14 @@ from dom0.agent.machine import Machine
 from dom0.agent.route import LARGEST_BODY
 from dom0.agent.state_files import Trial
 from dom0.agent.status import LARGEST_PROJECT, GenerationInfo, WatchRequest
+from dom0.errors import NotFound
 from dom0.http import server
 from dom0.http.client import Answer, Client
 from dom0.http.server import Request
 from dom0.names import Access
 from dom0.plan.desired import Rollout
 from dom0.testing.builders import asking, desired, slot
+from dom0.testing.fake_engine import Call
 from dom0.testing.rig import OLD, Rig
 
 JSON = {"Content-Type": "application/json"}
@@ -577,9 +579,61 @@ def test_what_a_container_has_printed_is_told_line_by_line(rig: Rig) -> None:
             ("web", "box-web-1", text) for text in ("one", "", "two\x1b")
         ]
         assert told[0]["time"] == "1970-01-01T00:00:00.000000000Z"
-        for query in ("", "?container=", "?container=other", "?container=box-web-1&tail=-1", "?container=a&since=3"):
+        for query in ("", "?container=", "?container=other", "?container=box-web-1&tail=-1", "?container=a&lines=3"):
             async with client.ask("GET", f"/v1/logs{query}") as answer:
                 assert answer.status == 400, query
+
+    converse(rig, talk)
+
+
+def test_lines_of_a_log_are_searched_for_by_words_and_time(rig: Rig) -> None:
+    async def talk(client: Client, machine: Machine) -> None:
+        await machine.changed.until(lambda: machine.status().converged)
+        printed = [(float(at), f"line {at}\nStra\x1b[1mße {at}\x1b[0m\n", "") for at in range(1, 10)]
+        rig.box.docker.containers[machine.container_ids["box-web-1"]].log[:] = printed
+        for query, told, left_out in (
+            ("find=strasse&tail=2", ["8", "9"], 7),
+            ("find=LINE 3", ["3"], 0),
+            ("find=line&since=4&until=6", ["4", "5", "6"], 0),
+            ("since=9&tail=1", ["9"], 1),
+            ("until=1", ["1", "1"], 0),
+            ("find=l.ne", [], 0),
+            ("find=line&tail=0", [], 0),
+            (f"find={'€' * 1000}", [], 0),
+        ):
+            async with client.ask("GET", f"/v1/logs?container=box-web-1&{quote(query, safe='&=')}") as answer:
+                lines = [json.loads(line) for line in (await body_of(answer)).splitlines()]
+            assert [re.sub(r"\x1b\[\dm|\D", "", one["text"]) for one in lines] == told, query
+            assert sum(one.get("left_out", 0) for one in lines) == left_out, query
+        for query in (
+            "find=x&follow=1",
+            "since=1&follow=1",
+            "since=nan",
+            "until=-1",
+            "since=1e12",
+            f"find={'x' * 1001}",
+        ):
+            async with client.ask("GET", f"/v1/logs?container=box-web-1&{query}") as answer:
+                assert answer.status == 400, query
+
+    converse(rig, talk)
+
+
+def test_a_search_that_the_engine_does_not_end_is_cut_off_and_never_taken_for_all_there_is(rig: Rig) -> None:
+    async def talk(client: Client, machine: Machine) -> None:
+        await machine.changed.until(lambda: machine.status().converged)
+        rig.box.docker.containers[machine.container_ids["box-web-1"]].log[:] = [(1.0, "one\n", "")]
+
+        def go_away(call: Call) -> None:
+            if call.name == "follow_logs":
+                raise NotFound("container box-web-1: it was removed")
+
+        rig.engine.before = go_away
+        async with client.ask("GET", "/v1/logs?container=box-web-1") as answer:
+            assert await body_of(answer) == b""
+        async with client.ask("GET", "/v1/logs?container=box-web-1&find=one") as answer:
+            with pytest.raises(ConnectionResetError):
+                await body_of(answer)
 
     converse(rig, talk)
 

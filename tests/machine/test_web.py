@@ -6,10 +6,12 @@ import itertools
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +246,65 @@ def test_a_log_is_followed_and_nothing_in_it_is_markup(page: Browser) -> None:
     page.until(f"document.querySelectorAll('.row').length > 1 && {seen} > 0")
     assert page.run(f"document.querySelector('#find-line').value + {seen}") == "onerror1"
     assert page.run("document.querySelectorAll('main img, main script').length") == 0
+
+
+def test_all_of_a_log_is_searched_by_words_and_time_also_what_the_page_does_not_have(
+    page: Browser, box: Machine
+) -> None:
+    printed = "echo 'a Needle of <b>red</b>'; sleep 3; seq 1 3000; echo 'needle 2'; echo \"it's the end\""
+    box.docker("exec", "box-beside-1", "sh", "-c", f"{{ {printed}; }} > /proc/1/fd/1")
+    show(page, "")  # which forgets what was looked for before
+    show(page, "logs/box-beside-1")
+    page.until_text("it's the end", ".log")
+    assert "a Needle" not in page.text(".log")
+    found, status = (
+        "[...document.querySelectorAll('.row')].map((row) => row.lastChild.textContent)",
+        ".tools [role=status]",
+    )
+
+    def search(words: str, since: str = "", until: str = "") -> list[str]:
+        """What is found: the same as by the command that is shown."""
+        for field, value in (("log-since", since), ("log-until", until), ("find-line", words)):
+            page.run(f"document.querySelector('#{field}').value = {json.dumps(value)}; 0")
+        page.run("document.querySelector('#find-line').dispatchEvent(new Event('input', { bubbles: true })); 0")
+        page.run("document.querySelector('.log').dataset.isBefore = ''; document.querySelector('#find-line').focus()")
+        page.press("Enter")
+        page.until("!document.querySelector('[data-is-before]')")
+        page.until(f"/line|nothing/.test(document.querySelector({json.dumps(status)}).innerText)")
+        shown: list[str] = page.run(found)
+        argv, _, grep = page.run("document.querySelector('main header .cmd').dataset.copy").partition(" | ")
+        said = box.dom0(*shlex.split(argv)[1:]).stdout
+        said = subprocess.run(["sh", "-c", grep], input=said, capture_output=True, text=True, check=False).stdout
+        assert said.splitlines() == shown
+        return shown
+
+    assert search("NEEDLE") == ["a Needle of <b>red</b>", "needle 2"]
+    assert page.text(status) == "2 lines"
+    for width, dark in itertools.product((390, 1440), (False, True)):
+        page.look(width, 900, dark=dark)
+        assert page.run("document.documentElement.scrollWidth <= innerWidth"), (width, dark)
+        assert page.pale_texts() == [], (width, dark)
+        assert page.violations() == [], (width, dark)
+    assert search("it's") == ["it's the end"]
+    first, *_ = box.dom0("logs", "-t", "--no-log-prefix", "beside").stdout.split()
+    between = (datetime.fromisoformat(first[:19]) + timedelta(seconds=2)).isoformat()
+    assert search("needle", until=between) == ["a Needle of <b>red</b>"]
+    assert search("needle", since=between) == ["needle 2"]
+    assert search("2999", since=between, until=f"{between[:4]}-12-31T23:59:59") == ["2999"]
+    assert search("nothing of that") == []
+    assert page.text(status) == "nothing is like that"
+    found_again = search("needle")
+    page.run("""
+        for (const hidden of [true, false]) {
+            Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }
+    """)
+    assert page.run(found) == found_again
+    page.click("[data-do=follow]")
+    page.until_text("as it comes", "main header")
+    assert page.run("document.querySelectorAll('main b').length") == 0
+    show(page, "")
 
 
 def test_an_address_that_names_nothing_shows_what_there_is(page: Browser) -> None:

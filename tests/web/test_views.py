@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shlex
 import socket
 import threading
 import time
@@ -350,6 +351,53 @@ def test_what_is_used_is_asked_for_while_it_is_looked_at_and_called_old_where_it
         refuses.clear()
         looking.until("!document.querySelector('main').innerText.includes('as they were')")
         looking.problems.clear()  # the browser says what it could not load
+
+
+def test_what_a_search_leaves_out_is_counted_and_one_that_is_cut_off_is_never_called_complete(tmp_path: Path) -> None:
+    require(browser.missing(), "tests of the page")
+    line = LogLine(time="2026-11-28T00:00:00Z", service="web", container="box-web-1", text="a needle", left_out=41)
+    ends, cut = threading.Event(), threading.Event()
+
+    async def found() -> AsyncGenerator[bytes]:
+        await asyncio.to_thread(ends.wait, 60)
+        if cut.is_set():
+            raise ConnectionAbortedError
+        yield msgspec.json.encode(line) + b"\n"
+
+    async def search(request: Request) -> Response:
+        if request.path == "/v1/watch":
+            status = make_status(services=(make_service("web", Phase.READY),))
+            return Response(stream(status), content_type="application/x-ndjson")
+        if request.path != "/v1/logs":
+            return await answer(request)
+        return Response(found() if "find" in request.query else stream(), content_type="application/x-ndjson")
+
+    with serving(tmp_path, search, operates=False) as address, Browser() as looking:
+        looking.open(address)
+        looking.until("document.querySelectorAll('main .card').length > 2")
+        looking.run("location.hash = '#/logs'")
+        looking.until_text("as it comes", "main header")
+        looking.run("document.querySelector('#find-line').focus()")
+        looking.press("x")
+        looking.click("main summary")
+        for says in ("the last 1 of 42 lines", "not searched to its end: network error"):
+            looking.click("[data-do=search]")
+            looking.until_text("searching…", ".tools")
+            ends.set()
+            looking.until_text(says, ".tools")
+            assert looking.text("main header code") == "dom0 logs --no-log-prefix web | grep -iF -- 'x'"
+            ends.clear()
+            cut.set()
+        looking.problems.clear()  # the browser says what was cut off
+        looking.run("document.querySelector('#find-line').focus()")
+        looking.press("'")
+        looking.click("[data-do=search]")
+        looking.until_text("searching…", ".tools")
+        assert shlex.split(looking.text("main header code"))[-1] == looking.run(
+            "document.querySelector('#find-line').value"
+        )
+        ends.set()
+        assert looking.problems == []
 
 
 MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script>&amp;"

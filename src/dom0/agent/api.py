@@ -239,14 +239,17 @@ class _Api:
         return await asyncio.to_thread(last_boots)
 
     async def logs(self, request: Request, asked: LogsRequest) -> Lines[LogLine]:
-        """What a container of a service has printed, and prints."""
+        """What a container of a service has printed, and prints; or the last of the lines that are searched for."""
         lines = self._machine.follow_logs(asked)
 
         async def until_removed() -> AsyncGenerator[list[LogLine]]:
             async with contextlib.aclosing(lines):
-                with contextlib.suppress(EngineError):  # it was removed meanwhile, or the Engine has ended
+                try:
                     async for some in lines:
                         yield some
+                except EngineError as error:  # it was removed meanwhile, or the Engine has ended
+                    if asked.searches:  # cut off, so that nobody takes that for all there is
+                        raise ConnectionAbortedError(error.message) from error
 
         return Lines(server.while_asked(request, until_removed()))
 

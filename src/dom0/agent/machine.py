@@ -29,6 +29,7 @@ from dom0.agent.generations import Generation, describe
 from dom0.agent.hooks import run_own_pre_stop
 from dom0.agent.image_names import names_of
 from dom0.agent.journal import Journal
+from dom0.agent.logs import AT_ONCE, read_logs
 from dom0.agent.loop_notes import LoopNotes
 from dom0.agent.ownership import read_seal, write_seal
 from dom0.agent.progress import Background, Board, Changes, Follower
@@ -49,7 +50,6 @@ from dom0.agent.status import (
     Outcome,
     Phase,
     Progress,
-    ServiceStatus,
     SharingStatus,
     Status,
     UpRequest,
@@ -59,7 +59,6 @@ from dom0.agent.storage import StorageStatus, storage
 from dom0.agent.vitals import UsageStatus, look, usages
 from dom0.compose.model import Project
 from dom0.durable import Unwritable
-from dom0.engine.log_lines import read_lines
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Event, State
 from dom0.errors import Busy, Dom0Error, EngineError, EngineUnreachable, UsageError
@@ -180,11 +179,11 @@ class Machine:
         self._proposer = Proposer(engine, state, own=own, current=self._current, resolve=resolve, audience=self._board)
         self.files = self._current.files
         self._turn: Turn | None = None  # of a person: a second one is told to wait
-        self._lives = asyncio.Event()
-        self._closed = asyncio.Event()
+        self._lives, self._closed = asyncio.Event(), asyncio.Event()
         self._own_project = OwnProject()
         self._handover = HandoverState(may_come=handover_may_come)
         self._steps_done = 0
+        self._searches = asyncio.Semaphore(AT_ONCE)  # of logs
 
     # life
 
@@ -333,11 +332,15 @@ class Machine:
         return compare(generations.read(before).desired if before else None, target.desired)
 
     def follow_logs(self, request: LogsRequest) -> AsyncGenerator[list[LogLine]]:
-        """Raises UsageError for what is no container of a service."""
+        """Raises UsageError for what is no container of a service, and where a search is to be followed."""
+        if request.follow and request.searches:
+            raise UsageError(
+                "logs: what is searched for is not followed", hint="leave follow out, or find, since and until"
+            )
         named = (one for one in self.status().services if one.container and one.container == request.container)
         if (service := next(named, None)) is None:
             raise UsageError(f"{request.container}: no service here has this container", hint="dom0 status shows them")
-        return _log_lines(self._engine, service, request)
+        return read_logs(self._engine, service, request, self._searches)
 
     async def act(self, verb: Verb, service: str) -> list[Acted]:
         """To all containers of a service, as a person by docker: what was stopped stays so. When it has been done.
@@ -700,21 +703,6 @@ class Machine:
         except Dom0Error as error:
             title = f"the dom0 image of generation {generation.number} cannot take over: {error.message}"
             self.end_handover(Problem(code="handover-failed", subject="dom0", title=title, hint=error.hint))
-
-
-async def _log_lines(engine: Engine, of: ServiceStatus, request: LogsRequest) -> AsyncGenerator[list[LogLine]]:
-    pieces = engine.follow_logs(of.container_id, tail=request.tail, follow=request.follow)
-    async with contextlib.aclosing(read_lines(pieces)) as found:
-        async for lines in found:
-            yield [
-                LogLine(
-                    time=line.moment.decode(errors="replace"),
-                    service=of.service,
-                    container=of.container,
-                    text=line.text.decode(errors="replace"),
-                )
-                for line in lines
-            ]
 
 
 def _handed_with(request: UpRequest) -> Handed:

@@ -34,6 +34,8 @@ from dom0.plan.phase import Phase as Phase
 
 LARGEST_PROJECT = 16 * 1024 * 1024  # bytes of a project, or of what one says of its files
 MOST_LINES = 10_000  # of a log, before what comes
+LONGEST_FIND = 1000  # characters
+LAST_TIME = 253_402_300_799.0  # seconds: of the year 9999
 MOST_PULLS = 1000  # that a command tells of
 MOST_NETWORKS = 1000
 LONGEST_TRIAL = 7 * 86400.0  # seconds
@@ -202,15 +204,24 @@ class LogsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The parameters of `GET /v1/logs`."""
 
     container: str  # name of a service's
-    tail: Annotated[int, msgspec.Meta(ge=0, le=MOST_LINES)] = 200  # only the last ones of what is there
+    tail: Annotated[int, msgspec.Meta(ge=0, le=MOST_LINES)] = 200  # only the last ones of what is asked for
     follow: bool = False
+    find: Annotated[str, msgspec.Meta(max_length=LONGEST_FIND)] = ""  # only lines that have it, in any case
+    since: Annotated[float, msgspec.Meta(ge=0.0, le=LAST_TIME)] = 0.0  # seconds since the epoch
+    until: Annotated[float, msgspec.Meta(ge=0.0, le=LAST_TIME)] = 0.0  # 0: up to now
+
+    @property
+    def searches(self) -> bool:
+        """All that was printed, from its beginning on."""
+        return bool(self.find or self.since or self.until)
 
 
-class LogLine(msgspec.Struct, frozen=True, kw_only=True):
+class LogLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     time: str  # RFC 3339, UTC
     service: str
     container: str  # name
     text: str
+    left_out: int = 0  # of those that were searched for: how many there are before this one, the first that is told
 
 
 class Verb(StrEnum):

@@ -20,7 +20,7 @@ const VIEWS = { "": ["Overview", overview], services: ["Services", services], wi
 
 const ASKS = { services: askForUsage, wiring: askForWiring, storage: askForStorage, boots: askForBoots }; // views of what tells of no change
 
-const state = { status: null, at: 0, heard: 0, lost: 0, broke: 0, refused: null, wrong: "", history: [], events: [], live: false, shown: "all", find: "", findLine: "", details: new Map(), chosen: 0, log: null, asking: null, asked: null, picked: new Map(), acts: [], most: MOST_EVENTS };
+const state = { status: null, at: 0, heard: 0, lost: 0, broke: 0, refused: null, wrong: "", history: [], events: [], live: false, shown: "all", find: "", findLine: "", details: new Map(), chosen: 0, log: null, query: null, asking: null, asked: null, picked: new Map(), acts: [], most: MOST_EVENTS };
 let streams = []; // of statuses and of events
 let again = 0; // timer: the history is asked for once more
 let due = false;
@@ -201,8 +201,10 @@ function leave() {
   clearTimeout(again);
   for (const stream of streams) stream.stop();
   streams = [];
-  state.log?.stream.stop();
-  state.log = null;
+  if (!state.log?.isFound) { // that is not asked for any more
+    state.log?.stream.stop();
+    state.log = null;
+  }
   state.live = false;
   stopAsking();
   if (state.heard && !state.lost) state.lost = state.broke = state.heard; // what is shown next is as old as that
@@ -216,9 +218,26 @@ function stopAsking() {
 function chooseLog(wanted) {
   const names = state.status.services.map((one) => one.container).filter(Boolean);
   const name = wanted || state.log?.container || names[0];
-  if (!name || state.log?.container === name) return;
+  if (name && state.log?.container !== name) openLog(name);
+}
+
+function openLog(name) {
   state.log?.stream.stop();
-  state.log = new Log(name, changed, state.findLine);
+  state.log = new Log(name, changed, state.findLine, state.query);
+}
+
+function searchLog() {
+  const [since, until] = ["log-since", "log-until"].map((id) => document.getElementById(id));
+  if (!state.log) return;
+  const half = [since, until].find((one) => !one.validity.valid); // typed
+  if (half) {
+    half.closest("details").open = true;
+    return void half.reportValidity();
+  }
+  const seconds = ({ value }) => (value ? String(new Date(value).getTime() / 1000) : "");
+  const query = { find: state.findLine, since: seconds(since), until: seconds(until) };
+  state.query = Object.values(query).some(Boolean) ? query : null;
+  openLog(state.log.container);
 }
 
 // What a person does
@@ -243,6 +262,11 @@ document.addEventListener("click", async (event) => {
     state.shown = target.dataset.filter;
   } else if (target.dataset.do === "to-end") {
     state.log?.toEnd();
+  } else if (target.dataset.do === "search") {
+    searchLog();
+  } else if (target.dataset.do === "follow") {
+    state.query = null;
+    openLog(state.log.container);
   } else if (target.dataset.ask) {
     state.asking = action(target.dataset.ask);
     state.details.delete(state.asking.plan);
@@ -267,13 +291,15 @@ document.addEventListener("input", (event) => {
   if (event.target.id === "find-event") state.find = event.target.value;
   if (event.target.id === "find-line") {
     state.findLine = event.target.value;
-    state.log?.search(state.findLine);
+    state.log?.show(state.findLine);
   }
   changed();
 });
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && event.target.id === "code") pair();
+  if (event.key !== "Enter") return;
+  if (event.target.id === "code") pair();
+  if (["find-line", "log-since", "log-until"].includes(event.target.id)) searchLog();
 });
 
 document.addEventListener("change", (event) => {
@@ -313,6 +339,7 @@ function move() {
   if (name !== "logs") {
     state.log?.stream.stop();
     state.log = null;
+    state.query = null;
     state.findLine = "";
   }
   if (name === "generations" && state.status) readHistory();

@@ -1,9 +1,9 @@
-// What a container prints. Lines come faster than anybody reads: they are put into the page some times a second, and few stay.
+// What a container prints, and what is found in all that it has printed. Lines come faster than anybody reads: they are put into the page some times a second, and few stay.
 
 import { h, keep, visible, withoutColours } from "/dom.js";
 import { card, cmd } from "/parts.js";
-import { follow } from "/wire.js";
-import { clock } from "/words.js";
+import { follow, read } from "/wire.js";
+import { clock, moment } from "/words.js";
 
 const MOST = 2000; // lines in the page
 const PAUSE = 150; // milliseconds between two times that lines are put there, at least
@@ -12,9 +12,11 @@ const TAIL = 500; // of what was there before
 const LONGEST = 10_000; // characters of a line in the page
 
 export class Log {
-  constructor(container, changed, find) {
+  /** Of `query` { find, since, until }, times in seconds or "", all of the log is searched; null: its end is followed. */
+  constructor(container, changed, find, query) {
     this.container = container;
     this.changed = changed;
+    this.query = query;
     this.live = false;
     this.follows = true;
     this.find = find;
@@ -25,19 +27,39 @@ export class Log {
     this.pause = PAUSE;
     this.seen = ""; // time of the last line
     this.edge = ""; // and of the last one before the connection broke: the end of the log comes again
-    this.stream = follow(() => `/v1/logs?${new URLSearchParams({ container, tail: String(TAIL), follow: "1" })}`, (lines) => this.take(lines), (what, error) => {
-      const live = what === "live";
-      if (!live) this.edge = this.seen;
-      this.trouble = error?.message ?? "";
-      if (live !== this.live) { this.live = live; changed(); }
+    this.stream = query ? this.search(query) : follow(() => path(container, { tail: TAIL, follow: 1 }), (lines) => this.take(lines), (what, error) => {
+      if (what !== "live") this.edge = this.seen;
+      this.tell(what === "live", error?.message ?? "");
     });
+  }
+
+  /** Whether it is of a search, and of all that this has found. */
+  get isFound() {
+    return this.query !== null && !this.live && !this.trouble;
+  }
+
+  tell(live, trouble) {
+    this.trouble = trouble;
+    if (live === this.live) return;
+    this.live = live;
+    this.changed();
+  }
+
+  /** Once: what has been found does not change, and whoever wants more searches again. */
+  search(query) {
+    const controller = new AbortController();
+    const asked = Object.fromEntries(Object.entries(query).filter(([, value]) => value));
+    this.tell(true, "");
+    read(path(this.container, { tail: MOST, ...asked }), controller.signal, (lines) => this.take(lines)).then(
+      () => { this.put(); this.tell(false, ""); }, (error) => this.tell(false, error.hint ? `${error.message}. ${error.hint}` : error.message));
+    return { again: () => {}, stop: () => controller.abort() };
   }
 
   take(lines) {
     const fresh = lines.filter((line) => line.time > this.edge);
     if (!fresh.length) return;
     this.seen = fresh.at(-1).time;
-    this.count += fresh.length;
+    this.count += fresh.length + (fresh[0].left_out ?? 0);
     this.waiting.push(...fresh);
     if (this.waiting.length > MOST) this.waiting.splice(0, this.waiting.length - MOST);
     this.due ??= setTimeout(() => this.put(), this.pause);
@@ -46,11 +68,12 @@ export class Log {
   put() {
     this.due = undefined;
     const began = performance.now();
+    const when = this.query ? (seconds) => moment(seconds, Date.now() / 1000) : clock;
     const rows = document.createDocumentFragment();
     for (const line of this.waiting) {
       const over = line.text.length - LONGEST;
       const text = withoutColours(over > 0 ? `${line.text.slice(0, LONGEST)}… and ${over} characters more` : line.text);
-      const row = h("div.row", { hidden: !this.matches(text) }, h("time", { datetime: line.time }, clock(Date.parse(line.time) / 1000)));
+      const row = h("div.row", { hidden: !this.matches(text) }, h("time", { datetime: line.time }, when(Date.parse(line.time) / 1000)));
       row.append(h("span", null, visible(text)));
       rows.append(row);
     }
@@ -63,10 +86,10 @@ export class Log {
   }
 
   matches(text) {
-    return text.toLowerCase().includes(this.find.toLowerCase());
+    return this.find === this.query?.find || text.toLowerCase().includes(this.find.toLowerCase());
   }
 
-  search(find) {
+  show(find) {
     this.find = find;
     for (const row of this.pane.children) row.hidden = !this.matches(row.lastChild.textContent);
     this.changed();
@@ -84,20 +107,43 @@ export class Log {
   }
 }
 
+const path = (container, asked) => `/v1/logs?${new URLSearchParams({ container, ...asked })}`;
+
 function choice(names, chosen) {
   const gone = chosen && !names.includes(chosen) ? [chosen] : [];
   return h("select", { id: "log-of" }, [...names, ...gone].map((name) => h("option", { value: name, selected: name === chosen }, name)));
 }
 
+/** As a shell takes it, whatever is in it. */
+const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+/** The command that shows the same. */
+function words(service, query) {
+  if (!query) return `logs -f${service}`;
+  const range = ["since", "until"].filter((name) => query[name]).map((name) => ` --${name} ${new Date(query[name] * 1000).toISOString().replace(".000Z", "Z")}`);
+  return `logs${range.join("")}${query.find ? " --no-log-prefix" : ""}${service}${query.find ? ` | grep -iF -- ${quoted(query.find)}` : ""}`;
+}
+
+function told({ query, live, trouble, count, pane }) {
+  const rows = pane.childElementCount;
+  if (query && live) return "searching…";
+  if (query && trouble) return `not searched to its end: ${trouble}`;
+  if (query && !count) return "nothing is like that";
+  return rows < count ? `the last ${rows} of ${count} lines` : rows === 1 ? "1 line" : `${rows} lines`;
+}
+
 export function logs({ status, log }) {
   const names = status.services.filter((one) => one.container).map((one) => one.container);
   const service = status.services.find((one) => one.container === log?.container);
-  const rows = log ? log.pane.childElementCount : 0;
-  return card("Logs", { label: "Logs", sub: !log ? "" : log.live ? "as it comes" : log.trouble || "it has ended, or does not answer", right: cmd(service ? `logs -f ${service.service}` : "logs -f") },
+  const when = (id, label) => h("label", null, `${label} `, h("input", { type: "datetime-local", id, step: "1" }));
+  const sub = !log || log.query ? "" : log.live ? "as it comes" : log.trouble || "it has ended, or does not answer";
+  return card("Logs", { label: "Logs", sub, right: cmd(words(service ? ` ${service.service}` : "", log?.query)) },
     h("div.tools", null,
       h("label", null, "of ", keep("select", "log-of", [log?.container, names.join("\n")], () => choice(names, log?.container))),
-      h("label", null, h("span.hidden-text", null, "Find in these lines"), h("input", { type: "search", id: "find-line", placeholder: "Find", value: log?.find ?? "" })),
-      h("button", { type: "button", "data-do": "to-end", "aria-pressed": String(log?.follows ?? false) }, "Follow"),
-      h("span.mute", null, rows < (log?.count ?? 0) ? `the last ${rows} of ${log.count} lines` : `${rows} lines`)),
+      h("label", null, h("span.hidden-text", null, "Find in these lines"), h("input", { type: "search", id: "find-line", placeholder: "Find", maxlength: "1000", value: log?.find ?? "" })),
+      log?.query ? h("button", { type: "button", "data-do": "follow" }, "Back to what comes") : h("button", { type: "button", "data-do": "to-end", "aria-pressed": String(log?.follows ?? false) }, "Follow"),
+      log && h("span.mute", { role: log.query ? "status" : null }, told(log)),
+      h("details", { "data-key": "search" }, h("summary", null, "Search all of the log"),
+        h("div.tools", null, when("log-since", "from"), when("log-until", "to"), h("button", { type: "button", "data-do": "search" }, "Search")))),
     log ? h("div", { id: "log-place", "data-own": true, "data-key": log.container }) : h("p.empty", null, "There is no container yet."));
 }

@@ -72,7 +72,7 @@ export async function get(path, body) {
 }
 
 /** Call `take` with the documents of a stream, those that have come; none at first. Returns when it ends; throws when it breaks. */
-async function read(path, signal, take, body) {
+export async function read(path, signal, take, body) {
   const answer = await ask(path, signal, body);
   take([]);
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
