@@ -100,6 +100,7 @@ async def _serve(engine: Engine) -> None:
                 lambda: tuple(problem for server in servers for problem in server.problems),
             ),
             sharing=lambda: image_server.status,
+            scopes=scopes.status,
             places=data,
         ),
     )
@@ -120,11 +121,19 @@ async def _serve(engine: Engine) -> None:
     if not own.is_guest:
         watches.append(partial(_follow_farm, engine, RoleRunner(engine, machine, own, give_way)))
     log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
+    _close_when_told(machine)
+    async with serve(machine, ambassadors, RUN / "dom0.sock", gid=_engines_group()) as answers:
+        await _run(engine, machine, ambassadors, watches, may_be_handed_over=may_be_handed_over)
+
+
+def _close_when_told(machine: Machine) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, machine.close)
-    gid = source.SOCKET.stat().st_gid if source.SOCKET.exists() else 0
-    async with serve(machine, ambassadors, RUN / "dom0.sock", gid=gid) as answers:
-        await _run(engine, machine, ambassadors, watches, may_be_handed_over=may_be_handed_over)
+
+
+def _engines_group() -> int:
+    """Of its socket: who may use that owns the machine."""
+    return source.SOCKET.stat().st_gid if source.SOCKET.exists() else 0
 
 
 async def _run(

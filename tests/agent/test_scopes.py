@@ -239,3 +239,40 @@ async def test_a_scope_whose_memory_ended_says_so_for_a_day_or_until_it_is_grant
         assert found(actual=actual, later=LASTS + 2) == []
     with served():
         assert found(actual=actual) == []
+
+
+async def test_what_each_uses_of_what_it_was_granted_is_told_with_what_was_refused_last(
+    scope: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "cgroup/dom0/guest"
+    place.mkdir(parents=True)
+    (tmp_path / "cgroup/cgroup.controllers").touch()
+    (place / "memory.current").write_text("4096\n")
+    (place / "pids.current").write_text("3\n")
+    scopes = Scopes(tmp_path / "cgroup")
+    assert scopes.status(Actual()) == []
+    mine = ContainerSummary(id="1", name="guest.a", image_id="", state=State.RUNNING, labels=GUESTS)
+    other = ContainerSummary(id="2", name="b", image_id="", state=State.RUNNING, labels={})
+    with served(Grants(memory="64m", cpus=0.5, containers=2), group="/dom0/guest"):
+        (scope.parent / "Not one").mkdir()
+        (scope.parent / "Not one" / "scope.json").write_bytes((scope / "scope.json").read_bytes())
+        (one,) = scopes.status(Actual(others=(mine, other)))
+        assert (one.scope, one.served, one.refused, one.refusals) == ("guest", True, 0, ())
+        assert [(it.kind, it.granted, it.used) for it in one.budget] == [
+            ("containers", 2, 1),
+            ("networks", 8, 0),
+            ("volumes", 100, 0),
+            ("memory", 64 << 20, 4096),
+            ("pids", None, 3),
+            ("cpus", 0.5, None),
+        ]
+        log = Refusals(scope)
+        for number in range(30):
+            log.note(RefusedRequest(at=1.0, method="POST", path="/build\x1b", message=f"not {number}", value="secret"))
+        log.close()
+        (one,) = scopes.status(Actual())
+        assert (one.refused, len(one.refusals)) == (30, 20)
+        assert (one.refusals[-1].message, one.refusals[-1].path) == ("not 29", "/build\\x1b")
+        assert "secret" not in repr(one)
+    (scope / "scope.json").write_text("{}")
+    assert scopes.status(Actual()) == []

@@ -19,7 +19,18 @@ import msgspec
 import pytest
 
 from dom0 import errors
-from dom0.agent import ambassador_status, api, device_status, events, file_status, refusal, status, storage, vitals
+from dom0.agent import (
+    ambassador_status,
+    api,
+    device_status,
+    events,
+    file_status,
+    refusal,
+    scope_status,
+    status,
+    storage,
+    vitals,
+)
 from dom0.agent.three_way import FileVersion
 from dom0.ambassador import messages
 from dom0.cli.commands import cli
@@ -281,6 +292,9 @@ DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
     (storage.DiskSpace, None),
     (vitals.UsageStatus, None),
     (values.Usage, None),
+    (scope_status.ScopeStatus, None),
+    (scope_status.ScopeBudget, None),
+    (scope_status.ScopeRefusal, None),
     (vitals.Vitals, None),
     (vitals.FileSystem, None),
     (status.RollbackRequest, None),

@@ -36,7 +36,7 @@ COMPOSE = """
     """
 UNREFUSED = {  # whatever is asked of them
     *("GET /v1/status", "GET /v1/history", "GET /v1/openapi.json", "GET /v1/files", "GET /v1/ambassadors"),
-    *("GET /v1/storage", "GET /v1/usage", "GET /v1/boots", "GET /v1/devices"),
+    *("GET /v1/storage", "GET /v1/usage", "GET /v1/scopes", "GET /v1/boots", "GET /v1/devices"),
 }
 
 
@@ -70,6 +70,7 @@ def test_every_answer_is_as_the_agent_describes_it(agent: BareAgent) -> None:
         *("/v1/generations/2/differences", "/v1/generations/1/plan", "/v1/logs?container=box-web-1&tail=5"),
         *("/v1/files", "/v1/files/diff?path=app.conf", "/v1/ambassadors", "/v1/ambassadors/front/history"),
         *("/v1/ambassadors/front/flows?listener=80/tcp", "/v1/storage", "/v1/usage", "/v1/boots"),
+        *("/v1/scopes", "/v1/logs?container=box-web-1&find=one&since=1&until=9"),
         "/v1/generations/2/differences?before=1",
     ):
         get(target)
@@ -77,7 +78,13 @@ def test_every_answer_is_as_the_agent_describes_it(agent: BareAgent) -> None:
         get(target, is_endless=True)
     for target in (
         *("/v1/watch?repeat=0", "/v1/events?since=99999", "/v1/generations/99/differences", "/v1/generations/99/plan"),
-        *("/v1/logs", "/v1/files/diff", "/v1/ambassadors/nobody/history", "/v1/ambassadors/nobody/flows"),
+        *(
+            "/v1/logs",
+            "/v1/logs?container=box-web-1&find=one&follow=1",
+            "/v1/files/diff",
+            "/v1/ambassadors/nobody/history",
+            "/v1/ambassadors/nobody/flows",
+        ),
     ):
         refused("GET", target)
     web = machine.container("box-web-1")["NetworkSettings"]["Networks"]["box_default"]["IPAddress"]

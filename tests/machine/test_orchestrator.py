@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 
 import pytest
 
-from dom0.testing import api
+from dom0.testing import api, browser
+from dom0.testing.browser import Browser
 from dom0.testing.hosts import Host
 from dom0.testing.machines import Machine
+from dom0.testing.possible import require
+from dom0.testing.web_page import Web
 
 COMPOSE = """
     name: box
@@ -103,6 +107,27 @@ def test_what_was_refused_is_in_the_status_of_the_machine(machine: Machine) -> N
     assert (problem["code"], problem["subject"]) == ("scope-refused", "scope guest")
     assert "capabilities: [NET_ADMIN]" in problem["title"]
     assert problem["hint"] == "dom0 socket log guest"
+
+
+def test_what_it_was_granted_uses_and_was_refused_is_on_the_page(machine: Machine) -> None:
+    require(browser.missing(), "tests of the page")
+    shown = json.loads(machine.docker("exec", "dom0", "dom0", "socket", "show", "--json", "guest").stdout)
+    with Web(machine) as web, Browser() as page:
+        page.look(1440, 900)
+        page.open(web.address)
+        page.until("document.querySelector('#scopes-link')?.hidden === false")
+        page.point("#scopes-link")
+        table = page.until_text("containers", "[data-key='guest'] table")
+        assert f"containers\t{shown['grants']['containers']}\t{shown['usage']['containers']}" in table
+        assert "memory\tno limit" in table
+        assert "capabilities: [NET_ADMIN]" in page.text("[data-key='guest'] .events")
+        assert "dom0 socket log guest" in page.text("[data-key='guest'] header")
+        for width, dark in itertools.product((390, 1440), (False, True)):
+            page.look(width, 900, dark=dark)
+            assert page.run("document.documentElement.scrollWidth <= innerWidth"), (width, dark)
+            assert page.pale_texts() == [], (width, dark)
+            assert page.violations() == [], (width, dark)
+        assert page.problems == []
 
 
 def test_other_grants_hold_at_once_and_nothing_else_starts_again(machine: Machine) -> None:

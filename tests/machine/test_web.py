@@ -51,7 +51,7 @@ COMPOSE = """
         volumes: ["data:/data"]
     """
 VIEWS = [route for route, about in api.ROUTES.items() if about.access is Access.VIEW]
-VIEW_NAMES = ("", "services", "wiring", "storage", "boots", "generations", "events", "logs")
+VIEW_NAMES = ("", "services", "wiring", "scopes", "storage", "boots", "generations", "events", "logs")
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +121,7 @@ def test_the_first_view_says_what_runs_and_why(page: Browser) -> None:
     assert "new in generation 1" in tree
     assert page.text("h1") == "Everything is as desired"
     assert page.run("document.title") == "box: Everything is as desired"
+    assert not page.run("document.querySelector('#scopes-link').checkVisibility()")  # there is no scope
     assert page.run("location.hash") == "#/"
     if path := os.environ.get("DOM0_TEST_PICTURE"):
         page.look(1100, 480)

@@ -20,6 +20,7 @@ import pytest
 from dom0.agent.ambassador_status import AmbassadorStatus, PlacedFlow, Rewired, ShortcutStatus
 from dom0.agent.events import Entry, Kind
 from dom0.agent.problems import of_engine
+from dom0.agent.scope_status import ScopeBudget, ScopeRefusal, ScopeStatus
 from dom0.agent.status import BackupStatus, GenerationInfo, LogLine, Outcome, Phase, PullStatus
 from dom0.agent.storage import DiskSpace, StorageStatus, VolumeStatus, VolumeUser
 from dom0.agent.vitals import UsageStatus, Vitals
@@ -418,6 +419,16 @@ NAMED = make_status(
 )
 NAMES: dict[str, Any] = {
     **ACTING,
+    "GET /v1/scopes": [
+        ScopeStatus(
+            scope="guest",
+            served=False,
+            since=1000.0,
+            budget=(ScopeBudget(kind="memory", granted=64_000_000, used=64_000_000),),
+            refused=1,
+            refusals=(ScopeRefusal(at=1000.0, method="POST", path="/build", message="not granted", times=2),),
+        )
+    ],
     "GET /v1/generations/2/differences": [Difference(subject="service web", key="Env", before="a", after="b")],
     "GET /v1/generations/3/differences": [Difference(subject="service web", key="Env", before="a", after="b")],
     "GET /v1/ambassadors": [
@@ -482,6 +493,7 @@ def test_no_text_from_outside_is_markup_in_any_view(tmp_path: Path) -> None:
             "": ("create box-web-1", "redis:8", "box_other"),
             "services": ("web", "it ends", "80/tcp"),
             "wiring": ("echo", "box-web-1", "80/tcp", "rewire"),
+            "scopes": ("guest", "/build", "not granted"),
             "storage": ("box_data", "/data", "kept"),
             "boots": ("kernel", "6.18"),
             "generations": ("dom0 up", "service web"),

@@ -30,6 +30,7 @@ from dom0.agent.machine import Machine
 from dom0.agent.progress import Changes
 from dom0.agent.report import difference
 from dom0.agent.route import LINES, Lines, Route
+from dom0.agent.scope_status import ScopeStatus
 from dom0.agent.state_files import Trial
 from dom0.agent.status import (
     LARGEST_PROJECT,
@@ -234,6 +235,10 @@ class _Api:
         """Processor, memory and network of containers and of the machine, now."""
         return await self._machine.usage()
 
+    async def scopes(self, _request: Request) -> list[ScopeStatus]:
+        """Engine sockets of orchestrators and others: what each was granted and uses, and what it was refused."""
+        return await self._machine.scopes()
+
     async def boots(self, _request: Request) -> list[Boot]:
         """What the last boots went through, the oldest first."""
         return await asyncio.to_thread(last_boots)
@@ -404,6 +409,7 @@ ROUTES: Mapping[str, Route] = {
     "GET /v1/generations/{number}/plan": Route(Access.VIEW, _Api.plan_rollback),
     "GET /v1/storage": Route(Access.VIEW, _Api.storage),
     "GET /v1/usage": Route(Access.VIEW, _Api.usage),
+    "GET /v1/scopes": Route(Access.VIEW, _Api.scopes),
     "GET /v1/boots": Route(Access.VIEW, _Api.boots),
     "GET /v1/logs": Route(Access.VIEW, _Api.logs),
     "GET /v1/openapi.json": Route(Access.VIEW, _Api.openapi),

@@ -38,6 +38,7 @@ from dom0.agent.readiness import Readiness, ReadyStarts
 from dom0.agent.reconcile import STOPPING, Reconciler, Surroundings
 from dom0.agent.report import service_status
 from dom0.agent.rollback import find_target
+from dom0.agent.scope_status import ScopeStatus
 from dom0.agent.source import Handed, Own
 from dom0.agent.state_files import StateFiles, Trial
 from dom0.agent.status import (
@@ -117,6 +118,7 @@ class StatusSources(msgspec.Struct, frozen=True, kw_only=True):
 
     problems: Sequence[Callable[[], tuple[Problem, ...]]] = ()
     sharing: Callable[[], SharingStatus | None] = lambda: None
+    scopes: Callable[[Actual], list[ScopeStatus]] = lambda _: []
     places: Sequence[Path] = ()
 
 
@@ -292,9 +294,7 @@ class Machine:
         Raises UsageError, EngineError, and Busy while it is not known what there is.
         """
         target = await find_target(self._engine, self._current.generations, self._current.generation, number)
-        actual = self._loop.actual
-        if actual is None:
-            raise Busy("dom0: has not seen yet what there is", hint="ask again in a moment: dom0 status")
+        actual = self._seen_actual()
         current = self._current.generation
         desired = carry_over(target.desired, current.desired if current else None)
         memory = msgspec.structs.replace(cleared(self._loop.memory), pending=not target.is_good, last_good={})
@@ -305,12 +305,18 @@ class Machine:
 
     async def storage(self) -> StorageStatus:
         """Raises Busy while it is not known what there is."""
-        generation, actual = self._current.generation, self._loop.actual
-        if generation is None or actual is None:
+        actual = self._seen_actual()
+        return await asyncio.to_thread(storage, self.desired, actual, state=self._state, places=self._sources.places)
+
+    async def scopes(self) -> list[ScopeStatus]:
+        """Raises Busy while it is not known what there is; OSError."""
+        return await asyncio.to_thread(self._sources.scopes, self._seen_actual())
+
+    def _seen_actual(self) -> Actual:
+        actual = self._loop.actual
+        if self._current.generation is None or actual is None:
             raise Busy("dom0: has not seen yet what there is", hint="ask again in a moment: dom0 status")
-        return await asyncio.to_thread(
-            storage, generation.desired, actual, state=self._state, places=self._sources.places
-        )
+        return actual
 
     async def usage(self) -> UsageStatus:
         running = [one.container_id for one in self.status().services if one.started and not one.finished]

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from dom0.agent.scope_usage import count_owned
 from dom0.errors import Dom0Error
 from dom0.health import Problem, Severity
 from dom0.plan.actual import Actual
@@ -90,13 +91,7 @@ class ScopeProblems:
             counted = budget.counted(self._hierarchies, registration.cgroup_parent)
             if counted and counted.pids >= grants.pids:
                 yield f"pids ({counted.pids} of {grants.pids})"
-        own = {
-            "containers": sum(scope.owns(one.name, one.labels) for one in actual.containers)
-            + sum(scope.owns(one.name, one.labels) for one in actual.others),
-            "networks": sum(scope.owns(one.name, one.labels) for one in actual.networks),
-            "volumes": sum(scope.owns_volume(one.name, one.labels) for one in actual.volumes),
-        }
-        for kind, count in own.items():
+        for kind, count in count_owned(scope, actual).items():
             if 0 < getattr(grants, kind) <= count:
                 yield f"{kind} ({count} of {getattr(grants, kind)})"
 

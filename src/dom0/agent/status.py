@@ -7,6 +7,7 @@
     GET  /v1/generations/N/plan   -> [Change], as in plan/preview.py: what a rollback to it would do
     GET  /v1/storage              -> StorageStatus, as in agent/storage.py
     GET  /v1/usage                -> UsageStatus, as in agent/vitals.py
+    GET  /v1/scopes               -> [ScopeStatus], as in agent/scope_status.py
     GET  /v1/boots                -> [Boot], as in host/boot.py
     GET  /v1/logs                 -> LogLine, one JSON a line
     GET  /v1/events               -> Entry, one JSON a line, as in agent/events.py
