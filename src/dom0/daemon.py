@@ -28,6 +28,7 @@ from dom0.agent.readiness import Readiness
 from dom0.agent.reconcile import Surroundings
 from dom0.agent.role import RoleRunner
 from dom0.agent.scopes import Scopes
+from dom0.agent.status import FarmStatus
 from dom0.agent.store import exclusive_lock
 from dom0.agent.web_server import WebServer
 from dom0.engine.docker import DockerEngine
@@ -100,6 +101,7 @@ async def _serve(engine: Engine) -> None:
                 lambda: tuple(problem for server in servers for problem in server.problems),
             ),
             sharing=lambda: image_server.status,
+            farm=_tell_farm,
             scopes=scopes.status,
             places=data,
         ),
@@ -190,6 +192,26 @@ async def _follow_farm(engine: Engine, runner: RoleRunner) -> None:
     if named:
         await join.follow(STATE, named)
     await follow.follow(STATE, engine, runner, base_os.BaseOsHost())
+
+
+def _tell_farm() -> FarmStatus | None:
+    if not (STATE / FARM_FILE).exists():
+        return None
+    from dom0.farms import follow, join  # as above
+
+    with contextlib.suppress(Dom0Error, OSError):  # damaged, which is in the log
+        if (member := join.read(STATE)) is not None:
+            report = follow.read(STATE).report
+            return FarmStatus(
+                farm=member.farm,
+                server=member.address,
+                node=member.name,
+                role=member.role,
+                revision=report.revision,
+                state=report.state,
+                reason=report.reason,
+            )
+    return None
 
 
 async def _mend_handover(engine: Engine, machine: Machine) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from dom0.agent.status import BackupStatus, GenerationInfo, Outcome, Phase, Progress, SharingStatus, Status
+from dom0.agent.status import BackupStatus, FarmStatus, GenerationInfo, Outcome, Phase, Progress, SharingStatus, Status
 from dom0.health import Problem
 from dom0.run import Output
 from dom0.testing.fake_agent import EndlessLines, FakeAgent, Lines, Turns, make_service, make_status
@@ -87,6 +87,19 @@ def test_status_says_where_images_come_from_and_go_to(agent: FakeAgent, dom0: Ru
         "  served at 192.0.2.5:5050 to 192.0.2.0/24",
         "  docker pull and builds ask dom0 for those of docker.io, at 127.0.0.1:15050",
     ]
+
+
+def test_status_says_what_the_machine_is_in_its_farm(agent: FakeAgent, dom0: RunCommand) -> None:
+    member = FarmStatus(farm="", server="192.0.2.5:7701", node="", role="", revision=0, state="none")
+    tried = replace(member, farm="attic", node="nas", role="web", revision=4, state="failed", reason="no room")
+    for farm, said in (
+        (member, "waits to be approved by the server 192.0.2.5:7701"),
+        (replace(member, farm="attic"), "waits to be approved by the server 192.0.2.5:7701 of the farm attic"),
+        (tried, "nas of attic at 192.0.2.5:7701, role web, revision 4 failed: no room"),
+        (replace(tried, revision=0, reason=""), "nas of attic at 192.0.2.5:7701, role web, told of no revision yet"),
+    ):
+        agent.answers["GET /v1/status"] = make_status(farm=farm, problems=())
+        assert dom0("status").stdout.splitlines()[4:] == ["", "Farm:", f"  {said}"]
 
 
 def generation(**changes: Any) -> GenerationInfo:

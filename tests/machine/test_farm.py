@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from dom0.testing import browser
 from dom0.testing.bare_agent import BareAgent
+from dom0.testing.browser import Browser
 from dom0.testing.hosts import Host
 from dom0.testing.machines import Machine
+from dom0.testing.web_page import Web
 
 COMPOSE = """
 name: box
@@ -40,9 +43,18 @@ def test_the_agent_joins_the_farm_of_the_boot_contract(engine_host: Host, tmp_pa
     try:
         (waiting,) = machine.until(nodes)
         machine.until(lambda: f"code {waiting['code']}" in agent.log.read_text())
+        machine.until(lambda: "waits to be approved by the server" in machine.dom0("status", check=False).stdout)
         machine.dom0("farm", "approve", waiting["code"], "--as", "nas", "--role", "hello", "--dir", farm)
         machine.until(lambda: "nas: a node of the farm attic, with the role hello" in agent.log.read_text())
         machine.dom0("farm", "assign", "nas", "hello", "--dir", farm)
+        said = "nas of attic at 127.0.0.1:7701, role hello, told of no revision yet"
+        machine.until(lambda: said in machine.dom0("status", check=False).stdout)
+        if not browser.missing():
+            with Web(machine) as web, Browser() as page:
+                page.open(web.address)
+                told = page.until_text("nas of attic", "[data-key='Farm']")
+                assert "role hello, told of no revision yet" in told
+                assert page.problems == []
         agent.kill()
         agent.start()
         machine.until(lambda: agent.log.read_text().count("nas: a node of the farm attic") == 2)

@@ -21,7 +21,7 @@ from dom0.agent.ambassador_status import AmbassadorStatus, PlacedFlow, Rewired, 
 from dom0.agent.events import Entry, Kind
 from dom0.agent.problems import of_engine
 from dom0.agent.scope_status import ScopeBudget, ScopeRefusal, ScopeStatus
-from dom0.agent.status import BackupStatus, GenerationInfo, LogLine, Outcome, Phase, PullStatus
+from dom0.agent.status import BackupStatus, FarmStatus, GenerationInfo, LogLine, Outcome, Phase, PullStatus
 from dom0.agent.storage import DiskSpace, StorageStatus, VolumeStatus, VolumeUser
 from dom0.agent.vitals import UsageStatus, Vitals
 from dom0.engine.values import Usage
@@ -412,6 +412,9 @@ NAMED = make_status(
     ),
     steps=PULLED.steps,
     pulls=PULLED.pulls,
+    farm=FarmStatus(
+        farm="attic", server="127.0.0.1:7701", node="nas", role="hello", revision=4, state="failed", reason="no room"
+    ),
     backups=(
         BackupStatus(volume="box_data", key="data", service=JOB, to="/srv", last=900.0, snapshot="s", size=1),
         BackupStatus(volume="box_other"),
@@ -490,7 +493,7 @@ def test_no_text_from_outside_is_markup_in_any_view(tmp_path: Path) -> None:
         desk.open(address)
         desk.until_text(MARKUP, "main")
         for view, named in {
-            "": ("create box-web-1", "redis:8", "box_other"),
+            "": ("create box-web-1", "redis:8", "box_other", "nas", "attic", "127.0.0.1:7701", "hello", "no room"),
             "services": ("web", "it ends", "80/tcp"),
             "wiring": ("echo", "box-web-1", "80/tcp", "rewire"),
             "scopes": ("guest", "/build", "not granted"),

@@ -45,6 +45,7 @@ from dom0.agent.status import (
     NO_LOGINS,
     NOT_READ,
     Acted,
+    FarmStatus,
     GenerationInfo,
     LogLine,
     LogsRequest,
@@ -118,6 +119,7 @@ class StatusSources(msgspec.Struct, frozen=True, kw_only=True):
 
     problems: Sequence[Callable[[], tuple[Problem, ...]]] = ()
     sharing: Callable[[], SharingStatus | None] = lambda: None
+    farm: Callable[[], FarmStatus | None] = lambda: None
     scopes: Callable[[Actual], list[ScopeStatus]] = lambda _: []
     places: Sequence[Path] = ()
 
@@ -633,6 +635,7 @@ class Machine:
             steps=tuple(steps),
             pulls=self._board.pulls,
             sharing=self._sources.sharing(),
+            farm=self._sources.farm(),
             backups=backups(generation.desired) if generation else (),
             problems=(
                 *([problems.of_engine(loop.trouble, loop.trouble_since)] if loop.trouble is not None else []),

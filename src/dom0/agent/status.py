@@ -122,6 +122,18 @@ class SharingStatus(msgspec.Struct, frozen=True, kw_only=True):
     mirror: str  # where the Engine of this machine finds one of docker.io; "": nowhere
 
 
+class FarmStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What this machine is in its farm, as far as it knows; what it is to become its server says."""
+
+    farm: str
+    server: str  # HOST:PORT
+    node: str  # name of this machine; "": it waits there until somebody approves it
+    role: str
+    revision: int  # of that role, which it runs or tries; 0: none yet
+    state: str  # of it: `none`, `trying`, `good` or `failed`
+    reason: str = ""  # why that failed
+
+
 class BackupStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Of a volume of the project."""
 
@@ -146,6 +158,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[str, ...]  # under way now
     pulls: tuple[PullStatus, ...] = ()
     sharing: SharingStatus | None = None
+    farm: FarmStatus | None = None
     backups: tuple[BackupStatus, ...] = ()
     problems: tuple[Problem, ...]
     inputs: str = ""  # of the current generation's dom0 image, its label dom0.inputs: what `dom0 build` was given

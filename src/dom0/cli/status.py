@@ -19,7 +19,7 @@ from dom0.health import problem_lines
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dom0.agent.status import PullStatus, ServiceStatus, SharingStatus, Status
+    from dom0.agent.status import FarmStatus, PullStatus, ServiceStatus, SharingStatus, Status
 
 COLOURS = {
     "ready": "green",
@@ -92,6 +92,8 @@ def lines(status: Status) -> list[str]:
         text += ["", *_pulling(status.pulls, status.now)]
     if status.sharing:
         text += ["", "Images:", *(f"  {terminal.printable(line)}" for line in _sharing(status.sharing))]
+    if status.farm:
+        text += ["", "Farm:", f"  {terminal.printable(_farm(status.farm))}"]
     if status.backups:
         text += ["", "Backups:", *(f"  {terminal.printable(line)}" for line in _backups(status))]
     if status.steps:
@@ -115,6 +117,13 @@ def _sharing(sharing: SharingStatus) -> Iterator[str]:
         yield f"served at {sharing.served_at} to {', '.join(sharing.allow)}"
     if sharing.mirror:
         yield f"docker pull and builds ask dom0 for those of docker.io, at {sharing.mirror}"
+
+
+def _farm(it: FarmStatus) -> str:
+    if not it.node:
+        return f"waits to be approved by the server {it.server}{f' of the farm {it.farm}' if it.farm else ''}"
+    runs = f"revision {it.revision} {it.state}" if it.revision else "told of no revision yet"
+    return f"{it.node} of {it.farm} at {it.server}, role {it.role}, {runs}{f': {it.reason}' if it.reason else ''}"
 
 
 def _backups(status: Status) -> Iterator[str]:

@@ -132,7 +132,7 @@ class _Follower:
         self._runner = runner
         self._host = host
         self._is_os_known = False
-        self._kept = _read(state)
+        self._kept = read(state)
         self._order: Order | None = None
         self._ordered = asyncio.Event()
         self._reported = asyncio.Event()
@@ -547,7 +547,7 @@ def _damaged(depot: Depot, blob: Blob) -> ConnectionError:
     return ConnectionError(f"{blob.digest}: is damaged on this disk; it is fetched again")
 
 
-def _read(state: Path) -> Kept:
+def read(state: Path) -> Kept:
     try:
         kept = msgspec.json.decode((state / FILE).read_bytes(), type=Kept)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 // One sentence, who started whom and why, and what there is to know at once.
 
 import { h, keep } from "/dom.js";
-import { card, cmd, eventRow, label, outcome, phase, problems, since, time } from "/parts.js";
+import { card, cmd, eventRow, label, outcome, phase, problems, since, state as sign, time } from "/parts.js";
 import { age, day, shortId } from "/words.js";
 
 // Those that make a container what it is; what was stopped and removed is the one before it, under the same name.
@@ -64,6 +64,14 @@ function backups({ status: { backups: all = [] }, now }) {
       none.length > 0 && h("li", { "data-key": "" }, h("span.mute", null, "in none: "), none.map((one) => one.volume).join(", "))));
 }
 
+function farm({ status: { farm: one } }) {
+  if (!one) return null;
+  const runs = one.revision ? ["revision ", one.revision, " ", one.state === "failed" ? h("span.bad", null, "failed") : one.state] : "told of no revision yet";
+  return card("Farm", { right: cmd("status") },
+    h("ul.plain", null, h("li", null, one.node ? [h("b", null, one.node), " of ", one.farm] : [sign(["◔", "busy"], "waits to be approved"), one.farm && ` as a node of ${one.farm}`], " ", h("small", null, one.server)),
+      one.node && h("li", null, "role ", one.role, ", ", runs), one.reason && h("li.bad", null, one.reason)));
+}
+
 export function overview(state) {
   const { status, events } = state;
   const steps = status.steps.length + status.pulls.length > 0 && card("Under way", { right: cmd("status --watch") },
@@ -75,5 +83,5 @@ export function overview(state) {
       card("What happened", { right: cmd("events --follow") },
         told.length ? h("ul.events", null, told.map((event) => eventRow(event))) : h("p.empty", null, "Nothing is in the journal yet."),
         events.length > told.length && h("p.more", null, h("a", { href: "#/events" }, "everything")))),
-    h("div.column", null, generations(state), backups(state)));
+    h("div.column", null, generations(state), backups(state), farm(state)));
 }
