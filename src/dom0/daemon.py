@@ -28,7 +28,7 @@ from dom0.agent.readiness import Readiness
 from dom0.agent.reconcile import Surroundings
 from dom0.agent.role import RoleRunner
 from dom0.agent.scopes import Scopes
-from dom0.agent.status import FarmStatus
+from dom0.agent.status import MembershipStatus
 from dom0.agent.store import exclusive_lock
 from dom0.agent.web_server import WebServer
 from dom0.engine.docker import DockerEngine
@@ -194,7 +194,7 @@ async def _follow_farm(engine: Engine, runner: RoleRunner) -> None:
     await follow.follow(STATE, engine, runner, base_os.BaseOsHost())
 
 
-def _tell_farm() -> FarmStatus | None:
+def _tell_farm() -> MembershipStatus | None:
     if not (STATE / FARM_FILE).exists():
         return None
     from dom0.farms import follow, join  # as above
@@ -202,7 +202,7 @@ def _tell_farm() -> FarmStatus | None:
     with contextlib.suppress(Dom0Error, OSError):  # damaged, which is in the log
         if (member := join.read(STATE)) is not None:
             report = follow.read(STATE).report
-            return FarmStatus(
+            return MembershipStatus(
                 farm=member.farm,
                 server=member.address,
                 node=member.name,

@@ -14,7 +14,16 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from dom0.agent.status import BackupStatus, FarmStatus, GenerationInfo, Outcome, Phase, Progress, SharingStatus, Status
+from dom0.agent.status import (
+    BackupStatus,
+    GenerationInfo,
+    MembershipStatus,
+    Outcome,
+    Phase,
+    Progress,
+    SharingStatus,
+    Status,
+)
 from dom0.health import Problem
 from dom0.run import Output
 from dom0.testing.fake_agent import EndlessLines, FakeAgent, Lines, Turns, make_service, make_status
@@ -90,7 +99,7 @@ def test_status_says_where_images_come_from_and_go_to(agent: FakeAgent, dom0: Ru
 
 
 def test_status_says_what_the_machine_is_in_its_farm(agent: FakeAgent, dom0: RunCommand) -> None:
-    member = FarmStatus(farm="", server="192.0.2.5:7701", node="", role="", revision=0, state="none")
+    member = MembershipStatus(farm="", server="192.0.2.5:7701", node="", role="", revision=0, state="none")
     tried = replace(member, farm="attic", node="nas", role="web", revision=4, state="failed", reason="no room")
     for farm, said in (
         (member, "waits to be approved by the server 192.0.2.5:7701"),

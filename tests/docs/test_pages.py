@@ -286,7 +286,7 @@ DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
     (status.PullEvent, None),
     (status.Acted, None),
     (status.BackupStatus, None),
-    (status.FarmStatus, None),
+    (status.MembershipStatus, None),
     (storage.StorageStatus, None),
     (storage.VolumeStatus, None),
     (storage.VolumeUser, None),

@@ -21,7 +21,7 @@ from dom0.agent.ambassador_status import AmbassadorStatus, PlacedFlow, Rewired, 
 from dom0.agent.events import Entry, Kind
 from dom0.agent.problems import of_engine
 from dom0.agent.scope_status import ScopeBudget, ScopeRefusal, ScopeStatus
-from dom0.agent.status import BackupStatus, FarmStatus, GenerationInfo, LogLine, Outcome, Phase, PullStatus
+from dom0.agent.status import BackupStatus, GenerationInfo, LogLine, MembershipStatus, Outcome, Phase, PullStatus
 from dom0.agent.storage import DiskSpace, StorageStatus, VolumeStatus, VolumeUser
 from dom0.agent.vitals import UsageStatus, Vitals
 from dom0.engine.values import Usage
@@ -412,7 +412,7 @@ NAMED = make_status(
     ),
     steps=PULLED.steps,
     pulls=PULLED.pulls,
-    farm=FarmStatus(
+    farm=MembershipStatus(
         farm="attic", server="127.0.0.1:7701", node="nas", role="hello", revision=4, state="failed", reason="no room"
     ),
     backups=(

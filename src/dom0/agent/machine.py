@@ -45,10 +45,10 @@ from dom0.agent.status import (
     NO_LOGINS,
     NOT_READ,
     Acted,
-    FarmStatus,
     GenerationInfo,
     LogLine,
     LogsRequest,
+    MembershipStatus,
     Outcome,
     Phase,
     Progress,
@@ -119,7 +119,7 @@ class StatusSources(msgspec.Struct, frozen=True, kw_only=True):
 
     problems: Sequence[Callable[[], tuple[Problem, ...]]] = ()
     sharing: Callable[[], SharingStatus | None] = lambda: None
-    farm: Callable[[], FarmStatus | None] = lambda: None
+    farm: Callable[[], MembershipStatus | None] = lambda: None
     scopes: Callable[[Actual], list[ScopeStatus]] = lambda _: []
     places: Sequence[Path] = ()
 

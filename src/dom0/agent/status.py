@@ -122,7 +122,7 @@ class SharingStatus(msgspec.Struct, frozen=True, kw_only=True):
     mirror: str  # where the Engine of this machine finds one of docker.io; "": nowhere
 
 
-class FarmStatus(msgspec.Struct, frozen=True, kw_only=True):
+class MembershipStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What this machine is in its farm, as far as it knows; what it is to become its server says."""
 
     farm: str
@@ -158,7 +158,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[str, ...]  # under way now
     pulls: tuple[PullStatus, ...] = ()
     sharing: SharingStatus | None = None
-    farm: FarmStatus | None = None
+    farm: MembershipStatus | None = None
     backups: tuple[BackupStatus, ...] = ()
     problems: tuple[Problem, ...]
     inputs: str = ""  # of the current generation's dom0 image, its label dom0.inputs: what `dom0 build` was given

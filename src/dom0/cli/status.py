@@ -19,7 +19,7 @@ from dom0.health import problem_lines
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dom0.agent.status import FarmStatus, PullStatus, ServiceStatus, SharingStatus, Status
+    from dom0.agent.status import MembershipStatus, PullStatus, ServiceStatus, SharingStatus, Status
 
 COLOURS = {
     "ready": "green",
@@ -119,7 +119,7 @@ def _sharing(sharing: SharingStatus) -> Iterator[str]:
         yield f"docker pull and builds ask dom0 for those of docker.io, at {sharing.mirror}"
 
 
-def _farm(it: FarmStatus) -> str:
+def _farm(it: MembershipStatus) -> str:
     if not it.node:
         return f"waits to be approved by the server {it.server}{f' of the farm {it.farm}' if it.farm else ''}"
     runs = f"revision {it.revision} {it.state}" if it.revision else "told of no revision yet"
