@@ -421,6 +421,7 @@ async def test_a_taken_port_is_refused_at_start_until_it_is_free(bench: Bench) -
         await bench.engine.start_container("two")
     refused = await bench.engine.container("two")
     assert (refused.state, refused.ports) == (State.CREATED, (PublishedPort("tcp", PORT),))
+    assert refused.published == {"80/tcp": refused.ports}
     assert "port is already allocated" in refused.error
     await bench.engine.stop_container("one", timeout=0)
     await bench.engine.start_container("two")

@@ -132,7 +132,15 @@ def test_mounts_of_all_kinds() -> None:
     ],
 )
 def test_only_fixed_ports_count(bindings: Any, ports: tuple[PublishedPort, ...]) -> None:
-    assert container(HostConfig__PortBindings=bindings).ports == ports
+    found = container(HostConfig__PortBindings=bindings)
+    assert found.ports == ports
+    assert sorted({port for published in found.published.values() for port in published}) == list(ports)
+
+
+def test_a_published_port_is_known_by_the_containers() -> None:
+    bindings = {"80/tcp": [{"HostIp": "10.0.0.1", "HostPort": "81"}, {"HostPort": "80"}], "80/udp": [{"HostPort": "0"}]}
+    published = container(HostConfig__PortBindings=bindings).published
+    assert published == {"80/tcp": (PublishedPort("tcp", 80), PublishedPort("tcp", 81, "10.0.0.1"))}
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ def container(data: bytes, where: str) -> Container:
     health = found.state.health or wire.HealthDetail()
     probes = health.log or []
     networks = found.network_settings.networks or {} if found.network_settings else {}
+    published = _published(host.port_bindings or {}, where)
     return Container(
         id=found.id,
         name=found.name.removeprefix("/"),
@@ -86,7 +87,8 @@ def container(data: bytes, where: str) -> Container:
             if endpoint is not None
         ),
         mounts=_mounts(found.mounts or [], host.tmpfs or {}),
-        ports=_ports(host.port_bindings or {}, where),
+        ports=tuple(sorted({port for ports in published.values() for port in ports})),
+        published=published,
     )
 
 
@@ -311,10 +313,11 @@ def _mounts(listed: list[wire.Mount], tmpfs: dict[str, str]) -> tuple[Mount, ...
     return tuple(mounts[target] for target in sorted(mounts))
 
 
-def _ports(bindings: dict[str, list[wire.HostPort] | None], where: str) -> tuple[PublishedPort, ...]:
+def _published(bindings: dict[str, list[wire.HostPort] | None], where: str) -> dict[str, tuple[PublishedPort, ...]]:
     """Fixed host ports only: one that the Engine chooses (none, 0, or from a range) takes nothing from others."""
-    ports = set()
+    found = {}
     for key, hosts in bindings.items():
+        ports = set()
         protocol = key.partition("/")[2] or "tcp"
         for host in hosts or ():
             if host.host_port in ("", "0") or "-" in host.host_port:
@@ -322,7 +325,9 @@ def _ports(bindings: dict[str, list[wire.HostPort] | None], where: str) -> tuple
             if not (host.host_port.isascii() and host.host_port.isdigit()) or int(host.host_port) > 65535:
                 raise EngineError(f"{where}: the Engine's answer makes no sense: port {one_line(host.host_port)!r}")
             ports.add(PublishedPort.at(protocol, int(host.host_port), host.host_ip))
-    return tuple(sorted(ports))
+        if ports:
+            found[key] = tuple(sorted(ports))
+    return found
 
 
 def _network(found: wire.Network, where: str) -> Network:

@@ -6,6 +6,7 @@ Times are seconds since the epoch (0.0: never), sizes are bytes, IDs are the Eng
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
@@ -94,6 +95,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[Endpoint, ...] = ()
     mounts: tuple[Mount, ...] = ()
     ports: tuple[PublishedPort, ...] = ()  # host side, as configured (also while stopped)
+    published: Mapping[str, tuple[PublishedPort, ...]] = {}  # the same by the container's port, as `80/tcp`
 
     @property
     def running(self) -> bool:

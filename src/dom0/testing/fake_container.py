@@ -93,14 +93,18 @@ class FakeContainer:
             timer.cancel()
         self.timers.clear()
 
-    def ports(self) -> tuple[PublishedPort, ...]:
+    def published(self) -> dict[str, tuple[PublishedPort, ...]]:
         """The fixed ones."""
-        found = set()
+        found = dict[str, tuple[PublishedPort, ...]]()
         for key, bindings in (self.host.port_bindings or {}).items():
             for binding in bindings:
                 if (binding.host_port or "0") != "0":
-                    found.add(PublishedPort(key.partition("/")[2] or "tcp", int(binding.host_port), binding.host_ip))
-        return tuple(sorted(found))
+                    port = PublishedPort(key.partition("/")[2] or "tcp", int(binding.host_port), binding.host_ip)
+                    found[key] = tuple(sorted({*found.get(key, ()), port}))
+        return found
+
+    def ports(self) -> tuple[PublishedPort, ...]:
+        return tuple(sorted({port for ports in self.published().values() for port in ports}))
 
     def summary(self) -> ContainerSummary:
         return ContainerSummary(
@@ -144,6 +148,7 @@ class FakeContainer:
             ),
             mounts=tuple(self.mounts[target] for target in sorted(self.mounts)),
             ports=self.ports(),
+            published=self.published(),
         )
 
 
