@@ -95,6 +95,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "no falls": ({"80": {"to": ["h:1"], "health": {"fall": 0}}}, "listen.80.health.fall", "out of range"),
     "a weight of nothing": ({"80": {"to": [{"target": "h:1", "weight": 0}]}}, "listen.80.to.0", "not a weight"),
     "a container without a name": ({"80": {"to": ["container::80"]}}, "listen.80.to.0", "cannot be the name"),
+    "another node without the word": (
+        {"80": {"to": ["h:1", "node:nas/service:redis:6379"]}},
+        "listen.80.to.1",
+        "nothing is encrypted on the way",
+    ),
+    "UDP to another node": (
+        {"80/udp": {"to": ["node:nas/service:redis:6379"], "plaintext": True}},
+        "listen.80/udp.to.0",
+        "TCP alone",
+    ),
     "a label of two lines": ({"80": {"to": ["label:a=b\nc:80"]}}, "listen.80.to.0", "cannot be the name"),
 }
 
@@ -187,3 +197,17 @@ def test_the_digest_is_that_of_where_connections_go() -> None:
     one, same = of(listen={"80": {"to": ["h:1"]}}), of(listen={"80/tcp": {"to": ["H:1"]}}, shortcut=False)
     other = of(listen={"80": {"to": ["h:1"], "existing": "cut"}})
     assert one.digest == same.digest != other.digest
+    assert one.digest == "41f9e5c1d4b14a27e3d7b03c1e0ff0feb5586d7123a6539a2ef1b646454d42a5", (
+        "what people rewired outlives another dom0-ambassador"
+    )
+    assert of(listen={"80": {"to": ["h:1"], "plaintext": True}}).digest != one.digest
+
+
+def test_a_range_goes_to_another_node_where_it_says_so() -> None:
+    declared = of(listen={"7000-7001": {"to": ["node:nas/service:web:80"], "plaintext": True}, "90": {"to": ["h:1"]}})
+    assert [str(source) for rule in declared.rules for source in rule.sources] == [
+        "h:1",
+        "node:nas/service:web:80",
+        "node:nas/service:web:81",
+    ]
+    assert sorted(map(str, declared.plaintext)) == ["7000/tcp", "7001/tcp"]

@@ -31,6 +31,12 @@ def test_sources_become_targets_each_once_in_a_fixed_order() -> None:
     assert targets(of, addresses=addresses) == ["10.0.0.1:6379", "10.0.0.2:6379", "[2001:db8::1]:1"]
 
 
+def test_what_is_on_another_node_is_at_the_port_that_was_found() -> None:
+    of = rule("node:nas/service:r:1", "node:nas/service:r:2", "node:pi/service:r:1")
+    addresses = {"node:nas/service:r:1": ["10.0.0.1:8001", "[2001:db8::1]:8001"], "node:nas/service:r:2": []}
+    assert targets(of, addresses=addresses) == ["10.0.0.1:8001", "[2001:db8::1]:8001"]
+
+
 def test_a_name_with_too_many_addresses_gives_as_many_as_a_listener_takes() -> None:
     many = [f"10.0.{number // 256}.{number % 256}" for number in range(1, 200)]
     assert len(targets(rule("redis:1"), addresses={"redis": many})) == MOST_TARGETS

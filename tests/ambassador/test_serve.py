@@ -512,6 +512,39 @@ def test_a_container_that_is_gone_leaves_the_last_target_and_a_restart_knows_it(
         assert answerer(wires) == "provider1"
 
 
+FAR = "node:nas/service:redis:6379"
+
+
+def test_what_is_on_another_node_stays_until_the_agent_knows_where_it_is_or_that_it_is_not(wires: Wires) -> None:
+    a, b = (f"{provider.v4}:{port}" for provider, port in zip(wires.providers, (6379, 6380), strict=True))
+    environ = settings(**{"6379": {"to": [FAR], "plaintext": True, "down": "refuse"}})
+    with running(wires, environ) as amb:
+        amb.ask(Follow(found={FAR: (a,)}), State)
+        eventually(lambda: amb.targets() == {"6379/tcp": (a,)})
+        assert answerer(wires) == "provider1"
+        for _ in range(2):
+            amb.ask(Follow(found={}), State)
+            assert answerer(wires) == "provider1"
+            amb.restart()
+        amb.ask(Follow(found={FAR: (b,)}), State)
+        eventually(lambda: amb.targets() == {"6379/tcp": (b,)})
+        amb.ask(Follow(found={FAR: ()}), State)
+        assert eventually(lambda: amb.state().listeners[0].down) == "refuse"
+        with pytest.raises(Dom0Error, match="is not ADDRESS:PORT"):
+            amb.ask(Follow(found={FAR: ("nas:6379",)}), State)
+
+
+def test_a_rewire_leads_to_another_node_where_the_listener_may(wires: Wires) -> None:
+    a, b = (provider.v4 for provider in wires.providers)
+    environ = settings(**{"6379": {"to": [f"{a}:6379"], "plaintext": True}, "6380": {"to": [f"{a}:6380"]}})
+    with running(wires, environ) as amb:
+        amb.ask(Follow(found={FAR: (f"{b}:6379",)}), State)
+        with pytest.raises(Dom0Error, match=r"to: node:nas/service:redis:6379: nothing is encrypted on the way"):
+            amb.rewire(FAR, listener="6380")
+        assert amb.rewire(FAR, listener="6379").after == (f"{b}:6379",)
+        assert answerer(wires) == "provider2"
+
+
 # who watches
 
 

@@ -16,6 +16,8 @@ PIECES = st.sampled_from(
         "container",
         "service",
         "label",
+        "node",
+        "/service",
         ":",
         "::",
         "[",
@@ -94,6 +96,36 @@ def test_the_port_may_be_left_out_where_a_rewire_knows_it(text: str, source: Sou
             parse(text, portless=True)
     else:
         assert parse(text, portless=True) == source
+
+
+def test_a_service_of_another_node_is_known_with_its_port() -> None:
+    source = parse("node:nas/service:my_redis-1.a:6379")
+    assert source == Followed("node", "nas/service:my_redis-1.a", 6379)
+    assert source.key == str(source)
+    assert shifted(source, 1) == parse("node:nas/service:my_redis-1.a:6380")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "node:nas",
+        "node:nas:6379",
+        "node:nas/service:redis",
+        "node:nas/redis:6379",
+        "node:NAS/service:redis:6379",
+        "node:/service:redis:6379",
+        "node:nas/service::6379",
+        "node:nas/service:redis:6379:1",
+        "node:nas/container:redis:6379",
+        "node:-nas/service:redis:6379",
+        "node:nas/service:re dis:6379",
+        "node:nas/service:redis:",
+        "node:nas/service:redis:0",
+    ],
+)
+def test_another_node_is_said_with_a_service_and_a_port(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not node:NODE/service:NAME:PORT|is not a port"):
+        parse(text, portless=True)
 
 
 def test_a_range_moves_the_port_and_not_past_the_last_one() -> None:

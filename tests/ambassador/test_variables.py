@@ -118,6 +118,7 @@ REFUSED = {
     "a hexadecimal address": ("A_PORT_80_TCP", "tcp://0x7f000001:80", "is not an IPv4 address"),
     "a default port's host": ("A_PORT", "tcp://-h:80", "neither an address nor a name"),
     "what the agent follows": ("A_PORT_80_TCP", "tcp://container:redis:6379", "holds HOST:PORT"),
+    "another node": ("A_PORT_80_TCP", "tcp://node:nas/service:redis:6379", "holds HOST:PORT"),
     "pieces of another protocol": ("A_PORT_80_TCP_ADDR", "h b", "neither an address nor a name"),
     "a start without an end": ("A_PORT_80_TCP_START", "tcp://h:80", "no _END"),
     "an end without a start": ("A_PORT_80_TCP_END", "tcp://h:80", "no _START"),

@@ -14,8 +14,8 @@ from typing import ParamSpec, TypeVar
 import msgspec
 
 from dom0.ambassador import sources
-from dom0.ambassador.settings import HealthSettings, Listen, Settings, WeightedTarget
-from dom0.ambassador.sources import Source
+from dom0.ambassador.settings import HealthSettings, Listen, Settings
+from dom0.ambassador.sources import Followed, Source
 from dom0.ambassador.variables import LOOKED_FOR, links
 from dom0.durations import seconds
 from dom0.errors import ProjectError
@@ -101,11 +101,12 @@ class MetricsAddress(msgspec.Struct, frozen=True):
 
 
 class Declaration(msgspec.Struct, frozen=True):
-    """`rules` in the order of their listeners, each listener once."""
+    """`rules` in the order of their listeners, each listener once. `plaintext`: those that may lead to other nodes."""
 
     rules: tuple[Rule, ...] = ()
     metrics: MetricsAddress | None = None
     shortcut: bool = True
+    plaintext: frozenset[Listener] = frozenset()
 
     @property
     def listeners(self) -> frozenset[Listener]:
@@ -116,8 +117,11 @@ class Declaration(msgspec.Struct, frozen=True):
 
     @property
     def digest(self) -> str:
-        """Of all that decides where connections go."""
-        return hashlib.sha256(msgspec.json.encode(self.rules)).hexdigest()
+        """Of all that decides where connections go, and may by a rewire. Where there was no such word before it is the
+        same as then.
+        """
+        said = (self.rules, sorted(self.plaintext)) if self.plaintext else self.rules
+        return hashlib.sha256(msgspec.json.encode(said)).hexdigest()
 
 
 class Misdeclared(ProjectError):
@@ -169,6 +173,7 @@ def declare(settings: Settings, *, place: str = "") -> Declaration:
     """Raises Misdeclared; its flaws' steps lead from `settings` on."""
     flaws: list[Flaw] = []
     rules: dict[Listener, Rule] = {}
+    plaintext: set[Listener] = set()
     for key, listen in settings.listen.items():
         try:
             made = {rule.listener: rule for rule in _rules(key, listen)}
@@ -178,6 +183,7 @@ def declare(settings: Settings, *, place: str = "") -> Declaration:
         if twice := made.keys() & rules.keys():
             flaws.append(Flaw(("listen", key), f"{min(twice)} is listed twice"))
         rules |= made
+        plaintext |= made.keys() if listen.plaintext else set()
     metrics = None
     try:
         metrics = _endpoint(str(settings.metrics), rules) if settings.metrics != "" else None
@@ -187,7 +193,8 @@ def declare(settings: Settings, *, place: str = "") -> Declaration:
         flaws.append(Flaw(("listen",), f"{len(rules)} listeners are more than {MOST_ROUTES}"))
     if flaws:
         raise Misdeclared(place, flaws)
-    return Declaration(tuple(rules[listener] for listener in sorted(rules)), metrics, settings.shortcut)
+    in_order = tuple(rules[listener] for listener in sorted(rules))
+    return Declaration(in_order, metrics, settings.shortcut, frozenset(plaintext))
 
 
 class _Wrong(Exception):
@@ -210,7 +217,7 @@ def _rules(key: str, listen: Listen) -> Iterator[Rule]:
     listeners = _at((), parse_listeners, key)
     template = Rule(
         listener=listeners[0],
-        sources=tuple(_sources(listen.to)),
+        sources=tuple(_sources(listen, listeners[0])),
         existing=_at(("existing",), parse_policy, listen.existing),
         udp=listen.udp,
         down=_at(("down",), parse_down, listen.down),
@@ -235,17 +242,33 @@ def parse_listeners(text: str) -> tuple[Listener, ...]:
     return tuple(Listener(protocol, port) for port in range(first, last + 1))
 
 
-def _sources(to: tuple[str | WeightedTarget, ...]) -> Iterator[Source]:
-    if not 1 <= len(to) <= MOST_TARGETS:
-        raise _Wrong(("to",), f"{len(to)} targets: 1 to {MOST_TARGETS} are possible", "to: [HOST:PORT]")
+def _sources(listen: Listen, listener: Listener) -> Iterator[Source]:
+    if not 1 <= len(listen.to) <= MOST_TARGETS:
+        raise _Wrong(("to",), f"{len(listen.to)} targets: 1 to {MOST_TARGETS} are possible", "to: [HOST:PORT]")
     seen: set[str] = set()
-    for number, entry in enumerate(to):
+    for number, entry in enumerate(listen.to):
         text, weight = (entry, 1) if isinstance(entry, str) else (entry.target, entry.weight)
         source = _at(("to", str(number)), sources.parse, text, weight=weight)
         if str(source) in seen:
             raise _Wrong(("to", str(number)), f"{source} is listed twice")
         seen.add(str(source))
+        if wrong := find_far_flaw(source, listener, plaintext=listen.plaintext):
+            raise _Wrong(("to", str(number)), wrong.what, wrong.hint)
         yield source
+
+
+def find_far_flaw(source: Source, listener: Listener, *, plaintext: bool) -> Flaw | None:
+    """Why it may not lead to another node, where it does."""
+    if not isinstance(source, Followed) or not source.is_far:
+        return None
+    if listener.protocol is not Protocol.TCP:
+        return Flaw((), f"{source}: to another node goes TCP alone")
+    if not plaintext:
+        what = (
+            f"{source}: nothing is encrypted on the way to another node; who is on its network can read and change it"
+        )
+        return Flaw((), what, "where that may be say so beside `to`: plaintext: true")
+    return None
 
 
 def parse_policy(text: str) -> Policy:

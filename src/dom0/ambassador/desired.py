@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import msgspec
 
 from dom0.ambassador.declaration import Hold, Refuse, Rule
-from dom0.ambassador.sources import Fixed, Source
+from dom0.ambassador.sources import Fixed, Followed, Source, parse_place
 from dom0.forward.table import MOST_TARGETS, Down, Listener, Route, Target
 
 
@@ -17,7 +17,9 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 class Findings(msgspec.Struct, frozen=True):
-    """`addresses`: of names and of what the agent follows, by their keys; `unhealthy` by `str(target)`."""
+    """`addresses`: of names and of what the agent follows, by their keys, on other nodes with their ports; `unhealthy`
+    by `str(target)`.
+    """
 
     addresses: Mapping[str, Collection[str]] = {}
     unhealthy: Collection[str] = ()
@@ -29,6 +31,8 @@ class Findings(msgspec.Struct, frozen=True):
 
     def behind(self, source: Source) -> tuple[Target, ...]:
         addresses = (source.address,) if isinstance(source, Fixed) else self.addresses.get(source.key, ())
+        if isinstance(source, Followed) and source.is_far:
+            return tuple(Target(place.address, place.port, source.weight) for place in map(parse_place, addresses))
         return tuple(Target(address, source.port, source.weight) for address in addresses)
 
     def is_loop(self, candidate: Target, listener: Listener) -> bool:

@@ -324,8 +324,11 @@ class Forwarder:
         for rule in self.declaration.rules:
             if any(isinstance(it, Followed) and it.key in new for it in self.sources(rule)):
                 self._others.add(rule.listener)
-        active = {it.key for rule in self.declaration.rules for it in self.sources(rule) if isinstance(it, Followed)}
-        addresses = named | {key: tuple(sorted(set(it))) for key, it in found.items()}
+        sources = [it for rule in self.declaration.rules for it in self.sources(rule) if isinstance(it, Followed)]
+        active = {it.key for it in sources}
+        unknown = {it.key for it in sources if it.is_far} - found.keys()  # as long as nobody says where: as it was
+        addresses = named | {key: it for key, it in self.stored.addresses.items() if key in unknown}
+        addresses |= {key: tuple(sorted(set(it))) for key, it in found.items()}
         remembered = {key: it for key, it in before.items() if key in active} | dict(identities)
         self.stored = replace(
             self.stored,

@@ -70,7 +70,8 @@ class Flows(_Request, frozen=True, kw_only=True, tag="flows"):
 
 class Follow(_Request, frozen=True, kw_only=True, omit_defaults=True, tag="follow"):
     """What the dom0 agent found: `container:NAME`, `service:NAME`, `label:KEY=VALUE`, with or without the port that
-    stands behind it in the settings -> addresses. Replaces what it said before.
+    stands behind it in the settings -> addresses; `node:NODE/service:NAME:PORT` -> ADDRESS:PORT of each. Replaces what
+    it said before, but of what is on other nodes: where that is left out nobody knows, and all stays as it was.
 
     `identities`: the same keys -> IDs of the containers. An address that another container has now is another target.
     `awaited`: keys without an address whose last container is about to be stopped, and another one or the same comes.

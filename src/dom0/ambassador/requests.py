@@ -13,7 +13,7 @@ from typing import Any, assert_never
 import msgspec
 
 from dom0.ambassador import desired, rewire, sources
-from dom0.ambassador.declaration import Policy, Rule, parse_listeners, parse_policy, parse_wait
+from dom0.ambassador.declaration import Policy, Rule, find_far_flaw, parse_listeners, parse_policy, parse_wait
 from dom0.ambassador.desired import Wanted
 from dom0.ambassador.forwarder import Forwarder
 from dom0.ambassador.messages import Flows, Follow, History, Planned, Receipt, Request, Rewire, Show, State, Undo
@@ -63,7 +63,9 @@ class Requests(msgspec.Struct, frozen=True):
         found: dict[str, set[str]] = {}
         with _usage_error("found"):
             for text, addresses in request.found.items():
-                found.setdefault(_key(text), set()).update(sources.usable(ipaddress.ip_address(it)) for it in addresses)
+                key = _key(text)
+                check = _place if key.startswith("node:") else _address
+                found.setdefault(key, set()).update(map(check, addresses))
             identities = {_key(text): it for text, it in request.identities.items()}
             awaited = tuple(map(_key, request.awaited))
         async with self.forwarder.lock:
@@ -160,6 +162,10 @@ class Requests(msgspec.Struct, frozen=True):
                     sources.shifted(source, number) if source.port else msgspec.structs.replace(source, port=min(ports))
                     for source in to
                 )
+            plaintext = rule.listener in self.forwarder.declaration.plaintext
+            for source in to:
+                if wrong := find_far_flaw(source, rule.listener, plaintext=plaintext):
+                    raise UsageError(f"to: {wrong.what}", hint=wrong.hint)
         return wishes
 
     async def _find(self, to: Collection[Source]) -> None:
@@ -268,6 +274,16 @@ def _key(text: str) -> str:
     if not isinstance(source, Followed):
         raise UsageError(f"found: {source} is not a source that is looked up")
     return source.key
+
+
+def _address(text: str) -> str:
+    """Raises ValueError."""
+    return sources.usable(ipaddress.ip_address(text))
+
+
+def _place(text: str) -> str:
+    """Raises ValueError."""
+    return str(sources.parse_place(text))
 
 
 def _some(listeners: Iterable[Listener]) -> str:

@@ -34,7 +34,8 @@ class WeightedTarget(_Part, frozen=True, kw_only=True):
 
 class Listen(_Part, frozen=True, kw_only=True):
     """`to` names sources: `HOST:PORT` (an address or a DNS name), `container:NAME:PORT`, `service:NAME:PORT`,
-    `label:KEY=VALUE:PORT`. The last three are found by the dom0 agent, all others by the ambassador itself.
+    `label:KEY=VALUE:PORT`, `node:NODE/service:NAME:PORT`. The last four are found by the dom0 agent, all others by the
+    ambassador itself. `plaintext`: they may lead to another node, though nothing is encrypted on the way there.
     """
 
     to: tuple[str | WeightedTarget, ...]
@@ -42,6 +43,7 @@ class Listen(_Part, frozen=True, kw_only=True):
     udp: Udp = "move"
     down: DownPolicy = "last"
     health: HealthSettings | None = None
+    plaintext: bool = False
 
 
 class Settings(_Part, frozen=True, kw_only=True):

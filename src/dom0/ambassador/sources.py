@@ -19,8 +19,13 @@ _NAME = re.compile(rf"(?=.{{1,253}}\.?$)({_LABEL}\.)*{_LABEL}\.?", re.ASCII)
 _CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}", re.ASCII)
 _LABELLED = re.compile(r"[\w./-]{1,200}(=[^:\s]{0,200})?", re.ASCII)
 _FOLLOWED = re.compile(r"(?P<kind>container|service|label):(?P<name>.*?)(:(?P<port>[0-9]*))?", re.ASCII | re.DOTALL)
+_NODE = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"  # as farms call theirs
+_ON_NODE = re.compile(rf"node:(?P<name>{_NODE}/service:{_CONTAINER.pattern}):(?P<port>[0-9]*)", re.ASCII)
 _HOST = re.compile(r"(\[(?P<bracketed>[^\]]*)\]|(?P<plain>[^:\[\]]*))(:(?P<port>.*))?", re.ASCII | re.DOTALL)
-FORMS = "HOST:PORT, ADDRESS:PORT, [IPV6]:PORT, container:NAME:PORT, service:NAME:PORT or label:KEY=VALUE:PORT"
+FORMS = (
+    "HOST:PORT, ADDRESS:PORT, [IPV6]:PORT, container:NAME:PORT, service:NAME:PORT, label:KEY=VALUE:PORT or "
+    "node:NODE/service:NAME:PORT"
+)
 
 
 class _Source(msgspec.Struct, frozen=True, tag_field="source"):
@@ -56,18 +61,24 @@ class Named(_Source, frozen=True, tag="name"):
 
 
 class Followed(_Source, frozen=True, tag="followed"):
-    kind: Literal["container", "service", "label"]
+    """`node`: a service of another node of the farm, `name` is `NODE/service:NAME`."""
+
+    kind: Literal["container", "service", "label", "node"]
     name: str
     port: int
     weight: int = 1
 
     def __str__(self) -> str:
-        return f"{self.key}{_port(self.port)}"
+        return f"{self.kind}:{self.name}{_port(self.port)}"
 
     @property
     def key(self) -> str:
-        """What the agent looks for; the port is ours."""
-        return f"{self.kind}:{self.name}"
+        """What the agent looks for. The port is ours, but of what is on another node: that is published as any port."""
+        return str(self) if self.is_far else f"{self.kind}:{self.name}"
+
+    @property
+    def is_far(self) -> bool:
+        return self.kind == "node"
 
 
 Source = Fixed | Named | Followed
@@ -81,12 +92,8 @@ def parse(text: str, *, weight: int = 1, portless: bool = False) -> Source:
     """`portless`: the port may be left out. Raises ValueError, which says what is wrong with `text`."""
     if not 1 <= weight <= HEAVIEST:
         raise ValueError(f"{weight} is not a weight (1 to {HEAVIEST})")
-    followed = _FOLLOWED.fullmatch(text)
-    if followed is not None and not (followed["name"].isdigit() and followed["port"] is None):
-        kind, name = followed["kind"], followed["name"]
-        if not (_LABELLED if kind == "label" else _CONTAINER).fullmatch(name):
-            raise ValueError(f"{_quoted(name)} cannot be the name of a {kind}")
-        return Followed(kind, name, _parse_port(followed["port"], text, portless=portless), weight)  # type: ignore[arg-type]
+    if followed := _parse_followed(text, weight, portless=portless):
+        return followed
     if text.count(":") > 1 and "[" not in text:
         raise ValueError(f"{_quoted(text)}: an IPv6 address stands in brackets: [2001:db8::1]:6379")
     match = _HOST.fullmatch(text)
@@ -101,6 +108,22 @@ def parse(text: str, *, weight: int = 1, portless: bool = False) -> Source:
     if not _NAME.fullmatch(host):
         raise ValueError(f"{_quoted(host)} is neither an address nor a name")
     return Named(host.lower(), port, weight)
+
+
+def _parse_followed(text: str, weight: int, *, portless: bool) -> Followed | None:
+    """Raises ValueError."""
+    if text.startswith("node:") and not text.removeprefix("node:").isdigit():
+        on_node = _ON_NODE.fullmatch(text)
+        if on_node is None:
+            raise ValueError(f"{_quoted(text)} is not node:NODE/service:NAME:PORT")
+        return Followed("node", on_node["name"], parse_port(on_node["port"]), weight)
+    followed = _FOLLOWED.fullmatch(text)
+    if followed is None or (followed["name"].isdigit() and followed["port"] is None):
+        return None
+    kind, name = followed["kind"], followed["name"]
+    if not (_LABELLED if kind == "label" else _CONTAINER).fullmatch(name):
+        raise ValueError(f"{_quoted(name)} cannot be the name of a {kind}")
+    return Followed(kind, name, _parse_port(followed["port"], text, portless=portless), weight)  # type: ignore[arg-type]
 
 
 def _parse_port(port: str | None, text: str, *, portless: bool) -> int:
@@ -135,6 +158,13 @@ def usable(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     if address.is_unspecified or address.is_multicast or address == ipaddress.ip_address("255.255.255.255"):
         raise ValueError(f"{address} is not the address of a host")
     return str(address)
+
+
+def parse_place(text: str) -> Fixed:
+    """ADDRESS:PORT. Raises ValueError."""
+    if isinstance(found := parse(text), Fixed):
+        return found
+    raise ValueError(f"{_quoted(text)} is not ADDRESS:PORT")
 
 
 def shifted(source: Source, by: int) -> Source:

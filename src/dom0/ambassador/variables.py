@@ -158,7 +158,7 @@ def _target(url: str, protocol: str) -> Source:
 
 
 def _plain(text: str) -> Source:
-    if text.startswith(("container:", "service:", "label:")) and text.count(":") > 1:
+    if text.startswith(("container:", "service:", "label:", "node:")) and text.count(":") > 1:
         raise ValueError(f"'{excerpt(text[:100])}': a link variable holds HOST:PORT")
     return parse(text)
 

@@ -85,7 +85,8 @@ def rewire(name: str, as_json: bool, **given: Any) -> None:
     """Give an ambassador other targets; new connections go there at once, those through shortcuts too.
 
     TARGET is HOST:PORT, container:NAME:PORT, service:NAME:PORT or label:KEY=VALUE:PORT; without :PORT the present port
-    stays. The answer is a receipt: what became of the connections of before.
+    stays. It may be node:NODE/service:NAME:PORT too, of another node of the farm. The answer is a receipt: what became
+    of the connections of before.
 
     $ dom0 ambassador rewire redis --to 10.0.0.5:6379 --existing drain=30s
     $ dom0 ambassador rewire redis --to service:redis-new --hold
