@@ -22,6 +22,7 @@ from dom0.agent.journal import Journal
 from dom0.agent.logins import Logins
 from dom0.agent.machine import Machine, StatusSources
 from dom0.agent.metrics_server import MetricsServer
+from dom0.agent.neighbours import Neighbours
 from dom0.agent.processes import NEW_SOCKET, HostProcesses, SeenFromScope
 from dom0.agent.progress import Changes
 from dom0.agent.readiness import Readiness
@@ -118,10 +119,10 @@ async def _serve(engine: Engine) -> None:
         journal=machine.journal,
         is_guest=own.is_guest,
     )
-    servers = (image_server, metrics_server, web_server)
+    servers, neighbours = (image_server, metrics_server, web_server), Neighbours(ambassadors, machine, readiness)
     watches: list[Watch] = [*(server.run for server in servers), partial(_end_when_ended, engine, machine, own)]
     if not own.is_guest:
-        watches.append(partial(_follow_farm, engine, RoleRunner(engine, machine, own, give_way)))
+        watches.append(partial(_follow_farm, engine, RoleRunner(engine, machine, own, give_way), neighbours))
     log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
     _close_when_told(machine)
     async with serve(machine, ambassadors, RUN / "dom0.sock", gid=_engines_group()) as answers:
@@ -182,7 +183,7 @@ async def _numbers(machine: Machine, ambassadors: Ambassadors) -> bytes:
     return metrics.render(*known, used.machine, used.containers)
 
 
-async def _follow_farm(engine: Engine, runner: RoleRunner) -> None:
+async def _follow_farm(engine: Engine, runner: RoleRunner, neighbours: Neighbours) -> None:
     """Where a person, or whoever started this machine, has made it a node of one."""
     named = contract.get(RUN, "farm")
     while not named and not (STATE / FARM_FILE).exists():  # noqa: ASYNC110 -- another process writes it
@@ -191,7 +192,7 @@ async def _follow_farm(engine: Engine, runner: RoleRunner) -> None:
 
     if named:
         await join.follow(STATE, named)
-    await follow.follow(STATE, engine, runner, base_os.BaseOsHost())
+    await follow.follow(STATE, engine, runner, base_os.BaseOsHost(), neighbours)
 
 
 def _tell_farm() -> MembershipStatus | None:

@@ -18,7 +18,7 @@ from dom0.ambassador.messages import Flows, Follow, Rewire, Undo
 from dom0.engine.bodies import EndpointSettings, HealthConfig, NetworkingConfig
 from dom0.engine.values import Image
 from dom0.errors import Dom0Error, UsageError
-from dom0.health import Problem
+from dom0.health import Problem, Severity
 from dom0.plan import labels
 from dom0.plan.desired import Slot
 from dom0.testing.builders import NETWORK, PROJECT, asking, image_id, slot
@@ -325,3 +325,55 @@ async def test_old_connections_have_time_and_no_more_than_they_need() -> None:
             began = asyncio.get_running_loop().time()
             async with bench.ambassadors.leaving(web, comes_back=True):
                 assert least <= asyncio.get_running_loop().time() - began <= most
+
+
+FAR = "node:nas/service:redis:6379"
+
+
+async def test_what_is_on_other_nodes_is_wanted_of_the_farm_and_told_as_far_as_it_is_known() -> None:
+    bench = Bench(FakeTalk(make_state(FAR, FOLLOWS)))
+    await bench.start(slot("echo"), forwards=True)
+    async with bench.running():
+        await bench.until(lambda: bench.talk.told)
+        assert bench.ambassadors.wanted_far == {FAR}
+        began = asyncio.get_running_loop().time()
+        bench.ambassadors.tell_far({FAR: ("10.9.0.1:6379",), "node:pi/service:x:1": ()}, {})
+        await bench.until(lambda: len(bench.talk.told) == 2)
+        bench.ambassadors.tell_far({}, {FAR: "nas has said nothing"})
+        await bench.until(lambda: len(bench.talk.told) == 3)
+        assert asyncio.get_running_loop().time() - began < 1, "and did not wait for its next look at all"
+        near = {"service:web": ()}
+        assert bench.talk.told == [near, near | {FAR: ("10.9.0.1:6379",)}, near]
+
+
+async def test_why_something_is_not_found_on_another_node_is_a_problem_in_the_place_of_the_ambassadors_own() -> None:
+    missing = Problem(code="ambassador-source", subject=FAR, title=f"{FAR} is not found")
+    bench = Bench(FakeTalk(make_state(FAR)))
+    await bench.start(slot("echo"), forwards=True)
+    async with bench.running():
+        await bench.until(lambda: bench.talk.told)
+        bench.ambassadors.tell_far({}, {FAR: "nas has said nothing"})
+        (kept,) = bench.ambassadors.problems
+        assert (kept.code, kept.subject, kept.title) == ("ambassador-node", f"echo {FAR}", "nas has said nothing")
+        assert (kept.severity, kept.hint) == (Severity.WARNING, "connections go to where it was")
+        bench.talk.say(make_state(FAR, problems=(missing,)))
+        await bench.until(lambda: bench.ambassadors.problems[0].severity is Severity.ERROR)
+        assert bench.codes() == ["ambassador-node"]
+        bench.ambassadors.tell_far({}, {})
+        assert bench.codes() == ["ambassador-source"]
+
+
+async def test_a_rewire_to_another_node_waits_for_the_farm_or_says_why_it_is_nowhere() -> None:
+    bench = Bench(FakeTalk(make_state("10.0.0.4:80")))
+    await bench.start(slot("echo"), forwards=True)
+    async with bench.running():
+        await bench.until(bench.ambassadors.status)
+        rewiring = asyncio.create_task(bench.ambassadors.rewire("echo", Rewire(to=(FAR,))))
+        await bench.until(lambda: bench.ambassadors.wanted_far == {FAR})
+        bench.ambassadors.tell_far({FAR: ("10.9.0.1:6379",)}, {})
+        await rewiring
+        assert bench.talk.told[-1] == {FAR: ("10.9.0.1:6379",)}
+        assert bench.ambassadors.wanted_far == set()
+        bench.ambassadors.tell_far({FAR: ()}, {FAR: "nas is no node of the farm"})
+        with pytest.raises(Dom0Error, match=f"to: {FAR}: nas is no node of the farm"):
+            await bench.ambassadors.rewire("echo", Rewire(to=(FAR,)))

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from dom0.agent.followed import Located, find, wanted
+from dom0.agent.followed import Located, find, find_published, wanted
 from dom0.agent.readiness import ReadyStarts
-from dom0.engine.values import Container, Endpoint, Health, State
+from dom0.engine.values import Container, Endpoint, Health, PublishedPort, State
 from dom0.plan import labels
 from dom0.testing.builders import PROJECT, container, slot
 
@@ -115,3 +115,25 @@ def test_who_has_the_address_is_told_where_it_is_one_container() -> None:
     one, two, three = provider("web", "10.0.0.2"), provider("web", "10.0.0.3"), provider("db", "10.0.0.4")
     assert find(sources, AMBASSADOR, [one, two, three], READY).identities == {"service:db": three.id}
     assert find(sources, AMBASSADOR, [one], READY).identities == {"service:web": one.id}
+
+
+PUBLISHED = {"6379/tcp": (PublishedPort("tcp", 7000, "10.9.0.1"),), "53/udp": (PublishedPort("udp", 53),)}
+
+
+@pytest.mark.parametrize(
+    ("service", "fields", "ports"),
+    [
+        ("service:redis:6379", {}, PUBLISHED["6379/tcp"]),
+        ("service:redis:53", {}, ()),
+        ("service:redis:7000", {}, ()),
+        ("service:redis:6379", {"health": Health.STARTING}, None),
+        ("service:redis:6379", {"state": State.EXITED}, None),
+        ("service:other:6379", {}, None),
+    ],
+)
+def test_other_nodes_are_told_where_a_port_of_a_service_that_is_ready_is_published(
+    service: str, fields: dict[str, Any], ports: tuple[PublishedPort, ...] | None
+) -> None:
+    (source,) = wanted([service])
+    redis = provider("redis", "10.0.0.2", published=PUBLISHED, **fields)
+    assert find_published(source, [redis], READY) == ports

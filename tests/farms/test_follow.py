@@ -9,7 +9,7 @@ import io
 import socket
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from dom0.engine.values import PublishedPort
 from dom0.errors import Busy, Temporary
 from dom0.farms import follow, join, lock, nodes, orders, pin, reboot, rollout, serve
 from dom0.farms.base_os import BaseOsHost, Host
@@ -30,7 +31,8 @@ from dom0.farms.revisions import Blob, FarmImage, Report, Revision, RoleContent,
 from dom0.http.client import Client
 from dom0.registry.manifest import OCI_MANIFEST, Descriptor, digest_of
 from dom0.testing.fake_docker import FakeDocker
-from dom0.testing.fake_engine import FakeEngine
+from dom0.testing.fake_engine import Call, FakeEngine
+from dom0.testing.farm_node import NoNeighbours
 
 SECRET = "5" * 64
 LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -75,15 +77,26 @@ class Agent:
         return self.ends[image]
 
 
+class Neighbours(NoNeighbours):
+    def __init__(self) -> None:
+        self.asked = set[str]()
+
+    def published(self, services: Iterable[str]) -> Mapping[str, tuple[PublishedPort, ...] | None]:
+        self.asked |= set(services)
+        return {}
+
+
 class Node:
     """One that was approved, and its agent; it may be killed and started again."""
 
     def __init__(self, state: Path, farm: FarmDirectory, server: Pin) -> None:
         self.state = state
         self.farm = farm
+        self.server = server
         self.engine = FakeEngine(FakeDocker())
         self.agent = Agent(self.engine)
         self.host: Host = BaseOsHost()
+        self.neighbours = Neighbours()
         self._following: asyncio.Task[None] | None = None
         state.mkdir()
         hear = (key_of(SECRET), MachineInfo(), "10.0.0.1", 1e6, nodes.draw_code)
@@ -95,7 +108,10 @@ class Node:
         join.keep(state, None, known)
 
     def start(self) -> None:
-        self._following = asyncio.create_task(follow.follow(self.state, self.engine, self.agent, self.host))
+        self._following = asyncio.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        await follow.follow(self.state, self.engine, self.agent, self.host, self.neighbours)
 
     async def kill(self) -> None:
         assert self._following is not None
@@ -180,6 +196,27 @@ async def test_a_node_fetches_its_images_and_has_just_these_brought_up(
         await until(lambda: node.is_said(RoleState.GOOD, 2))
     names = {tag for image in node.engine.docker.images.all.values() for tag in image.tags}
     assert names == {f"dom0-farm:{id_[7:19]}" for id_ in (other.image.config.digest, other.images[0].config.digest)}
+
+
+async def test_what_others_want_of_a_node_is_in_the_way_of_nothing_that_it_does(
+    farm: FarmDirectory, node: Node, port: int
+) -> None:
+    content, calls, secret = make_content(farm, "first"), list[Call](), "6" * 64
+    node.agent.ends[content.image.config.digest] = ""
+    hear = (key_of(secret), MachineInfo(), "10.0.0.2", 1e6, nodes.draw_code)
+    waiting = farm.change(lambda before: nodes.hear(before, *hear))
+    farm.change(lambda before: nodes.approve(before, waiting.code, "pi", "store"))
+    farm.change(lambda before: nodes.hear(before, *hear))
+    async with serving(farm, port):
+        revise(farm, 1, content)
+        await until(lambda: node.is_said(RoleState.GOOD, 1))
+        node.engine.before = calls.append
+        client = Client(lambda: pin.connect(node.server), "farm")
+        status, _ = await join.ask(client, "/v1/services", secret, b'{"wants": ["node:nas/service:redis:6379"]}')
+        assert status == 200
+        await until(lambda: node.neighbours.asked == {"service:redis:6379"})
+        await client.close()
+    assert calls == []
 
 
 async def test_what_has_failed_is_told_and_not_tried_again(farm: FarmDirectory, node: Node, port: int) -> None:

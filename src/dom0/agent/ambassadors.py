@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -49,6 +49,7 @@ HELD_WITHIN = 2.0  # seconds that old connections have while new ones wait
 DRAINED_WITHIN = 10.0  # seconds, whatever is promised: a change that goes back meanwhile needs what is being stopped
 LEAVE_WITHIN = 5.0  # seconds for ambassadors to lead to a container no more; then it is stopped all the same
 RESTARTS_WITHIN = 60.0  # seconds
+FAR_WITHIN = 10.0  # seconds for the farm to say where something on another node is
 PATIENCE = 10.0  # seconds that one may be silent before it is a problem: its control plane starts after its rules
 _NOISE = ("exec_", "attach", "top", "resize", "archive-path", "extract-to-dir")
 
@@ -115,6 +116,8 @@ class Ambassadors:
         self._swept = ""  # project
         self._looked = asyncio.Event()
         self._ending: dict[str, list[bool]] = {}  # ID of a container -> whether it comes back, for each who stops it
+        self._far: Mapping[str, tuple[str, ...]] = {}  # what is on other nodes -> ADDRESS:PORT
+        self._far_reasons: Mapping[str, str] = {}
 
     async def run(self) -> None:
         """Until `close`."""
@@ -156,8 +159,32 @@ class Ambassadors:
             for service, known in sorted(self._known.items())
         ]
 
+    # what is on other nodes of a farm
+
+    @property
+    def wanted_far(self) -> frozenset[str]:
+        """As `node:NODE/service:NAME:PORT`."""
+        return frozenset(it.key for known in self._known.values() for it in known.followed if it.is_far)
+
+    def tell_far(self, found: Mapping[str, tuple[str, ...]], reasons: Mapping[str, str]) -> None:
+        """ADDRESS:PORT of each, none where there is none; what is left out leads to where it did. `reasons`: why."""
+        if (found, reasons) != (self._far, self._far_reasons):
+            self._far, self._far_reasons = found, reasons
+            self._wake.set()
+
     def _problems(self, service: str) -> Iterator[Problem]:
         known = self._known[service]
+        reasons = {it.key: why for it in known.followed if (why := self._far_reasons.get(it.key))}
+        told = known.state.problems if known.state else ()
+        missing = {problem.subject for problem in told if problem.code == "ambassador-source"}
+        for key, why in reasons.items():
+            yield Problem(
+                code="ambassador-node",
+                subject=f"{service} {key}",
+                title=why,
+                severity=Severity.ERROR if key in missing else Severity.WARNING,
+                hint="new connections meet what `down` says" if key in missing else "connections go to where it was",
+            )
         if known.error is not None and self._clock.now() - known.silent_since >= PATIENCE:
             yield Problem(
                 code="ambassador-silent",
@@ -167,8 +194,10 @@ class Ambassadors:
                 hint=f"it forwards as before; dom0 logs {service}",
                 since=known.silent_since,
             )
-        if known.error is None and known.state is not None:
-            for problem in known.state.problems:
+        if known.error is None:
+            for problem in told:
+                if problem.code == "ambassador-source" and problem.subject in reasons:
+                    continue  # it is said why
                 yield msgspec.structs.replace(problem, subject=f"{service} {problem.subject}")
         for consumer, why in sorted(known.shortcuts.refused.items()):
             yield Problem(
@@ -192,6 +221,7 @@ class Ambassadors:
                     known.take(container)
             if known.state is None:
                 known.state = await self._ask(known, Show(), State)
+            await self._until_found_far(wished)
             await self._tell_found(known)
             if request.plan:
                 return await self._planned(known, await self._ask(known, request, Planned))
@@ -199,6 +229,17 @@ class Ambassadors:
         finally:
             known.wished.remove(wished)
             self._wake.set()
+
+    async def _until_found_far(self, wished: Collection[Followed]) -> None:
+        """Raises Dom0Error where it is known why one of them is nowhere."""
+        far = [it.key for it in wished if it.is_far]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAR_WITHIN):
+                while any(key not in self._far for key in far):  # noqa: ASYNC110 -- who is told waits for nobody
+                    await asyncio.sleep(FIRST_PAUSE)
+        for key in far:
+            if not self._far.get(key) and (why := self._far_reasons.get(key)):
+                raise Dom0Error(f"to: {key}: {why}", hint="nothing was changed")
 
     async def undo(self, name: str, request: Undo) -> Rewired:
         known = self._find(name)
@@ -435,7 +476,10 @@ class Ambassadors:
             meant = [row.id for row in rows if any(concerns(source, row, self._project()) for source in followed)]
             candidates = await find_containers(self._engine, meant)
             leaving = {container_id: any(back) for container_id, back in self._ending.items()}
-            found = find(followed, known.container, candidates, self._readiness.now, leaving)
+            near = [source for source in followed if not source.is_far]
+            found = find(near, known.container, candidates, self._readiness.now, leaving)
+            far = {it.key: self._far[it.key] for it in followed if it.is_far and it.key in self._far}
+            found = msgspec.structs.replace(found, addresses=found.addresses | far)
             if found != known.told:
                 request = Follow(found=found.addresses, identities=found.identities, awaited=found.awaited)
                 known.hear(await self._talk.ask(known.container.id, request, State))

@@ -17,7 +17,7 @@ import msgspec
 from dom0.agent.readiness import ReadyStarts
 from dom0.ambassador import sources
 from dom0.ambassador.sources import Followed
-from dom0.engine.values import Container, ContainerSummary, Endpoint, Health, State
+from dom0.engine.values import Container, ContainerSummary, Endpoint, Health, PublishedPort, State
 from dom0.plan import labels
 
 
@@ -39,8 +39,12 @@ def wanted(texts: Iterable[str]) -> tuple[Followed, ...]:
 
 
 def concerns(source: Followed, row: ContainerSummary | Container, project: str) -> bool:
-    """`service` is of the project; `container` and `label` may be anybody's, whose address alone is used."""
+    """`service` is of the project; `container` and `label` may be anybody's, whose address alone is used. No container
+    here is on another node.
+    """
     match source.kind:
+        case "node":
+            return False
         case "container":
             return row.name == source.name
         case "service":
@@ -66,11 +70,7 @@ def find(
         usable = {
             container.id: reached
             for container in meant
-            if container.state is State.RUNNING
-            if container.started > ready.ending.get(container.id, -math.inf) and container.id not in leaving
-            if container.health in (Health.NONE, Health.HEALTHY)
-            or (container.health is Health.STARTING and ready.gated.get(container.id) == container.started)
-            if ready.post_started.get(container.id, container.started) == container.started
+            if is_ready(container, ready) and container.id not in leaving
             # On the first network that both have: one for each family at most.
             if (reached := next((it.addresses for it in shared(container, ambassador) if it.addresses), ()))
         }
@@ -80,6 +80,25 @@ def find(
         if not usable and any(leaving.get(container.id) for container in meant):
             awaited.append(source.key)
     return Located(addresses, identities, tuple(awaited))
+
+
+def is_ready(container: Container, ready: ReadyStarts) -> bool:
+    is_gated = container.health is Health.STARTING and ready.gated.get(container.id) == container.started
+    return (
+        container.state is State.RUNNING
+        and container.started > ready.ending.get(container.id, -math.inf)
+        and (container.health in (Health.NONE, Health.HEALTHY) or is_gated)
+        and ready.post_started.get(container.id, container.started) == container.started
+    )
+
+
+def find_published(
+    service: Followed, containers: Collection[Container], ready: ReadyStarts
+) -> tuple[PublishedPort, ...] | None:
+    """The host's ports that lead there, by TCP; None where none of its containers is ready."""
+    meant = [it for it in containers if concerns(service, it, ready.project) and is_ready(it, ready)]
+    ports = {port for container in meant for port in container.published.get(f"{service.port}/tcp", ())}
+    return tuple(sorted(ports)) if meant else None
 
 
 def shared(container: Container, other: Container) -> tuple[Endpoint, ...]:

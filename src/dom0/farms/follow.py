@@ -26,7 +26,7 @@ from msgspec.structs import replace
 from dom0.durable import Unwritable, write_atomic
 from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, EngineUnreachable, Final, Temporary
-from dom0.farms import base_os, calls, float_follow, join, pin, reboot
+from dom0.farms import base_os, calls, float_follow, join, pin, reboot, services
 from dom0.farms.base_os import Host, OsNow
 from dom0.farms.join import Membership
 from dom0.farms.peers import PeerNodes, giving, is_in_memory
@@ -108,9 +108,9 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     image: str = ""
 
 
-async def follow(state: Path, engine: Engine, runner: Runner, host: Host) -> None:
+async def follow(state: Path, engine: Engine, runner: Runner, host: Host, neighbours: services.Neighbours) -> None:
     """For as long as this machine is in a farm, and while it is in none."""
-    follower = _Follower(state, engine, runner, host)
+    follower = _Follower(state, engine, runner, host, neighbours)
     while True:
         try:
             membership = join.read(state)
@@ -126,8 +126,11 @@ class _NoNode(Exception):
 
 
 class _Follower:
-    def __init__(self, state: Path, engine: Engine, runner: Runner, host: Host) -> None:
+    def __init__(
+        self, state: Path, engine: Engine, runner: Runner, host: Host, neighbours: services.Neighbours
+    ) -> None:
         self._state = state
+        self._neighbours = neighbours
         self._engine = engine
         self._runner = runner
         self._host = host
@@ -159,6 +162,10 @@ class _Follower:
         client = Client(lambda: pin.connect(server), f"{server.host}:{server.port}")
         origin = _Origin(client, membership.secret)
         self._order = None  # what was not done before is told again
+
+        def is_asked() -> bool:
+            return self._order is not None and self._order.services
+
         async with AsyncExitStack() as stack:
             self._gives = await self._begin_giving(stack, origin)
             working = asyncio.create_task(self._work(origin))
@@ -166,6 +173,7 @@ class _Follower:
             floating = asyncio.create_task(
                 float_follow.float_along(self._floats, self._state, self._engine, client, membership.secret, source)
             )
+            finding = asyncio.create_task(services.follow(self._neighbours, is_asked, client, membership.secret))
             try:
                 await self._listen(client, membership, working)
             except _NoNode:
@@ -173,7 +181,7 @@ class _Follower:
                 log.warning("farm: this machine is no node of %s any more; what it runs goes on", membership.farm)
                 await join.join(self._state, server, membership, log.info, patient=True)
             finally:
-                ending = [working, floating, *self._answering]
+                ending = [working, floating, finding, *self._answering]
                 for task in ending:
                     task.cancel()
                 await asyncio.gather(*ending, return_exceptions=True)
@@ -225,8 +233,8 @@ class _Follower:
             is_well = well_since > 0 and clock() - well_since >= WELL_FOR
             if is_well and await asyncio.to_thread(reboot.has_rebooted, self._state):
                 await reboot.give_back(self._state, client, membership)
-            if self._order is None or order.digest != self._order.digest:
-                self._order = order
+            before, self._order = self._order, order
+            if before is None or replace(order, services=before.services, told=before.told) != before:
                 self._ordered.set()
                 self._floats.tell(order.floats)
             if (kept := join.read(self._state)) is not None and kept.secret == membership.secret:

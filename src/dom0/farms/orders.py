@@ -41,7 +41,7 @@ class SentOrder(msgspec.Struct, frozen=True):
 
     order: Order
     digest: str
-    of: tuple[str, str, int, str, Target]
+    of: tuple[str, str, int, str, bool, Target]
     blobs: tuple[Mapping[str, int], ...]
 
 
@@ -79,6 +79,7 @@ class Orders:
         self._hearing: dict[str, asyncio.Lock] = {}
         self._seen: tuple[object, ...] = ()  # of the directory
         self._has_news = asyncio.Event()
+        self._asked = frozenset[str]()  # names of nodes
         self._turn = asyncio.Lock()
         self._started = self._note_at = asyncio.get_running_loop().time()
 
@@ -145,6 +146,17 @@ class Orders:
             self._waiting[key].discard(changed)
             if not self._waiting[key]:
                 del self._waiting[key]
+
+    async def names(self) -> dict[str, str]:
+        """Of the nodes that there are now, by their keys. Raises Dom0Error."""
+        await self.look()
+        return {node.key: node.name for node in self._decided.nodes.nodes if node.key in self._decided.told}
+
+    def ask_services_of(self, names: frozenset[str]) -> None:
+        """Have these nodes say where services of theirs are, and no others."""
+        if names != self._asked:
+            self._asked = names
+            self._has_news.set()
 
     def wake(self, key: str) -> None:
         """Have those that `wait` for this node look again."""
@@ -275,7 +287,8 @@ class Orders:
 
     def _tell(self, known: _Decision, node: Node, target: Target, floats: int) -> SentOrder:
         boots_from = self._reports.get(node.key, Report()).boots
-        of = (node.name, node.role, floats, boots_from, replace(target, why=""))
+        is_asked = node.name in self._asked
+        of = (node.name, node.role, floats, boots_from, is_asked, replace(target, why=""))
         before = known.told.get(node.key)
         if before is not None and before.of == of:
             return before
@@ -298,6 +311,7 @@ class Orders:
             run=run,
             fetch_os=fetch_os,
             os=os,
+            services=is_asked,
         )
         blobs = [self._blobs[number, node.role] for number in {*numbers} if (number, node.role) in self._blobs]
         blobs += [base_os.blobs for base_os in (fetch_os, os) if base_os is not None]

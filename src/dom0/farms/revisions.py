@@ -200,7 +200,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     what it has. What has failed there it tries again in another `turn` only. `floats`: number of the current revision
     where the farm has a Swarm or is to have one, else 0. `calls`: connections to its Engine that are asked for now
     (`calls`). `fetch_os` and `os`: the base OS to have on its disk, and to start when `run` is good; None: as `run`.
-    `told`: the digest by the server, which may know more fields than the node.
+    `services`: whether others want to know where services of this node are (`services`). `told`: the digest by the
+    server, which may know more fields than the node.
     """
 
     farm: str
@@ -214,13 +215,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     calls: tuple[Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")], ...] = ()
     fetch_os: BaseOs | None = None
     os: BaseOs | None = None
+    services: bool = False
     told: Digest = ""
 
     @property
     def digest(self) -> str:
         """Of what stays; a call is told once."""
         gone = {"calls", "told"}
-        gone |= {name for name in ("fetch_os", "os") if getattr(self, name) is None}  # as by who has no such field
+        later = ("fetch_os", "os", "services")
+        gone |= {name for name in later if not getattr(self, name)}  # as by who has no such field
         stays = {name: value for name, value in msgspec.structs.asdict(self).items() if name not in gone}
         return self.told or f"sha256:{hashlib.sha256(msgspec.json.encode(stays)).hexdigest()}"
 

@@ -8,6 +8,7 @@ POST /v1/peers    of a node -> Peers: which others it may ask for blobs of its r
 GET /v1/chunks/DIGEST  SHA-256 of each MiB of such a blob, one after the other: a node checks by it what others give
 GET /v1/blobs/DIGEST   what the images and private files of its own role are made of; a range of it, if one is asked for
 POST /v1/float    {report}, of a node -> FloatOrder: what it is in the farm's Swarm (`float_server`)
+POST /v1/services  {wants, offers}, of a node -> ServicesAnswer: where services of other nodes are (`services`)
 POST /v1/pre-reboot, /v1/steady-state    whether it may reboot (`lock`)
 POST /v1/calls/ID      a node's Engine, for a call that its order names: chunks both ways (`calls`)
 
@@ -55,6 +56,7 @@ from dom0.farms.nodes import (
 from dom0.farms.orders import Orders
 from dom0.farms.peers import make_passes
 from dom0.farms.revisions import FollowRequest, Peers
+from dom0.farms.services import ServiceServer
 from dom0.http import server
 from dom0.http.server import HttpError, Request, Response, refusal, route
 from dom0.registry.journal import CHUNK
@@ -76,7 +78,7 @@ log = logging.getLogger(__name__)
 async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[Orders]:
     """Until the block ends. Raises Dom0Error, OSError."""
     orders = Orders(farm)
-    asked, floats = Calls(farm, orders), FloatServer(farm)
+    asked, floats, services = Calls(farm, orders), FloatServer(farm), ServiceServer(orders)
     control, lock = _Control(farm, orders, asked, floats), FleetLock(farm)
     routes = {
         "POST /v1/hello": control.hello,
@@ -84,6 +86,7 @@ async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[
         "POST /v1/peers": control.peers,
         "GET /v1/chunks/{digest}": control.chunks,
         "POST /v1/float": lambda request: floats.ask(_key(request), request),
+        "POST /v1/services": lambda request: services.ask(_key(request), request),
         "GET /v1/blobs/{digest}": control.blob,
         "POST /v1/pre-reboot": lock.pre_reboot,
         "POST /v1/steady-state": lock.steady_state,

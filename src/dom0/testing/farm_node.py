@@ -7,9 +7,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from dom0.engine.docker import DockerEngine
+from dom0.engine.values import PublishedPort
 from dom0.errors import Busy
 from dom0.farms import follow
 from dom0.farms.base_os import BaseOsHost
@@ -27,6 +28,16 @@ class NoMachine:
         return ""
 
 
+class NoNeighbours:
+    wanted = frozenset[str]()
+
+    def tell(self, found: Mapping[str, tuple[str, ...]], reasons: Mapping[str, str]) -> None:
+        pass
+
+    def published(self, _services: Iterable[str]) -> Mapping[str, tuple[PublishedPort, ...] | None]:
+        return {}
+
+
 class Well(NoMachine):
     async def run(self, _image: str, _images: Mapping[str, str], *, after: int) -> str:
         return ""
@@ -36,7 +47,8 @@ async def main() -> None:
     engine = await DockerEngine.connect()
     if "well" in sys.argv:
         follow.WELL_FOR = 0.0  # a reboot lock is given back at once, and nobody waits for that
-    await follow.follow(state_directory(), engine, Well() if "well" in sys.argv else NoMachine(), BaseOsHost())
+    runner = Well() if "well" in sys.argv else NoMachine()
+    await follow.follow(state_directory(), engine, runner, BaseOsHost(), NoNeighbours())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,39 @@
+"""What this machine and other nodes of a farm have to tell each other of services: where the ambassadors here lead to,
+and at which ports is what theirs want of this one. Of farms nothing is known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from dom0.agent.ambassadors import Ambassadors
+from dom0.agent.followed import find_published, wanted
+from dom0.agent.machine import Machine
+from dom0.agent.readiness import Readiness
+from dom0.engine.values import PublishedPort
+
+
+class Neighbours:
+    def __init__(self, ambassadors: Ambassadors, machine: Machine, readiness: Readiness) -> None:
+        self._ambassadors = ambassadors
+        self._machine = machine
+        self._readiness = readiness
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """As `node:NODE/service:NAME:PORT`."""
+        return self._ambassadors.wanted_far
+
+    def tell(self, found: Mapping[str, tuple[str, ...]], reasons: Mapping[str, str]) -> None:
+        """Where those are: `Ambassadors.tell_far`."""
+        self._ambassadors.tell_far(found, reasons)
+
+    def published(self, services: Iterable[str]) -> Mapping[str, tuple[PublishedPort, ...] | None]:
+        """Of `service:NAME:PORT`: the ports of this host that lead there, None where it is not ready; of none while the
+        Engine has not been looked at.
+        """
+        _, actual = self._machine.seen
+        if actual is None:
+            return {}
+        now = self._readiness.now
+        return {str(source): find_published(source, actual.containers, now) for source in wanted(services)}
