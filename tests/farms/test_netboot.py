@@ -315,6 +315,15 @@ async def test_what_is_injected_is_refused_and_not_noted(served: FarmDirectory, 
         assert (await ask(wires, "/boot.ipxe", method=method))[0] == 405
 
 
+async def test_a_machine_of_another_architecture_is_told_so_and_not_noted(served: FarmDirectory, wires: Wires) -> None:
+    asked = f"/v1/boot?mac={MAC}&uuid={UUID}&arch="
+    status, text = await ask(wires, f"{asked}arm64")
+    assert (status, paths(text)) == (200, ["/boot.ipxe"])
+    assert "echo the base OS of this farm is for amd64, and this machine is another one\n" in text
+    assert served.nodes() == nodes.Nodes()
+    assert code_in((await ask(wires, f"{asked}x86_64"))[1])
+
+
 async def test_who_boots_again_at_once_is_told_to_wait_and_writes_nothing(
     served: FarmDirectory, wires: Wires, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,8 +405,9 @@ def message(kind: int, arch: int, own: str, *more: tuple[int, bytes]) -> bytes:
     return head + b"".join(bytes((code, len(value))) + value for code, value in options) + b"\xff"
 
 
-def answered(wires: Wires, arch: int) -> bytes:
-    """What a machine on the consumer's end is told to load: BIOS is first shown a menu, of one thing."""
+def answered(wires: Wires, arch: int, server: Node | None = None) -> bytes:
+    """What a machine on the consumer's end is told to load by one server: BIOS is first shown a menu, of one thing."""
+    server = server or wires.ambassador
     asking = wires.consumer.socket(4, socket.SOCK_DGRAM)
     asking.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     asking.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
@@ -408,7 +418,9 @@ def answered(wires: Wires, arch: int) -> bytes:
         for _ in range(60):  # it may not listen yet
             asking.sendto(said, (address, port))
             with contextlib.suppress(TimeoutError):
-                return asking.recv(4096)
+                while (heard := asking.recvfrom(4096))[1][0] != server.v4:
+                    pass
+                return bytes(heard[0])
         raise AssertionError("nothing was answered")
 
     with contextlib.closing(asking):
@@ -416,14 +428,14 @@ def answered(wires: Wires, arch: int) -> bytes:
         assert b"PXEClient" in offer
         assert offer[16:20] == socket.inet_aton(NONE)  # no address for the machine
         chosen = [] if arch else [(43, b"\x47\x04\x80\x00\x00\x00\xff")]  # PXE's boot item: the first one
-        return ask(message(3, arch, wires.consumer.v4, *chosen), wires.ambassador.v4, 4011)
+        return ask(message(3, arch, wires.consumer.v4, *chosen), server.v4, 4011)
 
 
-def by_tftp(wires: Wires, name: str) -> bytes:
+def by_tftp(wires: Wires, name: str, server: Node | None = None) -> bytes:
     """The first 512 bytes of the file, or why not."""
     asking = wires.consumer.socket(4, socket.SOCK_DGRAM)
     with contextlib.closing(asking):
-        asking.sendto(b"\x00\x01" + name.encode() + b"\x00octet\x00", (wires.ambassador.v4, 69))
+        asking.sendto(b"\x00\x01" + name.encode() + b"\x00octet\x00", ((server or wires.ambassador).v4, 69))
         return asking.recv(1024)[4:]
 
 
@@ -455,6 +467,25 @@ async def test_firmware_is_told_which_loader_to_get_and_gets_nothing_else(
         for other in ("boot.ipxe", "1.0/linux", "../nodes.json", "/etc/passwd", "dnsmasq.conf"):
             assert b"#!" not in (said := await asyncio.to_thread(by_tftp, wires, other))
             assert b"root:" not in said
+
+
+@pytest.mark.skipif(shutil.which("dnsmasq") is None, reason="dnsmasq is not installed")
+async def test_of_two_servers_in_a_house_each_leads_firmware_to_itself(
+    farm: FarmDirectory, tree: Tree, wires: Wires, pem: bytes
+) -> None:
+    second, other = FarmDirectory(farm.path.parent / "second"), wires.providers[0]
+    second.make("second", pem, {})
+    trees = {wires.ambassador: tree, other: await netboot.prepare(second, SETTINGS, f"http://{other.v4}:{PORT}")}
+    async with asyncio.timeout(120), contextlib.AsyncExitStack() as stack:
+        for server, own in trees.items():
+            inside = ["nsenter", f"--net={server.namespace}"]
+            address = IPv4Interface(f"{server.v4}/24")
+            await stack.enter_async_context(netboot.answering_firmware("eth0", address, own, inside=inside))
+        for server in trees:
+            told = await asyncio.to_thread(answered, wires, 7, server)
+            assert (told[20:24], told[108:119]) == (socket.inet_aton(server.v4), b"snponly.efi")
+            script = (await asyncio.to_thread(by_tftp, wires, "autoexec.ipxe", server)).decode()
+            assert script == f"#!ipxe\ndhcp\nchain http://{server.v4}:{PORT}/boot.ipxe\n"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="writes to /run")

@@ -11,6 +11,12 @@ from collections.abc import Mapping
 PAUSE = 3  # seconds between two questions of a loader that waits
 _HEAD = "#!ipxe\n"
 _DIRECTORY, _FILE = 0o040755, 0o100600
+_ARCHITECTURES = {"i386": "amd64", "x86_64": "amd64", "arm64": "arm64"}  # iPXE's word of itself -> Debian's
+
+
+def can_start(arch: str, architecture: str) -> bool:
+    """Whether a loader that calls itself `arch` starts a base OS for `architecture`; of others it is not known."""
+    return _ARCHITECTURES.get(arch, architecture) == architecture
 
 
 def first(base: str) -> str:

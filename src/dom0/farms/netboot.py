@@ -77,10 +77,11 @@ class ServedOs(msgspec.Struct, frozen=True):
 
 class Tree(msgspec.Struct, frozen=True):
     """The base OS that machines get, and `older` ones, which they get where that does not start, or before their turn.
-    `loaders` are files beside them. `said`: the newest is that of a revision.
+    `loaders` are files beside them. `said`: the newest is that of a revision. `architecture`: Debian's word.
     """
 
     top: Path
+    architecture: str
     newest: ServedOs
     older: tuple[ServedOs, ...]
     loaders: tuple[str, ...]
@@ -119,7 +120,7 @@ async def prepare(farm: FarmDirectory, settings: NetbootSettings, base: str) -> 
             shutil.rmtree(path)
     if contract == BootContract():
         (newest.files / "medium.cpio").unlink(missing_ok=True)  # of other settings
-    return Tree(top, newest, tuple(older), tuple(loaders), said)
+    return Tree(top, os.architecture, newest, tuple(older), tuple(loaders), said)
 
 
 @asynccontextmanager
@@ -196,6 +197,9 @@ class _Boot:
             raise HttpError(400, str(error)) from error
         if firmware.mac in _NOBODY:
             raise HttpError(400, "mac: is nobody's")
+        if not loader.can_start(machine.architecture, self._tree.architecture):
+            why = f"the base OS of this farm is for {self._tree.architecture}, and this machine is another one"
+            return _script(loader.refused(self._base, why))
         known = nodes.of_firmware(await asyncio.to_thread(self._farm.nodes), firmware)
         if known is not None:
             return await self._base_os(known, [])
