@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from dom0.engine.values import PublishedPort
 from dom0.errors import Busy, Temporary
@@ -29,7 +30,7 @@ from dom0.farms.peers import is_in_memory
 from dom0.farms.pin import Pin
 from dom0.farms.revisions import Blob, FarmImage, Report, Revision, RoleContent, RoleState
 from dom0.http.client import Client
-from dom0.registry.manifest import OCI_MANIFEST, Descriptor, digest_of
+from dom0.registry.manifest import MOST_BYTES, OCI_MANIFEST, Descriptor, digest_of
 from dom0.testing.fake_docker import FakeDocker
 from dom0.testing.fake_engine import Call, FakeEngine
 from dom0.testing.farm_node import NoNeighbours
@@ -229,7 +230,7 @@ async def test_what_has_failed_is_told_and_not_tried_again(farm: FarmDirectory, 
         await until(lambda: node.is_said(RoleState.FAILED, 2))
         assert node.kept.reason == r"web is unhealthy\x1b"
         await until(lambda: "web" in farm.rollout().pauses)
-        revise(farm, 3, msgspec.structs.replace(bad, private=None))  # the same content
+        revise(farm, 3, replace(bad, private=None))  # the same content
         revise(farm, 4, good)
         await until(lambda: node.is_said(RoleState.GOOD, 4))
     assert [image for image, _, _ in node.agent.begun] == [each.image.config.digest for each in (good, bad, good)]
@@ -371,7 +372,7 @@ async def test_why_a_fetch_failed_is_not_said_of_one_that_has_come(farm: FarmDir
         revise(farm, 1, content)
         await until(lambda: node.is_said(RoleState.GOOD, 1))
         await node.kill()
-        full = Kept(report=msgspec.structs.replace(node.kept, reason="no space left on device"))
+        full = Kept(report=replace(node.kept, reason="no space left on device"))
         (node.state / follow.FILE).write_bytes(msgspec.json.encode(full))
         node.start()
         await until(lambda: node.kept.reason == "")
@@ -441,6 +442,20 @@ async def test_bytes_that_are_not_what_their_digest_says_reach_no_engine(
     assert content.images[0].config.digest not in node.engine.docker.images.all
 
 
+async def test_a_manifest_that_no_registry_would_take_is_refused_before_it_comes(
+    farm: FarmDirectory, node: Node, port: int
+) -> None:
+    content = make_content(farm, "first")
+    document = farm.blob(content.image.manifest.digest).read_bytes()
+    large = keep(farm, document.ljust(MOST_BYTES + 1))
+    async with serving(farm, port):
+        revise(farm, 1, replace(content, image=replace(content.image, manifest=large)))
+        said = "dom0:latest: manifest: longer than 4 MiB"
+        await until(lambda: said == farm.reports().get(key_of(SECRET), Report()).reason)
+    assert node.agent.begun == []
+    assert not [path for path in (node.state / "pull").rglob("*") if path.is_file() and path.stat().st_size > 1 << 20]
+
+
 async def test_where_a_person_changes_the_machine_it_is_tried_again(farm: FarmDirectory, node: Node, port: int) -> None:
     content = make_content(farm, "first")
     node.agent.busy, node.agent.ends[content.image.config.digest] = 3, ""
@@ -477,6 +492,7 @@ async def test_a_node_that_is_removed_waits_again_and_what_it_runs_goes_on(
         (waiting,) = farm.nodes().nodes
         farm.change(lambda before: nodes.approve(before, waiting.code, "nas2", "web"))
         await until(lambda: node.is_said(RoleState.GOOD, 1))
+        await until(lambda: (known := join.read(node.state)) and known.name == "nas2")  # its name is another one
     assert len(node.agent.begun) == 1
 
 
@@ -487,7 +503,7 @@ async def test_a_node_reboots_when_it_may_and_gives_the_lock_back_when_it_is_wel
     monkeypatch.setattr(reboot, "AGAIN", 0.02)
     monkeypatch.setattr(follow, "WELL_FOR", 0.0)
     other = rollout.Lock(group="web", id="pi1", since=1.0)
-    farm.change_rollout(lambda before: (msgspec.structs.replace(before, locks=(other,)), None))
+    farm.change_rollout(lambda before: (replace(before, locks=(other,)), None))
     said: list[str] = []
 
     def names() -> list[str]:
@@ -525,7 +541,7 @@ async def test_a_node_that_was_well_for_a_moment_keeps_its_lock(
     monkeypatch.setattr(follow, "WELL_FOR", 0.05)
     monkeypatch.setattr(Agent, "is_well", property(look, lambda _agent, _value: None), raising=False)
     own = rollout.Lock(group="web", id="nas", since=1.0)
-    farm.change_rollout(lambda before: (msgspec.structs.replace(before, locks=(own,)), None))
+    farm.change_rollout(lambda before: (replace(before, locks=(own,)), None))
     (node.state / reboot.FILE).write_bytes(msgspec.json.encode(reboot.RebootRequest(boot="of before")))
     async with serving(farm, port):
         await until(lambda: looks > 8)

@@ -57,7 +57,7 @@ from dom0.registry import reference
 from dom0.registry.depot import Depot, Need
 from dom0.registry.fetch import fetch
 from dom0.registry.journal import CHUNK
-from dom0.registry.manifest import Descriptor, Index, digest_of, parse_manifest
+from dom0.registry.manifest import MOST_BYTES, Descriptor, Index, digest_of, parse_manifest
 from dom0.registry.progress import Meter
 from dom0.registry.recent import remember
 from dom0.registry.reference import DEFAULT_REGISTRY, Reference
@@ -341,6 +341,8 @@ class _Follower:
 
     async def _named(self, origin: _Origin, depot: Depot, image: FarmImage, name: Reference) -> NamedImage:
         documents = [blob for blob in (image.manifest, image.index) if blob is not None]
+        if any(blob.size > MOST_BYTES for blob in documents):
+            raise Final(f"{image.reference}: manifest: longer than {MOST_BYTES >> 20} MiB")
         raw = [await origin.read(depot, blob) for blob in documents]
         manifest, index = parse_manifest(raw[0], ""), parse_manifest(raw[1], "") if image.index else None
         if isinstance(manifest, Index) or not (index is None or isinstance(index, Index)):
