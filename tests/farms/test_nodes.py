@@ -268,6 +268,21 @@ def test_boards_that_say_one_uuid_and_cards_that_say_two_are_machines_of_their_o
     assert found.name == "nas"
 
 
+def test_boards_without_a_uuid_are_machines_by_their_cards() -> None:
+    """All of them say the same."""
+    nodes, draw = Nodes(), codes()
+    for number in range(3):
+        board = Firmware(mac=f"52:54:00:00:00:0{number}", uuid="00000000-0000-0000-0000-000000000000")
+        own, ticket, secret = (key_of(f"{word} {number}") for word in ("pass", "ticket", "secret"))
+        assert registry.of_firmware(nodes, board) is None
+        nodes, node = registry.hear(nodes, own, PC, "10.0.0.1", NOW, draw, board)
+        nodes, _ = registry.approve(nodes, node.code, f"pi{number}", "web")
+        nodes, _ = registry.load(nodes, own, ticket, NOW)
+        nodes, node = registry.enroll(nodes, ticket, secret, NOW)
+        assert registry.of_firmware(nodes, board) == node
+    assert [node.name for node in nodes.nodes] == ["pi0", "pi1", "pi2"]
+
+
 def test_a_machine_that_is_switched_off_and_on_while_it_waits_is_one() -> None:
     draw, nodes = codes(), Nodes()
     for number in range(100):
