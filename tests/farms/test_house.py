@@ -15,7 +15,7 @@ import pytest
 
 from dom0.run import Output
 from dom0.testing import chain
-from dom0.testing.hosts import Host, Switch
+from dom0.testing.hosts import Host, Switch, switch_on
 from dom0.testing.machines import DOM0, Machine
 from dom0.testing.namespaces import Child
 from dom0.testing.pages import plain_lines
@@ -154,8 +154,7 @@ def test_after_a_power_cut_of_the_whole_house_all_run_what_they_ran(house: House
     house.server.wait(60)
     for machine in house.nodes.values():
         machine.host.lose_power()
-    for machine in house.nodes.values():
-        machine.host.start_engine()
+    switch_on(machine.host for machine in house.nodes.values())
     house.nodes["pi"].until(lambda: house.nas.host.run(VISIT, check=False).stdout == f"visit {before + 1}\n")
     house.serve()
     house.until_all_run()

@@ -18,7 +18,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -303,6 +304,13 @@ class Host:
                 last = "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
                 raise RuntimeError(f"{self.name}: the Engine does not answer. It printed last:\n{last}")
             time.sleep(0.02)
+
+
+def switch_on(hosts: Iterable[Host]) -> None:
+    """All at once, as when the power is back in a house; until all their Engines answer."""
+    with ThreadPoolExecutor() as threads:
+        for done in [threads.submit(host.start_engine) for host in hosts]:
+            done.result()
 
 
 def path_with_ssh(directory: Path, host: Host) -> str:
