@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from dom0.cli.commands import cli
 from dom0.errors import EXIT_CHANGES
 from dom0.testing import api
-from dom0.testing.hosts import CONTAINERD_STORE, OWN_STORE, Host, Switch, until
+from dom0.testing.hosts import CONTAINERD_STORE, OWN_STORE, Host, Switch, switch_on, until
 from dom0.testing.namespaces import Child
 
 pytestmark = pytest.mark.engine
@@ -293,6 +293,21 @@ def test_two_of_three_managers_crash_and_all_is_well_when_they_are_back(farm: Fa
     assert farm.settled()["running"] == 3
     until(lambda: farm.pages() == {"late hello"}, farm.story)
     until(lambda: farm.floating()["writer"] != "" and farm.floating()["waits"] == {}, farm.story)
+
+
+def test_after_a_power_cut_of_the_whole_house_what_floats_runs_before_there_is_a_server(farm: Farm) -> None:
+    pages, wanted = farm.pages(), farm.settled()["wanted"]
+    for host in farm.hosts.values():
+        host.lose_power()
+    switch_on(farm.hosts.values())
+    until(farm.has_three_managers, farm.story)
+    until(lambda: sum(len(farm.tasks(name, "blog_web")) for name in farm.hosts) == wanted, farm.story)
+    until(lambda: farm.pages() == pages, farm.story)
+    for name in farm.hosts:
+        farm.follow(name)
+    farm.serve()
+    until(lambda: farm.floating()["writer"] != "" and farm.floating()["waits"] == {}, farm.story)
+    assert farm.settled()["running"] == wanted
 
 
 def test_what_status_says_brings_a_swarm_back_whose_managers_are_gone_for_ever(farm: Farm) -> None:
