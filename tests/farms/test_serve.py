@@ -9,6 +9,7 @@ import json
 import secrets
 import socket
 import ssl
+import threading
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Mapping
@@ -99,6 +100,23 @@ async def test_a_machine_waits_until_a_person_has_approved_its_code(served: Farm
     assert await asyncio.to_thread(ask, wires, secret) == (200, expected)
     assert await asyncio.to_thread(ask, wires, secret) == (200, expected)
     assert secret not in (served.state / "nodes.json").read_text()
+
+
+async def test_of_two_that_ask_at_once_both_wait_whichever_is_noted_first(
+    served: FarmDirectory, wires: Wires, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change, first, is_noted = served.change, threading.Lock(), threading.Event()
+
+    def noted_last(step: Any) -> Any:
+        if first.acquire(blocking=False):
+            is_noted.wait(60)
+        noted = change(step)
+        is_noted.set()
+        return noted
+
+    monkeypatch.setattr(served, "change", noted_last)
+    answers = await asyncio.gather(*(asyncio.to_thread(ask, wires, secrets.token_hex(32)) for _ in range(2)))
+    assert {said["code"] for _, said in answers} == {node.code for node in served.nodes().nodes}
 
 
 async def test_of_a_thousand_unknown_machines_none_is_let_in_and_few_are_noted(

@@ -203,18 +203,18 @@ class _Boot:
         known = nodes.of_firmware(await asyncio.to_thread(self._farm.nodes), firmware)
         if known is not None:
             return await self._base_os(known, [])
-        own, now = secrets.token_hex(16), time.time()
+        own = secrets.token_hex(16)
         return await self._change(
-            lambda before: nodes.hear(before, key_of(own), machine, request.address, now, draw_code, firmware),
+            lambda before: nodes.hear(before, key_of(own), machine, request.address, time.time(), draw_code, firmware),
             lambda node: self._waits(node, own, is_new=True),
         )
 
     async def by_pass(self, request: Request) -> Response:
-        own, now = request.captured["pass"], time.time()
+        own = request.captured["pass"]
 
         def step(before: Nodes) -> tuple[Nodes, Node]:
             node = _of_pass(before, own)
-            return nodes.hear(before, node.key, node.machine, request.address, now, draw_code, node.firmware)
+            return nodes.hear(before, node.key, node.machine, request.address, time.time(), draw_code, node.firmware)
 
         try:
             return await self._change(step, lambda node: self._waits(node, own))

@@ -154,7 +154,8 @@ def hear(
     draw: Callable[[], str],
     firmware: Firmware | None = None,
 ) -> tuple[Nodes, Node]:
-    """What there is, and what the owner of `key` is, after it has said a word. `draw` makes codes.
+    """What there is, and what the owner of `key` is, after it has said a word. `draw` makes codes; `now` is not before
+    any word that is in `nodes`.
 
     Raises TooMany.
     """

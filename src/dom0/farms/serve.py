@@ -127,11 +127,11 @@ class _Control:
         self._chunks: dict[str, asyncio.Task[bytes]] = {}  # by digest
 
     async def hello(self, request: Request) -> Response:
-        key, address, now = _key(request), request.address, time.time()
+        key, address = _key(request), request.address
         hello = await _read(request, Hello)
         try:
             before, node = await asyncio.to_thread(
-                self._farm.change, lambda nodes: _heard(nodes, key, hello, address, now)
+                self._farm.change, lambda nodes: _heard(nodes, key, hello, address, time.time())
             )
         except NotAdmitted as error:
             raise HttpError(403, error.message) from error
