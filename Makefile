@@ -85,8 +85,10 @@ bench-boot: dev ## measure a boot of the base OS against a plain Debian, write i
 	$(STEP) "Debian packages" scripts/packages bench
 	.venv/bin/python -m bench.boot $(BENCH)
 
-bench-farm: dev ## measure what a farm's server costs with up to 10,000 nodes, in virtual time, write its part of that page
+bench-farm: dev ## measure what a farm's server costs with up to 10,000 nodes, in virtual time, and a farm of five real machines, write its parts of that page
+	$(STEP) "Debian packages" scripts/packages bench
 	.venv/bin/python -m bench.rollout $(BENCH)
+	.venv/bin/python -m bench.farm
 
 bench-pull: dev ## measure how images come over lines that break, and beside the Engine's own pull, write its parts of that page
 	$(STEP) "Debian packages" scripts/packages bench

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from bench import projects
 from bench.tools import Dom0, service_containers, timestamp
@@ -16,11 +17,13 @@ _REPLACED_WITHIN = 30.0  # seconds; longer fails the run
 def memory(host: Host) -> float:
     """MB (10^6 bytes) of the root container's processes, shared pages counted in proportion (PSS)."""
     rows = api.request(host.socket, "GET", f"/containers/{ROOT}/top", query={"ps_args": "-o pid"})["Processes"]
-    total = 0
-    for (pid,) in rows:
-        text = host.path(f"/proc/{pid}/smaps_rollup").read_text()
-        total += next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
-    return total * 1024 / 1e6
+    return sum(pss(host.path(f"/proc/{pid}")) for (pid,) in rows)
+
+
+def pss(process: Path) -> float:
+    """MB of the process whose directory in /proc that is."""
+    lines = (process / "smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
 
 
 def idle_cpu(host: Host, window: float) -> float:

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from bench.agent import pss
 from bench.report import REPORT, write_section
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import MachineInfo, Node, Nodes, NodeState, key_of
@@ -31,6 +32,7 @@ from dom0.testing import virtual_time
 
 SIZES = (100, 1000, 10_000)
 ROLES = 10
+OURS = Path("/proc/self")
 AT_ONCE = 0.05  # of the nodes of a role
 IMAGES, LAYERS = 5, 8  # of a role; layers of each
 REQUEST = 285  # bytes of the heads of a request and its answer, and of TLS around them: counted on the wire
@@ -122,12 +124,6 @@ async def live(key: str, orders: Orders, report: Report, order: random.Random, c
             report = replace(report, state=RoleState.GOOD)
 
 
-def memory() -> float:
-    """Bytes that this process has for itself."""
-    rows = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return next(float(row.split()[1]) * 1024 for row in rows if row.startswith("Pss:"))
-
-
 async def measure(count: int, directory: Path) -> tuple[str, ...]:
     """One row."""
     asyncio.get_running_loop().set_default_executor(Inline(1))
@@ -159,10 +155,10 @@ async def measure(count: int, directory: Path) -> tuple[str, ...]:
     }
     for key, report in reports.items():
         farm.put_report(key, report)
-    before = memory()
+    before = pss(OURS)
     orders = CountedOrders(farm, counted)
     await orders.look()
-    used = memory() - before
+    used = pss(OURS) - before
     async with asyncio.TaskGroup() as tasks:
         living = [tasks.create_task(orders.keep())]
         living += [tasks.create_task(live(node.key, orders, reports[node.key], order, counted)) for node in nodes]
@@ -186,7 +182,7 @@ async def measure(count: int, directory: Path) -> tuple[str, ...]:
         f"{worked / count * 1000:.1f} ms",
         f"{counted.decisions}, {counted.deciding / counted.decisions * 1000:.1f} ms each",
         f"{idle:.1f} s",
-        f"{used / 1e6:.1f} MB",
+        f"{used:.1f} MB",
         f"{said / count / 1000:.0f} kB",
     )
 

@@ -139,12 +139,6 @@ def logged(host: Host, browser: Browser) -> tuple[float, float, list[float]]:
     return printed / (ended - began), (last - first) / (ended - began), behind
 
 
-def pss(pid: int) -> float:
-    """MB."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
-
-
 def measure(count: int) -> list[Row]:
     all_of_it = sum(len(gzip.compress(file.read_bytes())) for file in ASSETS.iterdir())
     with Host(name="bench") as host:
@@ -157,7 +151,7 @@ def measure(count: int) -> list[Row]:
         with page_of(host) as (process, browser):
             seen, told = changes(host, browser, count)
             printed, lines, behind = logged(host, browser)
-            memory = pss(process), agent.memory(host)
+            memory = agent.pss(Path(f"/proc/{process}")), agent.memory(host)
             assert not browser.problems, browser.problems
         loaded = at_most("first view, compressed: all that there is", [all_of_it / 1000], 60, "kB")
         return [
