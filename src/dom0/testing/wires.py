@@ -29,6 +29,7 @@ from dom0.forward.place import own
 
 T = TypeVar("T")
 _PROGRAMS = ("ip", "nft", "conntrack", "nsenter", "unshare")
+TURNS = 3  # of the event loop, from accept() to the connection that a server is told of
 PATIENCE = 60.0  # seconds until a condition counts as never met
 _PREFIX = {4: ("10.77.0.", 24), 6: ("fd77::", 64)}
 
@@ -206,6 +207,8 @@ class Provider(Node):
             transport.close()
         self._servers.clear()
         self._datagrams.clear()
+        for _ in range(TURNS):  # one that was accepted just now becomes a connection
+            await asyncio.sleep(0)
         for writer in self._connections.values():
             writer.transport.abort()
 
