@@ -144,7 +144,11 @@ class Farm:
         return until(found, self.story)
 
     def has_three_managers(self) -> bool:
-        """Who hear each other, and nobody else is in the Swarm."""
+        """Who hear each other, each by its own word too, and nobody else is in the Swarm."""
+        for name in ADDRESSES:
+            swarm = self.swarm(name, "info")["Swarm"]
+            if not swarm["ControlAvailable"] or swarm["Managers"] != len(ADDRESSES):
+                return False
         nodes = self.swarm("one", "nodes")
         found = [(one["Description"].get("Hostname"), one.get("ManagerStatus", {})) for one in nodes]
         reached = sorted(name for name, manager in found if manager.get("Reachability") == "reachable")
@@ -326,6 +330,7 @@ def test_what_status_says_brings_a_swarm_back_whose_managers_are_gone_for_ever(f
 
 
 def test_a_service_survives_the_death_of_its_node_and_two_managers_go_on(farm: Farm) -> None:
+    until(farm.has_three_managers, farm.story)
     farm.hosts["three"].stop()
     until(lambda: "three" not in farm.settled()["nodes"], farm.story)
     assert farm.settled()["running"] == 3
