@@ -92,6 +92,7 @@ class Bench:
         self.before = [self._alone(host, directory) for host in hosts.values()]
         self.farm = Farm(hosts, directory, SETTINGS)
         self.farm.write("web", ROLE)
+        self.farm.start()
         self.farm.enroll(dict.fromkeys(NAMES, "web"))
         self.version = 0
 

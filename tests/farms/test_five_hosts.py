@@ -144,6 +144,7 @@ def house(engines_possible: None, tmp_path_factory: pytest.TempPathFactory) -> I
         made.write("web", WEB.format(word="first", then=""))
         for name in PIS:
             hosts[name].path("/run/gate").mkdir()
+        made.start()
         made.enroll({"nas": "store", **dict.fromkeys(PIS, "web")})
         made.open("first")
         made.up()

@@ -19,7 +19,7 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.engine.values import PublishedPort
-from dom0.errors import Busy, Temporary
+from dom0.errors import Busy, Dom0Error, Temporary
 from dom0.farms import follow, join, lock, nodes, orders, pin, reboot, rollout, serve
 from dom0.farms.base_os import BaseOsHost, Host
 from dom0.farms.directory import FarmDirectory
@@ -577,3 +577,13 @@ async def test_a_file_of_its_own_that_is_damaged_is_begun_anew(farm: FarmDirecto
     async with serving(farm, port):
         revise(farm, 1, content)
         await until(lambda: node.is_said(RoleState.GOOD, 1))
+
+
+def test_what_a_node_kept_is_nothing_damaged_and_looking_at_it_fills_no_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert follow.read(tmp_path) == Kept()
+    (tmp_path / follow.FILE).write_bytes(b"{}}")
+    with pytest.raises(Dom0Error, match="is damaged"):
+        follow.read(tmp_path)
+    assert not caplog.records

@@ -59,6 +59,7 @@ def farm(engines_possible: None, tmp_path_factory: pytest.TempPathFactory) -> It
         made = Farm(hosts, tmp_path_factory.mktemp("farm"), settings)
         made.write("web", WEB.format(word="first"), word_txt="secret\n")
         made.write("store", STORE)
+        made.start()
         made.enroll({"one": "web", "two": "store"})
         yield made
 

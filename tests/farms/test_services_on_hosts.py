@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from dom0.testing import chain, redis
-from dom0.testing.hosts import Host, Switch
-from dom0.testing.machines import Machine
-from dom0.testing.namespaces import Child
+from dom0.testing import chain, machine_farm, redis
+from dom0.testing.hosts import Host
+from dom0.testing.machine_farm import hosts_on_a_switch
 
 pytestmark = [pytest.mark.engine, pytest.mark.chain]
-ADDRESSES = {"pc": "10.9.8.1", "nas": "10.9.8.2", "pi": "10.9.8.3"}
-ELSEWHERE = "10.9.8.20"
+NETWORK = "10.9.8"
+ADDRESSES = {name: f"{NETWORK}.{number}" for number, name in enumerate(("pc", "nas", "pi"), 1)}
+ELSEWHERE = f"{NETWORK}.20"
 FAR = "node:{}/service:redis:6379"
 CONSUMER = """
 name: pc
@@ -46,51 +46,19 @@ x-dom0: {rollout: {monitor: 0s}}
 """
 
 
-class Farm:
+class Farm(machine_farm.Farm):
     """Its server runs on `pc`, whose visitor asks redis."""
 
     def __init__(self, hosts: dict[str, Host], directory: Path) -> None:
-        self.hosts = hosts
-        self.path = directory / "attic"
-        self.nodes: dict[str, Machine] = {}
-        for name, host in hosts.items():
-            project = directory / name
-            project.mkdir()
-            self.nodes[name] = Machine(host, project)
+        super().__init__(hosts, directory, f"listen: {ADDRESSES['pc']}:7701")
         self.pc = self.nodes["pc"]
-        self.pc.dom0("farm", "init", str(self.path))
-        (self.path / "farm.yaml").write_text(f"name: attic\nlisten: {ADDRESSES['pc']}:7701\n")
-        self.server: Child | None = None
-
-    def serve(self) -> str:
-        printed = self.path / "served"
-        with printed.open("wb") as log:
-            self.server = self.pc.begin("farm", "serve", "--dir", str(self.path), "--json", stdout=log)
-        return str(json.loads(self.pc.until(printed.read_text))["join"])
-
-    def kill(self) -> None:
-        assert self.server is not None
-        self.server.kill()
-        self.server.wait(60)
-
-    def enroll(self, name: str, join: str) -> None:
-        joining = self.nodes[name].begin("farm", "join", join)
-        at = ("--dir", str(self.path))
-
-        def find_code() -> str:
-            listed = json.loads(self.pc.dom0("farm", "nodes", "--json", *at).stdout)
-            return next((str(one["code"]) for one in listed if one["code"]), "")
-
-        code = self.pc.until(find_code)
-        self.pc.dom0("farm", "approve", code, "--as", name, "--role", "hello", *at)
-        assert joining.wait(60) == 0
 
     def provide(self, name: str, ports: str) -> None:
         self.nodes[name].write(PROVIDER.replace("NAME", name).replace("PORTS", ports))
         self.nodes[name].up()
         self.nodes[name].docker("exec", f"{name}-redis-1", "redis-cli", "set", "who", name)
 
-    def ask(self) -> str:
+    def answer(self) -> str:
         """Which redis answers the visitor; what goes wrong where none does."""
         command = ("exec", "pc-visitor-1", "timeout", "5", "redis-cli", "-h", "redis", "get", "who")
         said = self.pc.docker(*command, check=False)
@@ -101,13 +69,13 @@ class Farm:
         return list(shown["state"]["listeners"][0]["targets"])
 
     def until_answered(self, who: str, at: str) -> None:
-        assert self.pc.until(lambda: self.targets() == [at] and self.ask() == who)
+        assert self.pc.until(lambda: self.targets() == [at] and self.answer() == who)
 
     def problems(self) -> dict[str, dict[str, Any]]:
         """Those of the ambassador, by their codes."""
         return {one["code"]: one for one in self.pc.status()["problems"] if one["subject"].startswith("redis ")}
 
-    def until_said(self, severity: str, why: str) -> None:
+    def until_problem(self, severity: str, why: str) -> None:
         def is_said() -> bool:
             one = self.problems().get("ambassador-node", {"title": ""})
             return why in one["title"] and one["severity"] == severity
@@ -117,28 +85,18 @@ class Farm:
 
 @pytest.fixture(scope="module")
 def farm(engines_possible: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    switch = Switch()
-    hosts: dict[str, Host] = {}
-    try:
-        for name, address in ADDRESSES.items():
-            hosts[name] = Host(name=name, switch=switch, address=f"{address}/24")
-            chain.provide(hosts[name])
-            redis.provide(hosts[name])
+    with hosts_on_a_switch({name: {} for name in ADDRESSES}, NETWORK) as hosts:
+        for host in hosts.values():
+            redis.provide(host)
         chain.provide_ambassador(hosts["pc"])
         made = Farm(hosts, tmp_path_factory.mktemp("farm"))
         made.provide("nas", f'"{ADDRESSES["nas"]}:7000:6379"')
         made.provide("pi", '"7001:6379"')
         made.pc.write(CONSUMER)
         made.pc.up(wait=False)
-        join = made.serve()
-        for name in hosts:
-            made.enroll(name, join)
+        made.write("idle", "name: idle\n")
+        made.enroll(dict.fromkeys(ADDRESSES, "idle"))
         yield made
-        made.kill()
-    finally:
-        for host in hosts.values():
-            host.stop()
-        switch.stop()
 
 
 def listening(host: Host) -> set[int]:
@@ -153,14 +111,14 @@ def test_a_visitor_reaches_redis_on_another_node_at_the_port_that_is_published_t
     farm.until_answered("nas", f"{ADDRESSES['nas']}:7000")
     assert not farm.problems()
     assert "nothing is encrypted on the way to another node" in farm.pc.dom0("ambassador", "show", "redis").stdout
-    assert listening(farm.hosts["nas"]) == {7000, 7702}, "nothing was opened for it"
+    assert listening(farm.nodes["nas"].host) == {7000, 7702}, "nothing was opened for it"
 
 
 def test_it_follows_to_another_port_and_another_address(farm: Farm) -> None:
     before = farm.pc.lives("pc-redis-1", "pc-visitor-1")
     farm.provide("nas", '"7100:6379"')
     farm.until_answered("nas", f"{ADDRESSES['nas']}:7100")
-    host = farm.hosts["nas"]
+    host = farm.nodes["nas"].host
     host.run(["ip", "address", "delete", f"{ADDRESSES['nas']}/24", "dev", "eth0"])
     host.run(["ip", "address", "add", f"{ELSEWHERE}/24", "dev", "eth0"])
     farm.until_answered("nas", f"{ELSEWHERE}:7100")
@@ -169,12 +127,12 @@ def test_it_follows_to_another_port_and_another_address(farm: Farm) -> None:
 
 def test_a_service_that_is_not_published_or_stopped_is_a_problem_with_its_reason(farm: Farm) -> None:
     farm.provide("nas", "")
-    farm.until_said("error", "nas publishes no fixed port for it")
-    assert "refused" in farm.ask()
+    farm.until_problem("error", "nas publishes no fixed port for it")
+    assert "refused" in farm.answer()
     farm.provide("nas", '"7000:6379"')
     farm.until_answered("nas", f"{ELSEWHERE}:7000")
     farm.nodes["nas"].dom0("stop", "redis")
-    farm.until_said("error", "nothing of it is ready on nas")
+    farm.until_problem("error", "nothing of it is ready on nas")
     farm.nodes["nas"].dom0("start", "redis")
     farm.nodes["nas"].docker("exec", "nas-redis-1", "redis-cli", "set", "who", "nas")
     farm.until_answered("nas", f"{ELSEWHERE}:7000")
@@ -192,13 +150,13 @@ def test_a_rewire_leads_to_another_node_and_back(farm: Farm) -> None:
 
 def test_without_word_of_the_node_or_the_server_connections_go_on_to_where_it_was(farm: Farm) -> None:
     farm.nodes["nas"].docker("stop", "dom0")
-    farm.until_said("warning", "nas has said nothing of it")
-    assert farm.ask() == "nas"
+    farm.until_problem("warning", "nas has said nothing of it")
+    assert farm.answer() == "nas"
     farm.kill()
     farm.pc.docker("restart", "dom0")
     farm.pc.docker("restart", "pc-redis-1")
-    farm.until_said("warning", "the farm's server does not say")
-    assert farm.ask() == "nas"
+    farm.until_problem("warning", "the farm's server does not say")
+    assert farm.answer() == "nas"
     assert farm.problems()["ambassador-node"]["severity"] == "warning", "and that is all"
     farm.nodes["nas"].docker("start", "dom0")
     farm.serve()

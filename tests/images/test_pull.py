@@ -27,7 +27,8 @@ from dom0.durable import Unwritable
 from dom0.engine.docker import DockerEngine
 from dom0.engine.values import EngineInfo, Image
 from dom0.errors import Denied, EngineError, EngineUnreachable, Final, Unwelcome
-from dom0.images.pull import KEPT, Pulled, is_insecure, pull
+from dom0.images import pull as pull_module
+from dom0.images.pull import KEPT, Pulled, find_images, is_insecure, pull
 from dom0.registry import serve
 from dom0.registry.depot import Depot, Need
 from dom0.registry.fetch import GaveUp, Terms
@@ -644,6 +645,20 @@ async def test_a_registry_that_never_answers_is_given_up_when_patience_ends(depo
     assert "what has come is kept" in gave_up.value.hint
 
 
+INFO = EngineInfo(
+    id="",
+    name="",
+    version="",
+    api_version="",
+    cpus=1,
+    memory=1,
+    storage_driver="",
+    root_dir="",
+    cgroup_version="2",
+    operating_system="",
+)
+
+
 @pytest.mark.parametrize(
     ("registry", "insecure"),
     [
@@ -658,17 +673,25 @@ async def test_a_registry_that_never_answers_is_given_up_when_patience_ends(depo
     ],
 )
 def test_a_registry_is_as_insecure_as_the_engine_says(registry: str, insecure: bool) -> None:
-    info = EngineInfo(
-        id="",
-        name="",
-        version="",
-        api_version="",
-        cpus=1,
-        memory=1,
-        storage_driver="",
-        root_dir="",
-        cgroup_version="2",
-        operating_system="",
-        insecure_registries=("own:5000", "127.0.0.0/8", "::1/128"),
-    )
+    info = replace(INFO, insecure_registries=("own:5000", "127.0.0.0/8", "::1/128"))
     assert is_insecure(registry, info) is insecure
+
+
+def test_where_images_are_kept_is_known_as_its_store_and_whoever_looks_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In turn there are more directories; the last two are seen in the root container."""
+    root, containerds, host = tmp_path / "docker", tmp_path / "containerd", tmp_path / "host"
+    monkeypatch.setattr(pull_module, "CONTAINERDS", str(containerds))
+    own, in_containerd = (replace(INFO, root_dir=str(root), containerd_store=is_so) for is_so in (False, True))
+    found = []
+    for made in (Path(f"{host}{containerds}"), Path(f"{host}{root}"), root, containerds, root / "containerd/daemon"):
+        made.mkdir(parents=True)
+        found.append([find_images(info, ends=("", str(host))) for info in (own, in_containerd)])
+    assert found == [
+        [None, host / containerds.relative_to("/")],
+        [host / root.relative_to("/"), host / containerds.relative_to("/")],
+        [root, root],
+        [root, containerds],
+        [root, root / "containerd/daemon"],
+    ]

@@ -135,7 +135,7 @@ class _Follower:
         self._runner = runner
         self._host = host
         self._is_os_known = False
-        self._kept = read(state)
+        self._kept = _taken_up(state)
         self._order: Order | None = None
         self._ordered = asyncio.Event()
         self._reported = asyncio.Event()
@@ -558,12 +558,20 @@ def _damaged(depot: Depot, blob: Blob) -> ConnectionError:
 
 
 def read(state: Path) -> Kept:
+    """Raises Dom0Error where the file is not what we wrote, OSError."""
     try:
-        kept = msgspec.json.decode((state / FILE).read_bytes(), type=Kept)
+        return msgspec.json.decode((state / FILE).read_bytes(), type=Kept)
     except FileNotFoundError:
-        kept = Kept()
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        log.warning("%s: cannot be read: %s", state / FILE, error)
+        return Kept()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Dom0Error(f"{state / FILE}: is damaged: {error}") from error
+
+
+def _taken_up(state: Path) -> Kept:
+    try:
+        kept = read(state)
+    except (OSError, Dom0Error) as error:
+        log.warning("%s; this node begins anew", error)
         kept = Kept()
     return replace(kept, report=replace(kept.report, os=base_os.version_here()))
 

@@ -55,6 +55,7 @@ LOWEST_ALONE = 0.5  # seconds for the lowest layer, without which the Engine can
 MOST_DAMAGED = 3  # times that a blob may turn out to be damaged after it was fetched
 MOST_RESTARTS = 10  # of the Engine during one pull: more are perhaps because of it
 SMALL, USUAL_RATIO = 1 << 30, 100  # bytes, and times the size
+CONTAINERDS = "/var/lib/containerd"  # `root` in containerd-config.toml(5), where nothing else is said
 _NAMING = 60.0  # seconds for a pull of the Engine's own that only adds a name: some kB
 
 
@@ -237,6 +238,20 @@ def is_insecure(registry: str, info: EngineInfo) -> bool:
     return any(address in ipaddress.ip_network(each, strict=False) for each in networks)
 
 
+def find_images(info: EngineInfo, ends: Sequence[str] = ("", "/proc/1/root")) -> Path | None:
+    """Where an Engine of this machine keeps images, as it is seen from here, which may be the root container. A
+    containerd that it has not started itself has a directory of its own.
+    """
+    places = [info.root_dir]
+    if info.containerd_store:
+        places = [f"{info.root_dir}/containerd/daemon", CONTAINERDS, info.root_dir]
+    for place in (Path(f"{end}{place}") for end in ends for place in places):
+        with contextlib.suppress(OSError):
+            if place.is_dir():
+                return place
+    return None
+
+
 def _usual(layers: Sequence[Descriptor]) -> int:
     """Bytes that they may become without being counted."""
     return SMALL + USUAL_RATIO * sum({each.digest: each.size for each in layers}.values())
@@ -412,13 +427,8 @@ class _Pull(msgspec.Struct, frozen=True):
         return self.info.name == os.uname().nodename
 
     def _engines_root(self) -> Path | None:
-        """As it is seen from here, which may be the root container. None: that of an Engine elsewhere."""
-        if self._is_here:
-            for root in (Path(self.info.root_dir), Path(f"/proc/1/root{self.info.root_dir}")):
-                with contextlib.suppress(OSError):
-                    if root.is_dir():
-                        return root
-        return None
+        """None: that of an Engine elsewhere."""
+        return find_images(self.info) if self._is_here else None
 
     def _most_unpacked(self, missing: Sequence[Descriptor]) -> int:
         """Bytes that they may become, beside what is still to come, and the copy that the Engine makes of them."""

@@ -37,7 +37,7 @@ def hosts_on_a_switch(configs: Mapping[str, Mapping[str, Any]], network: str) ->
 
 
 class Farm:
-    """`settings` are lines of farm.yaml beside its name. Write its roles, and `enroll` its machines."""
+    """`settings` are lines of farm.yaml beside its name. Write its roles, start its machines and `enroll` them."""
 
     def __init__(self, hosts: Mapping[str, Host], directory: Path, settings: str) -> None:
         self.path = directory / "attic"
@@ -64,13 +64,16 @@ class Farm:
         self.server.kill()
         self.server.wait(60)
 
-    def enroll(self, roles: Mapping[str, str]) -> None:
-        """By the names of its machines, which run a project without a service before. It is served then."""
+    def start(self) -> None:
+        """Each machine runs a project without a service."""
         for machine in self.nodes.values():
             machine.write(_EMPTY)
         with ThreadPoolExecutor() as threads:
             for done in [threads.submit(machine.up, wait=False) for machine in self.nodes.values()]:
                 done.result()
+
+    def enroll(self, roles: Mapping[str, str]) -> None:
+        """By the names of its machines, on which dom0 runs. It is served then."""
         server = self.serve()
         joining = [machine.begin("farm", "join", server) for machine in self.nodes.values()]
         codes = self.until(lambda: found if (found := self.codes()).keys() == roles.keys() else {})
