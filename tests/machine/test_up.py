@@ -60,7 +60,7 @@ def test_what_the_command_has_read_is_what_the_agent_reads_itself(machine: Machi
 
 def test_what_a_build_has_read_is_what_the_agent_reads_itself(machine: Machine) -> None:
     """At a cold start after it: nobody takes the files out of the image again. The agent, which was here before, finds
-    its networks created.
+    its networks and containers created.
     """
     machine.write(PROJECT.replace("64m", "67m"), FILES)
     machine.up()
@@ -73,8 +73,8 @@ def test_what_a_build_has_read_is_what_the_agent_reads_itself(machine: Machine) 
     log = machine.docker("events", "--since", f"{since}", "--until", f"{until}", "--filter", "event=archive-path")
     assert log.stdout == ""
     said = machine.docker("logs", "dom0")
-    assert "create box-web-1" in said.stdout + said.stderr
-    assert "create network" not in said.stdout + said.stderr
+    assert "start box-web-1" in said.stdout + said.stderr
+    assert "create " not in said.stdout + said.stderr
     assert "box_default" in networks(machine)
     read = generation(machine, 2)
     forget(machine)

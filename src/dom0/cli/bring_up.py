@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from dom0 import terminal, times
 from dom0.agent.status import (
     LARGEST_PROJECT,
-    MOST_NETWORKS,
+    MOST_CREATED,
     MOST_PULLS,
     NO_LOGINS,
     NOT_READ,
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from dom0.images.reading import Reading
     from dom0.plan.desired import Desired
     from dom0.plan.facts import ImageNeed
-    from dom0.plan.ownership import Seal
 
 START_WITHIN = 30.0  # seconds for the agent in a root container that runs to answer
 MARGIN = 2 << 20  # bytes of a request beside the project in it: a small layer, in base64
@@ -317,7 +316,7 @@ async def _take_up(
                 logins = await logins_for(engine, built.image.id, read or built.project, report.say)
                 await asyncio.sleep(0)  # a Ctrl-C that came since it waited last: from here on nothing does
             request = replace(request, logins=logins, pulls=tuple(report.pulled[-MOST_PULLS:]))
-            request = replace(request, networks=tuple(report.networks[-MOST_NETWORKS:]))
+            request = replace(request, created=tuple(report.creates[-MOST_CREATED:]))
             if in_place:
                 request = replace(request, dom0_image=built.image.id, layer=built.layer)
             return follow(Agent(patient=False).up(request), report, wait=wait), in_place
@@ -418,8 +417,7 @@ async def _refuse_or_start(
 ) -> tuple[Project | None, bool]:
     """`start`: of a root container that begins beside. It is removed where the project is refused.
 
-    Returns the project, if its agent reads it in the same way, and whether that answers. It finds its networks created:
-    until it is loaded, a processor has nothing else to do.
+    Returns the project, if its agent reads it in the same way, and whether that answers.
     """
     import asyncio
 
@@ -428,15 +426,15 @@ async def _refuse_or_start(
             with start:
                 start.begin()
                 await _prepare(engine)
-                from dom0.agent.apply import create_networks
+                from dom0.agent.beforehand import create_beforehand
 
                 accepted = await _refuse_beforehand(engine, built, project, report, adopts=adopts, beside=True)
                 start.accept()
             with watching(_START):
-                answering = _has_come_up(start, built.image.id)
                 if accepted is None:
-                    return None, await answering
-                creating = create_networks(engine, accepted.desired, accepted.seal, report.created)
+                    return None, await _has_come_up(start, built.image.id)
+                answering = asyncio.create_task(_has_come_up(start, built.image.id))
+                creating = create_beforehand(engine, accepted.desired, accepted.running, report.created, answering)
                 answers, _ = await asyncio.gather(answering, creating)
                 return accepted.project, answers
     await _refuse_beforehand(engine, built, project, report, adopts=adopts)
@@ -444,11 +442,11 @@ async def _refuse_or_start(
 
 
 class _Accepted(msgspec.Struct, frozen=True):
-    """A project that the new agent reads in the same way, and what it makes of that. `seal` is of its marks."""
+    """A project that the new agent reads in the same way, and what it makes of that. `running`: what is there now."""
 
     project: Project
     desired: Desired
-    seal: Seal
+    running: Running
 
 
 class _ToPull(Exception):
@@ -502,7 +500,7 @@ async def _refuse_beforehand(
     except BaseException:  # Ctrl-C too
         await names.unmark(engine, image.id)
         raise
-    return _Accepted(found, desired, running.seal) if place == PLACED and _is_read_alike(found, image) else None
+    return _Accepted(found, desired, running) if place == PLACED and _is_read_alike(found, image) else None
 
 
 def _is_read_alike(project: Project, image: Image) -> bool:
