@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from dom0.farms.directory import FarmDirectory
 from dom0.run import Output
 from dom0.testing.receiver import Receiver
 
@@ -207,6 +209,23 @@ def test_people_pause_roles_and_drain_nodes_while_no_server_runs(
     dom0("farm", "drain", "nas", *inside)
     dom0("farm", "remove", "nas", *inside)
     assert json.loads(dom0("farm", "status", *inside, "--json").stdout)["drained"] == []
+
+
+def test_a_copy_that_was_superseded_changes_nothing_and_says_so(dom0: RunCommand, farm: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(farm, tmp_path / "other")
+    assert json.loads(dom0("farm", "promote", "--dir", str(other), "--json").stdout) == {"name": "attic", "epoch": 1}
+    FarmDirectory(farm).hear_epoch(FarmDirectory(other).epochs().own)
+    for command in (["pause"], ["serve"]):
+        refused = dom0("farm", *command, "--dir", str(farm))
+        assert (refused.code, "another copy of this farm was promoted" in refused.stderr) == (2, True), refused
+        assert "dom0 farm promote" in refused.stderr
+    said = dom0("farm", "status", "--dir", str(farm)).stdout
+    assert "another copy of this farm was promoted: all of this is old\n" in said
+    assert json.loads(dom0("farm", "status", "--dir", str(farm), "--json").stdout)["superseded"] is True
+    assert dom0("farm", "promote", "--dir", str(farm)).stdout.startswith(
+        "attic: this copy is the farm's server, with epoch 2"
+    )
+    assert json.loads(dom0("farm", "pause", "--dir", str(farm), "--json").stdout)["paused"] != {}
 
 
 def test_who_watches_sees_every_change(dom0: RunCommand, environment: dict[str, str], farm: Path) -> None:

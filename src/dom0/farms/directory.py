@@ -11,6 +11,7 @@ killed at any moment.
     state/server.pem           key and certificate of the server, never made anew: nodes know the server by it
     state/revisions/N.json     revisions (`revisions`), each written once
     state/current.json         the number of the current one
+    state/epoch.json           which copy of all this is the server (`epoch`)
     state/blobs/               what their images and private files are made of, by digest
     state/reports/             what each node said last, by the key that it has in nodes.json
     state/notify.json          what people were told of lost nodes (`dom0.agent.notify`)
@@ -31,7 +32,8 @@ import msgspec
 from dom0 import flock
 from dom0.durable import sync, write_atomic, writing
 from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
-from dom0.farms import settings
+from dom0.farms import epoch, settings
+from dom0.farms.epoch import Epochs
 from dom0.farms.float_swarm import FloatReport, FloatState
 from dom0.farms.nodes import Nodes
 from dom0.farms.revisions import Report, Revision, find_unneeded
@@ -71,6 +73,7 @@ class FarmDirectory:
         self._blobs = self.state / "blobs"
         self._float = self.state / "float.json"
         self._float_reports = self.state / "float"
+        self._epoch = self.state / "epoch.json"
 
     def settings(self) -> FarmSettings:
         """Raises ProjectError."""
@@ -150,6 +153,37 @@ class FarmDirectory:
     def change_float(self, step: Callable[[FloatState], tuple[FloatState, T]]) -> T:
         """As `change`, of what has to be known of the farm's Swarm."""
         return self._change(self._float, self.float_state, step)
+
+    # which copy of it is the server
+
+    def epochs(self) -> Epochs:
+        """Raises Dom0Error where the file is not what we wrote, or cannot be read."""
+        hint = "put a copy of it in its place; or, if this is the farm's server, remove it and: dom0 farm promote"
+        return self._read(self._epoch, Epochs, hint) or Epochs()
+
+    def promote(self) -> Epochs:
+        """From now on this copy is the server, whichever was it before. Raises Busy, Unwritable, Dom0Error."""
+        return self._change_epochs(lambda before: epoch.promote(before, self.server_pem.read_bytes()))
+
+    def hear_epoch(self, heard: str) -> Epochs:
+        """As a node has named it. Raises Busy, Unwritable, Dom0Error."""
+        return self._change_epochs(lambda before: epoch.hear(before, heard, self.server_pem.read_bytes()))
+
+    def _change_epochs(self, step: Callable[[Epochs], Epochs]) -> Epochs:
+        with self._lock(self.state):
+            before = self.epochs()
+            after = step(before)
+            if after != before:
+                write_atomic(self._epoch, msgspec.json.encode(after), owner=self._owner())
+        return after
+
+    def check_is_server(self) -> None:
+        """Raises UsageError where another copy was promoted since."""
+        if self.epochs().is_superseded:
+            raise UsageError(
+                f"{self.path}: another copy of this farm was promoted, and is its server; here nothing is changed",
+                hint="go on there; or, if it is gone for ever, make this one the server again: dom0 farm promote",
+            )
 
     def _change(self, file: Path, read: Callable[[], S], step: Callable[[S], tuple[S, T]]) -> T:
         with self._locked() as owner:
@@ -346,8 +380,9 @@ class FarmDirectory:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[tuple[int, int] | None]:
-        """No other process changes what is in `state` meanwhile. Raises Busy, Unwritable."""
+        """No other process changes what is in `state` meanwhile. Raises Busy, Unwritable, and as `check_is_server`."""
         with self._lock(self.state):
+            self.check_is_server()
             yield self._owner()
 
     @contextlib.contextmanager

@@ -159,7 +159,7 @@ class _Follower:
         we are. Raises Dom0Error, OSError of the disk.
         """
         server = pin.parse(f"{membership.address}:{membership.fingerprint}")
-        client = Client(lambda: pin.connect(server), f"{server.host}:{server.port}")
+        client = join.ServerClient(self._state, server)
         origin = _Origin(client, membership.secret)
         self._order = None  # what was not done before is told again
 

@@ -10,7 +10,8 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -21,11 +22,11 @@ from msgspec.structs import replace
 from dom0 import flock
 from dom0.durable import write_atomic
 from dom0.errors import Dom0Error
-from dom0.farms import pin
+from dom0.farms import epoch, pin
 from dom0.farms.nodes import MachineInfo, NodeState, Standing
 from dom0.farms.pin import Pin
 from dom0.http.channel import Malformed
-from dom0.http.client import Client
+from dom0.http.client import Answer, Body, Client
 from dom0.names import FARM_FILE
 from dom0.wording import excerpt
 
@@ -48,6 +49,33 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     farm: str = ""
     name: str = ""
     role: str = ""
+    epoch: str = ""  # the highest that was heard of
+
+
+class ServerClient(Client):
+    """Asks the server of the farm that this machine is in: not one that another copy of it has superseded (`epoch`)."""
+
+    def __init__(self, state: Path, server: Pin) -> None:
+        super().__init__(lambda: pin.connect(server), f"{server.host}:{server.port}")
+        self._state = state
+
+    @asynccontextmanager
+    async def ask(
+        self, method: str, target: str, *, headers: Mapping[str, str] = {}, body: Body = None
+    ) -> AsyncIterator[Answer]:
+        """As its own. Raises ConnectionError too where another copy has to be asked."""
+        membership = read(self._state)
+        known = membership.epoch if membership else ""
+        headers = {**headers, epoch.HEADER: known} if known else headers
+        async with super().ask(method, target, headers=headers, body=body) as answer:
+            heard = answer.headers.get(epoch.HEADER)
+            if answer.status == epoch.SUPERSEDED or epoch.is_older(heard, known):
+                raise ConnectionError("another copy of it was promoted, and is the farm's server")
+            if membership is not None and heard != known:
+                kept = read(self._state)  # the answer took its time
+                if kept is not None and kept.secret == membership.secret:
+                    keep(self._state, kept, replace(kept, epoch=heard))
+            yield answer
 
 
 def read(state: Path) -> Membership | None:
@@ -90,7 +118,7 @@ async def join(
 
     Raises NotTheServer, Dom0Error; OSError where the server does not answer the first time, unless it is `patient`.
     """
-    client = Client(lambda: pin.connect(server), f"{server.host}:{server.port}")
+    client = ServerClient(state, server)
     body, last, pause = msgspec.json.encode({**msgspec.structs.asdict(describe()), "ticket": _ticket()}), None, AGAIN
     try:
         while True:
@@ -104,7 +132,8 @@ async def join(
                 said = f"the farm's server does not answer: {error or 'nothing came'}; asked again until it does"
             else:
                 if standing.state is not NodeState.WAITING:
-                    told = replace(membership, farm=standing.farm, name=standing.name, role=standing.role)
+                    told = read(state) or membership  # with the epoch
+                    told = replace(told, farm=standing.farm, name=standing.name, role=standing.role)
                     keep(state, membership, told)
                     return standing
                 said = f"code {standing.code}: on the server of the farm {standing.farm}, dom0 farm approve"

@@ -44,7 +44,7 @@ async def locked(state: Path, tell: Callable[[str], None]) -> AsyncIterator[None
         return
     write_atomic(state / FILE, msgspec.json.encode(RebootRequest(boot=_this_boot())))
     server = pin.parse(f"{membership.address}:{membership.fingerprint}")
-    client, last = Client(lambda: pin.connect(server), f"{server.host}:{server.port}"), ""
+    client, last = join.ServerClient(state, server), ""
     try:
         while why := await _ask(client, membership, "/v1/pre-reboot"):
             if why != last:

@@ -34,7 +34,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from dom0.errors import Dom0Error
-from dom0.farms import calls, pin
+from dom0.farms import calls, epoch, pin
 from dom0.farms.calls import Calls
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.float_server import FloatServer
@@ -58,7 +58,7 @@ from dom0.farms.peers import make_passes
 from dom0.farms.revisions import FollowRequest, Peers
 from dom0.farms.services import ServiceServer
 from dom0.http import server
-from dom0.http.server import HttpError, Request, Response, refusal, route
+from dom0.http.server import Handler, HttpError, Request, Response, refusal, route
 from dom0.registry.journal import CHUNK
 from dom0.registry.recent import remember
 from dom0.registry.reference import digest_flaw
@@ -92,6 +92,8 @@ async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[
         "POST /v1/steady-state": lock.steady_state,
         "POST /v1/calls/{call}": asked.answer,
     }
+    farm.check_is_server()
+    handler = _of_epoch(farm, route(routes))
     tls = pin.of_server(farm.server_pem)
     count = len(farm.nodes().nodes)
     most = MOST + MOST_OF_NODE * count
@@ -103,11 +105,36 @@ async def serve(farm: FarmDirectory, listening: socket.socket) -> AsyncIterator[
         try:
             async with (
                 calls.reachable(farm, asked),
-                server.serve(route(routes), listening, most=most, most_each=MOST_EACH, unread=UNREAD, tls=tls),
+                server.serve(handler, listening, most=most, most_each=MOST_EACH, unread=UNREAD, tls=tls),
             ):
                 yield orders
         finally:
             keeping.cancel()
+
+
+def _of_epoch(farm: FarmDirectory, handler: Handler) -> Handler:
+    """Says of each answer which copy of the farm's server it is from. One that is not it any more says nothing else."""
+
+    async def answer(request: Request) -> Response:
+        heard = request.headers.get(epoch.HEADER)
+        try:
+            epochs = farm.epochs()
+            if epoch.is_older(epochs.own, heard) and not epochs.is_superseded:
+                epochs = await asyncio.to_thread(farm.hear_epoch, heard)
+                if epochs.is_superseded:
+                    log.error("another copy of this farm was promoted, and is its server: nobody is answered here")
+        except Dom0Error as error:
+            log.error("%s", error.message)  # noqa: TRY400 -- no bug: the trace says nothing
+            return refusal(503, "the farm's server has a problem: its log says which")
+        if epochs.is_superseded:
+            return refusal(epoch.SUPERSEDED, "another copy of this farm was promoted, and is its server")
+        try:
+            response = await handler(request)
+        except HttpError as error:
+            response = refusal(error.status, error.reason)
+        return replace(response, headers=(*response.headers, (epoch.HEADER, epochs.own)))
+
+    return answer
 
 
 class Hello(MachineInfo, frozen=True, kw_only=True, forbid_unknown_fields=False):

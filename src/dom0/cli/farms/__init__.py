@@ -7,6 +7,7 @@ import click
 from dom0.cli.farms.init import init
 from dom0.cli.farms.join import join
 from dom0.cli.farms.nodes import approve, assign, nodes, remove
+from dom0.cli.farms.promote import promote
 from dom0.cli.farms.reach import exec_command, logs
 from dom0.cli.farms.rollout import drain, pause, resume, undrain, unlock
 from dom0.cli.farms.serve import serve
@@ -28,5 +29,5 @@ def command() -> None:
 
 for one in (init, serve, nodes, approve, assign, remove, join, plan, up, status, tree, history, rollback):
     command.add_command(one)
-for one in (pause, resume, drain, undrain, unlock, exec_command, logs):
+for one in (pause, resume, drain, undrain, unlock, promote, exec_command, logs):
     command.add_command(one)

@@ -74,7 +74,7 @@ class FloatStatus(msgspec.Struct, frozen=True, kw_only=True):
 class FarmStatus(msgspec.Struct, frozen=True, kw_only=True):
     """As `--json` prints it. `revision`: the current one, 0 before the first; `os`: the version of its base OS;
     `paused`: by role why; `locked`: who reboots; `unstarted`: by node the base OS that it was served and did not come
-    up with.
+    up with; `superseded`: another copy of the farm's directory is its server.
     """
 
     farm: str
@@ -84,6 +84,7 @@ class FarmStatus(msgspec.Struct, frozen=True, kw_only=True):
     drained: tuple[str, ...]
     locked: tuple[rollout.Lock, ...]
     unstarted: dict[str, str]
+    superseded: bool
     nodes: tuple[NodeStatus, ...]
     floating: FloatStatus
 
@@ -94,7 +95,8 @@ class FarmStatus(msgspec.Struct, frozen=True, kw_only=True):
     "--json",
     "as_json",
     is_flag=True,
-    help="An object: farm, revision, os, paused, drained, locked, unstarted, nodes, floating; with --watch one a line.",
+    help="An object: farm, revision, os, paused, drained, locked, unstarted, superseded, nodes, floating; with --watch "
+    "one a line.",
 )
 @click.option("-w", "--watch", is_flag=True, help="Stay, and show every change until Ctrl-C.")
 def status(farm: FarmDirectory, as_json: bool, watch: bool) -> int:
@@ -147,6 +149,7 @@ def look(farm: FarmDirectory) -> Found:
         drained=state.drained,
         locked=state.locks,
         unstarted={name: one.os for name, one in state.boots.tried.items() if state.boots.has_failed(name, one.os)},
+        superseded=farm.epochs().is_superseded,
         nodes=tuple(_status(view, current, found.targets[view.name]) for view in views),
         floating=_float_status(farm, settings.name, current, now),
     )
@@ -186,7 +189,8 @@ def _lines(found: Found) -> list[str]:
         why = "; ".join(filter(None, (waits, "" if one.reason in of_role else one.reason)))
         seen = ago(now - one.last_seen)
         rows.append((one.name, one.role, str(one.revision or "-"), one.state, one.os or "-", seen, why))
-    said = [f"{role}: {why}" for role, why in found.roles.items() if why]
+    said = ["another copy of this farm was promoted: all of this is old"] if document.superseded else []
+    said += [f"{role}: {why}" for role, why in found.roles.items() if why]
     said += [
         f"next: dom0 farm resume {role}, or another revision: dom0 farm rollback, dom0 farm up"
         for role in document.paused
