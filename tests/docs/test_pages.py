@@ -233,10 +233,8 @@ def problem_codes() -> set[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Problem":
                 found |= {code for keyword in node.keywords if keyword.arg == "code" for code in texts(keyword.value)}
-            elif (
-                isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "code"
-            ):
-                found |= texts(node.value)
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                found |= texts(node.value) if node.targets[0].id in ("code", "CODE") else set()
             elif isinstance(node, ast.FunctionDef) and node.name == "classify":
                 returned = (inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return))
                 found |= {code for value in returned if isinstance(value, ast.Tuple) for code in texts(value.elts[0])}

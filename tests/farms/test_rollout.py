@@ -178,6 +178,27 @@ def run_os(world: World, version: str) -> list[str]:
     return [name for name, node in world.nodes.items() if node.report.os == version]
 
 
+def test_a_role_is_unwell_until_who_has_failed_in_it_is_well_or_is_not_waited_for() -> None:
+    world = World({"pi1": "web", "pi2": "web"})
+    world.publish(1, web="one")
+    assert world.run().unwell == frozenset()
+    world.bad.add(content("two").digest)
+    world.publish(2, web="two")
+    assert world.run().unwell == {"web"}
+    failed = world.state
+    world.state = rollout.resume(failed, ["web"])
+    assert world.look().unwell == {"web"}
+    world.state = rollout.drain(failed, "pi1")
+    assert world.look().unwell == frozenset()
+    world.state, world.now = failed, world.now + SILENT - 1
+    assert world.look().due == world.nodes["pi1"].last + SILENT
+    world.now += 1
+    assert world.look().unwell == frozenset()
+    world.back(1)
+    assert world.run().unwell == frozenset()
+    assert world.state.pauses == {}
+
+
 def test_a_base_os_goes_to_the_canary_and_to_the_next_when_it_was_good_for_a_while() -> None:
     world = with_slots()
     world.publish(2, os="2", web="one")

@@ -91,9 +91,10 @@ class Notifier:
         self._look(notify, machine, problems, time.time())
         await self._send(notify, machine, time.time())
 
-    def told(self) -> set[str]:
-        """Subjects of the problems that people know of, until they are told that these are over."""
-        return {one.problem.subject for one in self._state().known.standing.values() if one.is_told}
+    def told(self, code: str) -> dict[str, Problem]:
+        """The problems of that code, by subject, that people know of, until they are told that these are over."""
+        standing = self._state().known.standing.values()
+        return {one.problem.subject: one.problem for one in standing if one.is_told and one.problem.code == code}
 
     def _state(self) -> NotifyState:
         if self._told is None:

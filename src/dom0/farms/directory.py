@@ -14,7 +14,7 @@ killed at any moment.
     state/epoch.json           which copy of all this is the server (`epoch`)
     state/blobs/               what their images and private files are made of, by digest
     state/reports/             what each node said last, by the key that it has in nodes.json
-    state/notify.json          what people were told of lost nodes (`dom0.agent.notify`)
+    state/notify.json          what people were told of nodes and roles (`dom0.agent.notify`)
     state/reach                while it is served: where commands reach nodes (`calls`), on the server's machine
 """
 

@@ -9,6 +9,7 @@ from dom0.farms.rollout import REBOOT_WITHIN, SILENT, Rollout
 from dom0.health import Problem
 from dom0.times import moment
 
+CODE = "node-lost"
 TOGETHER = 60.0  # seconds; a node says a word each minute
 
 
@@ -32,7 +33,7 @@ def find_lost(state: Rollout, silent: Mapping[str, float], lasting: Collection[s
 def as_problem(name: str, last: float) -> Problem:
     """`last`: when it was heard of, in seconds since the epoch."""
     return Problem(
-        code="node-lost",
+        code=CODE,
         subject=name,
         title=f"node {name} is lost",
         hint=f"heard of last at {moment(last)}; has it power and network? Not to be told of it: dom0 farm drain {name}",

@@ -19,7 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dom0.errors import Dom0Error
-from dom0.farms import boots, lost, rollout
+from dom0.farms import boots, lost, paused, rollout
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import SEEN_EACH, Node, Nodes, NodeState
 from dom0.farms.revisions import MOST_GIVERS, NETWORK, SLOTS, Giver, Gives, Order, Report, Revision
@@ -32,6 +32,7 @@ MOST_REST = 2.0
 WAIT = 50.0  # seconds that an answer waits; connections in which nothing comes for a minute are closed
 GONE_WITHIN = 10.0  # seconds until a node that has gone is noticed
 NOTE_EACH = 1.0  # seconds between looks whether words have to be noted
+NOTHING_YET = RolloutStep(state=Rollout(), targets={}, roles={}, unwell=frozenset(), due=None)
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class _Decision(msgspec.Struct, frozen=True):
     told: dict[str, SentOrder]
     due: float
     members: dict[str, list[str]]  # by role, the keys of its nodes
-    state: Rollout
+    step: RolloutStep
 
 
 class Orders:
@@ -71,7 +72,7 @@ class Orders:
         self._now = now
         self._settings = farm.settings()
         self._reports = farm.reports()
-        self._decided = _Decision(Nodes(), None, 0.0, {}, 0.0, {}, Rollout())
+        self._decided = _Decision(Nodes(), None, 0.0, {}, 0.0, {}, NOTHING_YET)
         self._revisions: dict[int, Revision] = {}
         self._blobs: dict[tuple[int, str], Mapping[str, int]] = {}
         self._words: dict[str, _Word] = {}
@@ -216,8 +217,12 @@ class Orders:
         silent = {node.name: monotonic - self._heard_at(node, now, monotonic) for node in nodes}
         last = {node.name: word.at if (word := self._words.get(node.key)) else node.last for node in nodes}
         unheard = {node.name for node in nodes if node.key not in self._words}
-        found = lost.find_lost(self._decided.state, silent, unheard.intersection(told))
+        found = lost.find_lost(self._decided.step.state, silent, unheard.intersection(told))
         return [lost.as_problem(name, last[name]) for name in found]
+
+    def find_paused(self, told: Mapping[str, Problem]) -> list[Problem]:
+        """Roles that are paused as something has failed; those that people were `told` of until all is well there."""
+        return paused.find_paused(self._decided.step, told)
 
     async def look(self) -> None:
         """Decide if the nodes or the current revision have changed. Raises Dom0Error."""
@@ -278,7 +283,7 @@ class Orders:
         for node in enrolled:
             members.setdefault(node.role, []).append(node.key)
         due = math.inf if found.due is None else found.due
-        return _Decision(nodes, current, since, told, due, members, found.state)
+        return _Decision(nodes, current, since, told, due, members, found)
 
     def _heard_at(self, node: Node, now: float, monotonic: float) -> float:
         """By the loop's time. While no server ran nobody was silent."""

@@ -102,11 +102,14 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RolloutStep(msgspec.Struct, frozen=True, kw_only=True):
-    """`roles`: what each of them waits for, "" where it does not. `due`: when time alone may change something."""
+    """`roles`: what each of them waits for, "" where it does not; `unwell`: those with a node that has failed, or does
+    not run yet what it has a turn for. `due`: when time alone may change something.
+    """
 
     state: Rollout
     targets: dict[str, Target]
     roles: dict[str, str]
+    unwell: frozenset[str]
     due: float | None
 
 
@@ -135,7 +138,7 @@ def step(
         by_role.setdefault(node.role, []).append(node)
     targets: dict[str, Target] = {}
     turns: dict[str, Turn] = {}
-    roles, dues = {}, []
+    roles, unwell, dues = {}, set[str](), list[float]()
     for role, members in sorted(by_role.items()):
         if current is None or role not in current.roles:
             targets |= dict.fromkeys((node.name for node in members), Target(why="no revision has its role"))
@@ -146,10 +149,13 @@ def step(
         turns |= found.turns
         roles[role] = found.waits_for(state)
         targets |= found.targets(state, roles[role])
+        if found.is_unwell():
+            unwell.add(role)
         dues += found.dues
     if turns != state.turns:
         state = replace(state, turns=turns)
-    return RolloutStep(state=state, targets=targets, roles=roles, due=min(dues, default=None))
+    due = min(dues, default=None)
+    return RolloutStep(state=state, targets=targets, roles=roles, unwell=frozenset(unwell), due=due)
 
 
 class _Role:
@@ -317,6 +323,16 @@ class _Role:
             else:
                 found[name] = Target(fetch=self._revision, why="is busy with what it has been told before")
         return found
+
+    def is_unwell(self) -> bool:
+        """Nobody waits for a node that is drained, or that has failed and is silent since."""
+        failed = [node for name, node in self._members.items() if name not in self._drained and self._has_failed(node)]
+        there = [node.last + SILENT for node in failed if self._now - node.last < SILENT]
+        self.dues += there
+        return bool(there) or any(turn.good == 0 for turn in self.turns.values())
+
+    def _has_failed(self, node: NodeView) -> bool:
+        return node.report.state is RoleState.FAILED or (node.report.os_failed > 0 and not self._has_os(node))
 
     def _is_on_its_way(self, node: NodeView, state: Rollout) -> bool:
         """Without a turn: it had one, and was thought to be gone."""

@@ -64,8 +64,8 @@ class FarmSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """`listen`: where the server answers, ADDRESS:PORT; 0.0.0.0 is for everybody who reaches it. `roles`: those that
     are to be rolled out otherwise. `os`: the base OS of all nodes, a file of dom0 os build, its path from
     the farm's directory; "" for leaving theirs alone. `fleetlock`: whether machines that are no nodes may take reboot
-    locks. `float`: where projects run that need no certain node. `notify`: who is told of nodes that are lost, as by
-    x-dom0.notify.
+    locks. `float`: where projects run that need no certain node. `notify`: who is told of nodes that are lost and
+    of roles that are paused, as by x-dom0.notify.
     """
 
     name: str

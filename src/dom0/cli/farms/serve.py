@@ -108,14 +108,16 @@ async def _serve(farm: FarmDirectory, listening: socket.socket, served: Served, 
 
 
 async def tell(farm: FarmDirectory, name: str, orders: Orders, asked: NotifySettings) -> None:
-    """People, of nodes that are lost, until it is cancelled."""
+    """People, of nodes that are lost and roles that are paused, until it is cancelled."""
     from dom0.agent.notify import EVERY, Notifier
+    from dom0.farms import lost, paused
     from dom0.plan.expand import notify_of
 
     notify = notify_of(asked, str(farm.path.resolve()))
     notifier = Notifier(farm.state, _log_told)
     while True:
-        await notifier.turn(notify, name, orders.find_lost(notifier.told()))
+        wrong = [*orders.find_lost(notifier.told(lost.CODE)), *orders.find_paused(notifier.told(paused.CODE))]
+        await notifier.turn(notify, name, wrong)
         await asyncio.sleep(EVERY)
 
 

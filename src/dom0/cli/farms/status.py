@@ -14,7 +14,7 @@ from dom0 import terminal
 from dom0.cli.farms.farm_option import farm_option
 from dom0.cli.farms.floating import FloatChange, as_changes, decide_now, due
 from dom0.errors import EXIT_CHANGES
-from dom0.farms import rollout
+from dom0.farms import paused, rollout
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.float_steps import FloatObject
 from dom0.farms.nodes import SEEN_EACH, NodeState
@@ -191,10 +191,7 @@ def _lines(found: Found) -> list[str]:
         rows.append((one.name, one.role, str(one.revision or "-"), one.state, one.os or "-", seen, why))
     said = ["another copy of this farm was promoted: all of this is old"] if document.superseded else []
     said += [f"{role}: {why}" for role, why in found.roles.items() if why]
-    said += [
-        f"next: dom0 farm resume {role}, or another revision: dom0 farm rollback, dom0 farm up"
-        for role in document.paused
-    ]
+    said += [f"next: {paused.ways_on(role)}" for role in document.paused]
     said += [f"{lock.id}: has a reboot lock of {lock.group} for {ago(now - lock.since)}" for lock in document.locked]
     said += [
         f"{name}: did not come up with the base OS {os} and gets the last other good one, if there is one; "
