@@ -33,7 +33,6 @@ from dom0.agent import (
 )
 from dom0.agent.three_way import FileVersion
 from dom0.ambassador import messages
-from dom0.cli.commands import cli
 from dom0.cli.farms.nodes import NodeInfo
 from dom0.cli.farms.status import FarmStatus, FloatStatus, NodeStatus, ServiceStatus
 from dom0.cli.farms.tree import FarmFloat, FarmImageInfo, FarmNode, FarmRole, FarmTree
@@ -49,6 +48,7 @@ from dom0.plan.differences import Difference
 from dom0.plan.preview import Change
 from dom0.plan.steps import AnyStep
 from dom0.plan.text import kind_of
+from dom0.testing.command_lines import parse_dom0
 from dom0.testing.pages import CHECKOUT, Page, page, pages, section
 
 PAGES = pages()
@@ -124,28 +124,6 @@ def simple_commands(line: str) -> Iterator[list[str]]:
             argv = []
         elif argv or not re.fullmatch(r"\w+=.*", word):
             argv.append(word)
-
-
-def parse_dom0(arguments: list[str], *, complete: bool) -> None:
-    """Parse a command line without running it. Raises click.UsageError, AssertionError."""
-    command: click.Command = cli
-    ctx = click.Context(cli, info_name="dom0")
-    while isinstance(command, click.Group):
-        _, rest, _ = command.make_parser(ctx).parse_args(list(arguments))
-        if not rest:
-            return
-        found = command.get_command(ctx, rest[0])
-        assert found is not None, f"{ctx.command_path} {rest[0]}: no such command"
-        arguments, command, ctx = rest[1:], found, click.Context(found, info_name=rest[0], parent=ctx)
-    values, rest, _ = command.make_parser(ctx).parse_args(list(arguments))
-    assert not rest, f"{ctx.command_path}: too many arguments: {rest}"
-    for parameter in command.params:
-        value = values.get(parameter.name or "")
-        if isinstance(value, str) and isinstance(parameter.type, click.Choice):
-            assert value in parameter.type.choices
-        if complete and parameter.required:
-            given = isinstance(value, str | tuple | list) and len(value) > 0
-            assert given, f"{ctx.command_path}: {parameter.name} is missing"
 
 
 def test_parsing_knows_right_from_wrong() -> None:

@@ -121,7 +121,7 @@ def test_what_it_was_granted_uses_and_was_refused_is_on_the_page(machine: Machin
         assert f"containers\t{shown['grants']['containers']}\t{shown['usage']['containers']}" in table
         assert "memory\tno limit" in table
         assert "capabilities: [NET_ADMIN]" in page.text("[data-key='guest'] .events")
-        assert "dom0 socket log guest" in page.text("[data-key='guest'] header")
+        assert "dom0 socket log guest" in page.text("[data-key='guest'] .tools")
         for width, dark in itertools.product((390, 1440), (False, True)):
             page.look(width, 900, dark=dark)
             assert page.run("document.documentElement.scrollWidth <= innerWidth"), (width, dark)

@@ -387,6 +387,29 @@ def test_every_card_has_the_command_that_shows_the_same(page: Browser) -> None:
         assert all(command.startswith(("dom0 ", "docker ")) for _, command in cards), (view, cards)
 
 
+def said_by(box: Machine, command: str) -> str:
+    """What it prints, once."""
+    program, *words = (word for word in shlex.split(command) if word not in ("--follow", "--watch", "-f"))
+    return (box.dom0 if program == "dom0" else box.docker)(*words).stdout
+
+
+def test_what_is_named_in_a_table_is_named_by_the_commands_above_it(page: Browser, box: Machine) -> None:
+    seen = set()
+    for view in VIEW_NAMES:
+        show(page, view)
+        page.until("!document.querySelector('main').innerText.includes('asking…')")
+        tables = page.run("""[...document.querySelectorAll('main .card:has(tbody)')].map((card) => [
+            card.getAttribute('aria-label'),
+            [...card.querySelectorAll('header .cmd')].map((one) => one.dataset.copy),
+            [...card.querySelectorAll('tbody th')].map((one) =>
+              [...one.childNodes].find((it) => it.textContent.trim() && !it.matches?.('.tag, small')).textContent)])""")
+        for label, commands, names in tables:
+            said = "".join(said_by(box, command) for command in commands)
+            assert [name for name in names if name not in said] == [], (label, commands)
+            seen.add(label)
+    assert seen >= {"Who started whom", "Services", "Volumes", "Boots"}
+
+
 def test_the_keyboard_alone_gets_everywhere(page: Browser) -> None:
     show(page, "")
     page.run("window.isBefore = true")

@@ -111,3 +111,8 @@ def test_one_that_fails_is_said_to_and_the_last_one_stays(failing: Machine, desk
     assert f"snapshot {before[0][:8]}" in shown
     assert "Back up now…" in shown
     assert snapshots(box) == before
+    desk.run("location.hash = '#/'")
+    shown = desk.until_text("the last run failed", "[data-key='Backups'] [data-key='box_data']")
+    assert "the backup of data failed: exited with code 1" in shown
+    assert f"dom0 logs {JOB}" in shown
+    assert " ago" in shown  # the last one that was made

@@ -33,6 +33,7 @@ from dom0.http.server import Handler, Request, Response
 from dom0.plan.differences import Difference
 from dom0.testing import browser
 from dom0.testing.browser import Browser
+from dom0.testing.command_lines import parse_dom0
 from dom0.testing.fake_agent import make_service, make_status
 from dom0.testing.fake_talk import make_flow, make_receipt, make_state
 from dom0.testing.possible import require
@@ -484,6 +485,82 @@ async def name(request: Request) -> Response:
         return Response(stream(made_hostile(line)), content_type="application/x-ndjson")
     path = request.path.replace(HOSTILE, "")
     return Response(msgspec.json.encode(made_hostile(NAMES[f"GET {path}"])))
+
+
+BARE = """(() => {
+  const shown = ["table", "ul", "ol", "meter", "progress", "time", ".state", ".pulse", "h3:not(.day)", "details:has(table, pre)"];
+  const found = [...document.querySelectorAll(shown.map((one) => `main ${one}`))];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const around = texts.currentNode.parentElement;
+    if (/\\d/.test(texts.currentNode.data) && around.closest("main, #about, dialog, #acts")) found.push(around);
+  }
+  const where = (one) => one.matches("details") ? one.closest(".tools") ?? one
+    : one.closest(one.matches("h3:not(.day)") ? ".tools, li" : "section, .plan, dialog, #about");
+  return found.filter((one) => !where(one)?.querySelector(".cmd, .act code")).map((one) => one.outerHTML.slice(0, 200));
+})()"""  # noqa: E501 -- it reads as a list
+"""What of the page has no command: numbers, states, tables and lists of a section without; what is opened, and what has
+a heading of its own there, without one beside it."""
+COMMANDS = "[...document.querySelectorAll('.cmd')].map((one) => one.dataset.copy)"
+
+
+async def all_that_there_is(request: Request) -> Response:
+    if request.method == "POST":
+        return Response(msgspec.json.encode(Rewired(receipt=make_receipt(number=0, kept=3))))
+    if request.path == "/v1/watch":
+        return Response(stream(NAMED), content_type="application/x-ndjson")
+    if request.path == "/v1/events":
+        entry = Entry(seq=1, time=1000.0, kind=Kind.REFUSED, subject="up", text="up: refused", reason="2 flaws")
+        return Response(stream(entry), content_type="application/x-ndjson")
+    if request.path == "/v1/logs":
+        line = LogLine(time="2026-11-28T00:00:00Z", service="web", container="box-web-1", text="said 1")
+        return Response(stream(line), content_type="application/x-ndjson")
+    if request.path == "/v1/history":
+        failed = msgspec.structs.replace(GOOD, number=1, outcome=Outcome.FAILED, said=("it ended with 3",))
+        return Response(msgspec.json.encode([ON_TRIAL, GOOD, failed]))
+    return Response(msgspec.json.encode(NAMES[f"GET {request.path}"]))
+
+
+def test_every_number_state_and_table_of_every_view_has_the_command_that_shows_it(tmp_path: Path) -> None:
+    require(browser.missing(), "tests of the page")
+    with serving(tmp_path, all_that_there_is, operates=True) as address, Browser() as desk:
+        desk.open(address)
+        desk.until_text("Generation 3 is on trial", "h1")
+        commands = set[str]()
+        for view, shown in {
+            "": "redis:8",
+            "services": "crash-loop",
+            "wiring": "10.0.0.4",
+            "scopes": "not granted",
+            "storage": "what was in box_data",
+            "boots": "6.18",
+            "generations": "it ended with 3",
+            "events": "2 flaws",
+            "logs": "said 1",
+        }.items():
+            desk.run(f"location.hash = '#/{view}'")
+            desk.until(f"document.querySelector('main').dataset.view === '{view or 'overview'}'")
+            desk.until(f"document.querySelector('main').textContent.includes('{shown}')")
+            assert desk.run(BARE) == [], view
+            commands |= set(desk.run(COMMANDS))
+        for view, asked, shown in (
+            ("wiring", "lead echo web 4", "New connections"),
+            ("wiring", "undo echo 4 4", "It was"),
+            ("generations", "rollback 2", "would have changed nothing"),
+            ("services", "start web", "box-web-1"),
+        ):
+            desk.run(f"location.hash = '#/{view}'")
+            desk.click(f"[data-ask='{asked}']")
+            desk.until_text(shown, "#ask")
+            assert desk.run(BARE) == [], asked
+            commands |= set(desk.run(COMMANDS))
+            desk.click("#ask [data-do=leave]")
+        for command in sorted(commands):
+            program, *arguments = shlex.split(command.partition(" | ")[0])
+            if program == "dom0":
+                parse_dom0(arguments, complete=True)
+            else:
+                assert program in ("docker", "df"), command
 
 
 def test_no_text_from_outside_is_markup_in_any_view(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ for (const [verb, [title, done, about]] of Object.entries(VERBS)) {
 /** `rollback 3`, `abort 4 3` -> what it is. */
 export function action(text) {
   const [name, ...of] = text.split(" ");
-  return { name, ...ACTIONS[name](...of) };
+  return { name, of: of[0], ...ACTIONS[name](...of) };
 }
 
 export function ask(text, title, label) {
@@ -125,11 +125,12 @@ export function ask(text, title, label) {
 }
 
 function planned(found, what, now) {
-  const [kind, number] = what.split(" ");
+  const [kind, number, to] = what.split(" ");
   if (!found) return h("p.mute", null, "asking what that would do…");
   if (found.error) return h("p.bad", { role: "alert" }, found.error);
-  if (kind === "lead") return [h("p", null, `New connections: ${leads(found.said.receipt)}.`), h("p", null, `Those that were open at ${moment(found.at, now)}: ${becomes(found.said.receipt)}.`)];
+  if (kind === "lead") return [h("p", null, cmd(`ambassador rewire ${number} --to service:${to} --plan`)), h("p", null, `New connections: ${leads(found.said.receipt)}.`), h("p", null, `Those that were open at ${moment(found.at, now)}: ${becomes(found.said.receipt)}.`)];
   return [
+    h("p", null, cmd(`rollback --plan ${number}`)),
     h("p", null, found.said.length ? `Going back to generation ${number} would, as the machine was at ${moment(found.at, now)}:` : `Going back to generation ${number} would have changed nothing at ${moment(found.at, now)}.`),
     h("table", null, h("tbody", null, found.said.map((one) => h("tr", null, h(`td.${one.action}`, null, one.action), h("td.mute", null, one.kind), h("th", { scope: "row" }, one.name), h("td.mute", null, one.reason)))))];
 }
@@ -145,7 +146,8 @@ export function question({ asking, asked, details, status, now }, isOld) {
   return [
     h("h2", { id: "ask-title" }, asking.title),
     h("div.plan", null, asking.plan ? planned(found, asking.plan, now) : null,
-      receipt && h("p", null, `It was: ${leads(receipt)}. New connections go again where they went before.`),
+      receipt && [h("p", null, `It was: ${leads(receipt)}. New connections go again where they went before.`), h("p", null, cmd(`ambassador history ${asking.of}`))],
+      asking.service && h("p", null, cmd("status")),
       asking.service && h("table", null, h("tbody", null, status.services.filter((one) => one.service === asking.service && one.container).map((one) => h("tr", null, h(`td.${asking.name}`, null, asking.name), h("td.mute", null, "container"), h("th", { scope: "row" }, one.container), h("td", null, phase(one)))))),
       asking.about && h("p", null, asking.about)),
     h("p.mute", null, mayOperate() ? "The same in a terminal:" : ["This page may only look. This does it, or open the page with ", h("code", null, "dom0 web --operate"), ":"]),

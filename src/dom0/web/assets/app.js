@@ -7,6 +7,7 @@ import { events } from "/events.js";
 import { compared, generations, under } from "/generations.js";
 import { Log, logs } from "/logs.js";
 import { overview } from "/overview.js";
+import { cmd } from "/parts.js";
 import { askForScopes, hasScopes, scopes } from "/scopes.js";
 import { askForUsage, services } from "/services.js";
 import { askForStorage, storage } from "/storage.js";
@@ -80,7 +81,7 @@ function render() {
   document.getElementById("scopes-link").hidden = !hasScopes(state.status);
   document.getElementById("services-count").textContent = all.length || "";
   document.getElementById("generation-count").textContent = generation?.number ?? "";
-  patchInto(document.getElementById("about"), [`dom0 ${version}`, h("br"), "image ", h("code", null, shortId(state.status.dom0_image) || "none"), h("br"), mayOperate() ? "may change this machine" : "only looks", h("br"), command("").trim() === "dom0" ? "" : command("").trim()]);
+  patchInto(document.getElementById("about"), [`dom0 ${version}`, h("br"), "image ", h("code", null, shortId(state.status.dom0_image) || "none"), h("br"), cmd("version"), h("br"), mayOperate() ? "may change this machine" : "only looks", h("br"), command("").trim() === "dom0" ? "" : command("").trim()]);
 }
 
 function patchInto(parent, children) {
@@ -92,7 +93,7 @@ function patchInto(parent, children) {
 function hero() {
   const { is, title, rest } = headline(state.status, now());
   return h("section.hero", { "data-key": "hero", "aria-label": "State" },
-    h("h1", null, h(`span.pulse.${is}`, { "aria-hidden": "true" }), title), h("p", null, rest), state.status.generation && under(state.status.generation, now()));
+    h("h1", null, h(`span.pulse.${is}`, { "aria-hidden": "true" }), title), h("p", null, rest, " ", cmd("status")), state.status.generation && under(state.status.generation, now()));
 }
 
 function locked() {

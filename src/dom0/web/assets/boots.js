@@ -41,7 +41,7 @@ function stages(boot, beside, all) {
   const longest = Math.max(0.01, ...boot.stages.map((stage) => stage.ended - began(boot)));
   const gone = [...before.keys()].filter((name) => !boot.stages.some((stage) => stage.name === name));
   const others = all.filter((one) => one !== boot).map((one) => String(one.number));
-  return card(`Boot ${boot.number}`, { key: "boot", sub: boot.running ? "this machine is in it" : "", right: cmd(beside ? `boot --compare ${beside.number} ${boot.number}` : `boot ${boot.number}`) },
+  return card(`Boot ${boot.number}`, { key: "boot", sub: boot.running ? "this machine is in it" : "", right: [cmd(`boot ${boot.number}`), " ", beside && cmd(`boot --compare ${beside.number} ${boot.number}`)] },
     h("div.tools", null, ready(boot) === null ? state(["△", "warn"], "it has not become ready") : h("span", null, "ready after ", h("b", null, seconds(ready(boot))), beside && ready(beside) !== null ? [" (", more(ready(boot), ready(beside)), ")"] : null),
       others.length > 0 && h("label", null, "beside boot ", picker("boot", others, String(beside?.number)))),
     h("table.wide.stages", null,

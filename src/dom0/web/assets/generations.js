@@ -4,7 +4,6 @@ import { ask } from "/act.js";
 import { h } from "/dom.js";
 import { card, cmd, outcome, picker } from "/parts.js";
 import { age, countdown, moment, shortId } from "/words.js";
-import { command } from "/wire.js";
 
 /** `268435456` of a key that counts bytes reads `256 MiB`. */
 function value(key, text) {
@@ -53,12 +52,12 @@ export function under(one, now) {
   if (one.trial_until) {
     return h("div.trial", { "data-key": "trial" },
       h("p", null, `Generation ${one.number} is on trial. It goes back${one.goes_back_to ? ` to generation ${one.goes_back_to}` : ""} in `, h("b", null, countdown(one.trial_until - now)), " unless it is confirmed."),
-      h("p.acts", null, ask(`confirm ${one.number}`, "Keep it…", `Keep generation ${one.number}`), ask(`abort ${one.number} ${one.goes_back_to}`, "Go back now…"), " ", h("span.mute", null, `${command("confirm")}, ${command("abort")}`)));
+      h("p.acts", null, ask(`confirm ${one.number}`, "Keep it…", `Keep generation ${one.number}`), ask(`abort ${one.number} ${one.goes_back_to}`, "Go back now…"), " ", cmd("confirm"), " ", cmd("abort")));
   }
   if (one.outcome !== "pending" || !one.goes_back_to) return null;
   return h("div.trial", { "data-key": "trial" },
     h("p", null, `Generation ${one.number} is not good yet. If it does not become so, the machine goes back to generation ${one.goes_back_to}.`),
-    h("p.acts", null, ask(`abort ${one.number} ${one.goes_back_to}`, "Go back now…"), " ", h("span.mute", null, command("abort"))));
+    h("p.acts", null, ask(`abort ${one.number} ${one.goes_back_to}`, "Go back now…"), " ", cmd("abort")));
 }
 
 export function generations(seen) {
@@ -73,8 +72,8 @@ export function generations(seen) {
         one.back_at ? h("p", null, `The machine came back to it ${age(now - one.back_at)} ago: ${one.back_because}`) : null,
         one.reason && h("p.bad", null, one.reason),
         one.current && under(one, now),
-        one.said.length ? h("details", null, h("summary", null, "What its services said last"), h("pre", { tabindex: "0" }, one.said.join("\n"))) : null,
+        one.said.length ? h("details", null, h("summary", null, "What its services said last"), h("p", null, cmd(`history --json | jq -r '.[] | select(.number == ${one.number}).said[]'`)), h("pre", { tabindex: "0" }, one.said.join("\n"))) : null,
         comparison(one, seen),
-        !one.current && h("p.acts", null, ask(`rollback ${one.number}`, "Go back…", `Go back to generation ${one.number}: what that would do`), " ", h("span.mute", null, command(`rollback --plan ${one.number}`))));
+        !one.current && h("p.acts", null, ask(`rollback ${one.number}`, "Go back…", `Go back to generation ${one.number}: what that would do`), " ", cmd(`rollback --plan ${one.number}`)));
     })));
 }

@@ -1,7 +1,7 @@
 // One sentence, who started whom and why, and what there is to know at once.
 
 import { h, keep } from "/dom.js";
-import { card, cmd, eventRow, label, outcome, phase, problems, since, state as sign, time } from "/parts.js";
+import { backupJob, card, cmd, eventRow, label, outcome, phase, problems, since, state as sign, time } from "/parts.js";
 import { age, day, shortId } from "/words.js";
 
 // Those that make a container what it is; what was stopped and removed is the one before it, under the same name.
@@ -37,7 +37,7 @@ function tree({ status, events, now }) {
     const told = [siblings.get(service.service).length > 1, why(service, steps.get(service.container)), index === status.services.length - 1];
     return keep("tr", `${service.service}-${service.number}`, [service, ...told, age(now - since(service)), today], () => leaf(service, ...told));
   });
-  return card("Who started whom", { sub: "and why each is as it is", right: cmd("tree") },
+  return card("Who started whom", { sub: "and why each is as it is", right: [cmd("tree"), " ", cmd("status")] },
     h("table.tree", null,
       h("thead", null, h("tr", null, ["container", "state", "why"].map((title) => h("th", { scope: "col" }, title)), h("th.n", { scope: "col" }, "for"))),
       h("tbody", null,
@@ -56,11 +56,16 @@ function generations({ history, now }) {
     history.length > 8 && h("p.more", null, h("a", { href: "#/generations" }, `all ${history.length}`)));
 }
 
-function backups({ status: { backups: all = [] }, now }) {
+function backups({ status, now }) {
+  const all = status.backups ?? [];
   const [made, none] = [all.filter((one) => one.key), all.filter((one) => !one.key)];
+  const last = (one) => {
+    const { failed } = backupJob(one, status);
+    return failed && h("p", null, sign(["✕", "bad"], "the last run failed"), h("small", null, ` ${failed} `), cmd(`logs ${one.service}`));
+  };
   return all.length > 0 && card("Backups", { right: cmd("backup ls") },
     h("ul.plain", null,
-      made.map((one) => h("li", { "data-key": one.volume }, one.volume, " ", h(one.last && one.complete ? "span.mute" : "span.warn", null, one.last ? `${age(now - one.last)} ago${one.complete ? "" : ", some files could not be read"}` : "not yet"))),
+      made.map((one) => h("li", { "data-key": one.volume }, one.volume, " ", h(one.last && one.complete ? "span.mute" : "span.warn", null, one.last ? `${age(now - one.last)} ago${one.complete ? "" : ", some files could not be read"}` : "not yet"), last(one))),
       none.length > 0 && h("li", { "data-key": "" }, h("span.mute", null, "in none: "), none.map((one) => one.volume).join(", "))));
 }
 

@@ -6,7 +6,11 @@ import { command } from "/wire.js";
 
 /** A command of the terminal that shows or does the same; a click copies it. */
 export function cmd(words) {
-  const whole = command(words);
+  return copied(command(words));
+}
+
+/** The same of any other program, typed on the machine that is shown. */
+export function copied(whole) {
   return h("button.cmd", { type: "button", "data-copy": whole, title: "Copy this command", "aria-label": `Copy the command ${whole}` }, h("code", null, whole));
 }
 
@@ -55,6 +59,14 @@ export function isOld(asked, what = "This is as it was") {
 export function isUnseen(status) {
   const blind = status.problems.find((problem) => problem.subject === "engine");
   return blind ? h("p.more.bad", { role: "status" }, `This is as it was seen last: ${blind.title}`) : null;
+}
+
+/** The job of a volume's backup, why its last run `failed`, and whether one is `under` way. */
+export function backupJob({ service }, { services, problems: all }) {
+  const job = services.find((it) => it.service === service);
+  const failure = all.find((it) => it.code === "job-failed" && it.subject === `${service}-1`)?.title;
+  const ended = job && ["failed", "crash-loop", "missing"].includes(job.phase);
+  return { job, failed: failure ?? (ended ? job.reason || job.phase : ""), under: job && ["starting", "ready", "waiting"].includes(job.phase) };
 }
 
 export function problems(status, now) {

@@ -34,10 +34,10 @@ function refusal(it, now) {
 }
 
 function scope(one, now) {
-  return card(one.scope, { sub: one.served ? ["served for ", time(one.since, now)] : "", right: [cmd(`socket show ${one.scope}`), " ", cmd(`socket log ${one.scope}`)] },
+  return card(one.scope, { sub: one.served ? ["served for ", time(one.since, now)] : "", right: cmd(`socket show ${one.scope}`) },
     !one.served && h("p.more.bad", null, "Nobody serves its socket."),
     budget(one),
-    h("div.tools", null, h("h3", null, "Refused"), h("span.mute", null, one.refused > one.refusals.length ? `${one.refused} requests, the last ones:` : one.refused ? "" : "nothing")),
+    h("div.tools", null, h("h3", null, "Refused"), cmd(`socket log ${one.scope}`), h("span.mute", null, one.refused > one.refusals.length ? `${one.refused} requests, the last ones:` : one.refused ? "" : "nothing")),
     h("ul.events", null, one.refusals.toReversed().map((it) => refusal(it, now))));
 }
 

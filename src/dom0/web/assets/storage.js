@@ -2,7 +2,7 @@
 
 import { ask } from "/act.js";
 import { h } from "/dom.js";
-import { card, cmd, isOld, isUnseen, state, time } from "/parts.js";
+import { backupJob, card, cmd, copied, isOld, isUnseen, state, time } from "/parts.js";
 import { moment, size } from "/words.js";
 import { Asked, get } from "/wire.js";
 
@@ -13,18 +13,15 @@ export function askForStorage(changed) {
 }
 
 /** What is known of the backup of a volume of the project. */
-function backup(volume, { backups = [], services, problems }, now) {
-  const one = backups.find((it) => it.volume === volume.name);
-  if (volume.kept_of) return [state(["▣", "quiet"], "kept"), h("small", null, `what was in ${volume.kept_of} before something was restored; to remove it: docker volume rm`)];
+function backup(volume, status, now) {
+  const one = (status.backups ?? []).find((it) => it.volume === volume.name);
+  if (volume.kept_of) return [state(["▣", "quiet"], "kept"), h("small", null, `what was in ${volume.kept_of} before something was restored; to remove it: `, copied(`docker volume rm ${volume.name}`))];
   if (!one) return [state(["–", "quiet"], volume.declared ? "what an ambassador remembers" : "in none"), !volume.declared && h("small", null, "the project does not name it, so it cannot be in one")];
   if (!one.key) return [state(["△", "warn"], "in no backup"), h("small", null, "x-dom0.backup")];
-  const job = services.find((it) => it.service === one.service);
-  const failure = problems.find((it) => it.code === "job-failed" && it.subject === `${one.service}-1`)?.title;
-  const failed = failure || (job && ["failed", "crash-loop", "missing"].includes(job.phase));
-  const under = job && ["starting", "ready", "waiting"].includes(job.phase);
+  const { job, failed, under } = backupJob(one, status);
   return [failed ? state(["✕", "bad"], "the last run failed") : under ? state(["◐", "busy"], "under way") : !one.last ? state(["△", "warn"], "not yet") : one.complete ? state(["✓", "ok"], "backed up") : state(["△", "warn"], "some files could not be read"),
     h("small", null, one.last ? ["last ", time(one.last, now), ` ago, snapshot ${one.snapshot.slice(0, 8)}, `] : null, `to ${one.to}`, job?.next_run ? `, next at ${moment(job.next_run, now)}` : ""),
-    failed ? h("small", null, failure ?? job.reason, " ", cmd(`logs ${one.service}`)) : null,
+    failed ? h("small", null, failed, " ", cmd(`logs ${one.service}`)) : null,
     h("p.acts", null, !under && ask(`backup ${one.service} ${one.key}`, "Back up now…", `Back up ${one.key} now`), cmd(`backup restore ${one.key}`))];
 }
 
@@ -36,7 +33,7 @@ function users(volume) {
 function volumes({ volumes: all, others }, status, now) {
   const titles = ["volume", "backup", "mounted by", "size"];
   const sizeOf = (volume) => (status.backups ?? []).find((one) => one.volume === volume.name && one.last)?.size;
-  return card("Volumes", { sub: `${all.length} of this machine`, right: cmd("backup ls") },
+  return card("Volumes", { sub: `${all.length} of this machine`, right: [cmd("backup ls"), " ", copied("docker volume ls")] },
     all.length ? h("table.wide", null,
       h("thead", null, h("tr", null, titles.map((title) => h("th", { scope: "col" }, title)))),
       h("tbody", null, all.map((volume) => h("tr", { "data-key": volume.name },
@@ -44,7 +41,7 @@ function volumes({ volumes: all, others }, status, now) {
         h("td", { "data-title": "backup" }, backup(volume, status, now)),
         h("td", { "data-title": "mounted by" }, users(volume)),
         h("td", { "data-title": "size" }, sizeOf(volume) === undefined ? h("span.mute", null, "not measured") : [size(sizeOf(volume)), h("small", null, "at its last backup")]))))) : h("p.empty", null, "Nothing here has a volume."),
-    h("p.more", null, others > 0 && `${others} more on this Docker Engine have nothing to do with the project. `, "Sizes of all as they are now, which takes a while: ", h("code", null, "docker system df -v")));
+    h("p.more", null, others > 0 && `${others} more on this Docker Engine have nothing to do with the project. `, "Who mounts one: ", copied("docker ps -a --filter volume=NAME"), ". Sizes of all as they are now, which takes a while: ", copied("docker system df -v")));
 }
 
 function home({ volumes: all, home_snapshots: count, last_home_snapshot: last }, now) {
@@ -58,7 +55,7 @@ function home({ volumes: all, home_snapshots: count, last_home_snapshot: last },
 }
 
 function disks({ disks: all }) {
-  return all.length > 0 && card("Room", { right: h("code.mute", null, "docker system df") },
+  return all.length > 0 && card("Room", { right: copied(`df -h ${all.map((one) => one.path).join(" ")}`) },
     h("ul.plain", null, all.map((one) => h("li", { "data-key": one.path }, h("code", null, one.path), ` ${size(one.free)} of ${size(one.size)} are free `,
       h("meter", { min: 0, max: one.size, value: one.size - one.free, "aria-label": `used of the disk with ${one.path}` })))));
 }

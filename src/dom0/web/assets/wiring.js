@@ -113,7 +113,7 @@ function flows(one) {
         h("td", { "data-title": "state" }, flow.state || "–"),
         h("td.n", { "data-title": "sent" }, String(flow.sent)),
         h("td.n", { "data-title": "received" }, String(flow.received)))))),
-    one.flows.length > shown.length && h("p.more", null, `These are ${shown.length} of ${one.flows.length}. All: `, cmd(`ambassador flows ${one.service}`)));
+    one.flows.length > shown.length && h("p.more", null, `These are ${shown.length} of ${one.flows.length}.`));
 }
 
 // The drawing says nothing that the tables do not.
@@ -176,7 +176,7 @@ function ambassador(one, { status, now, picked }) {
     !one.running && h("p.more.bad", null, "It does not run."),
     one.error && h("p.more.bad", null, `It cannot be asked: ${one.error}. It forwards as before; below is what it said last.`),
     drawing(one), listeners(one), clients(one),
-    h("div.tools", null, flows(one)),
+    h("div.tools", null, cmd(`ambassador flows ${one.service}`), flows(one)),
     rewiring(one, status.services, picked), receipts(one, now));
 }
 
