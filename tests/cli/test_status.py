@@ -109,6 +109,8 @@ def test_status_says_what_the_machine_is_in_its_farm(agent: FakeAgent, dom0: Run
     ):
         agent.answers["GET /v1/status"] = make_status(farm=farm, problems=())
         assert dom0("status").stdout.splitlines()[4:] == ["", "Farm:", f"  {said}"]
+    agent.answers["GET /v1/status"] = make_status(serves=("attic",), problems=())
+    assert dom0("status").stdout.splitlines()[4:] == ["", "Farm:", "  the server of attic runs here"]
 
 
 def generation(**changes: Any) -> GenerationInfo:

@@ -54,6 +54,22 @@ def test_the_agent_joins_the_farm_of_the_boot_contract(engine_host: Host, tmp_pa
                 page.open(web.address)
                 told = page.until_text("nas of attic", "[data-key='Farm']")
                 assert "role hello, told of no revision yet" in told
+                page.until_text("the server of attic runs here", "[data-key='Farm']")
+                page.run("location.hash = '#/farm'")
+                page.until_text("nas", "[data-key='attic'] tbody")
+                assert "no revision yet" in page.text("[data-key='attic'] header")
+                assert "no revision has its role" in page.text("[data-key='nas']")
+                machine.dom0("farm", "pause", "hello", "--dir", farm)
+                page.until_text("hello is paused", "[data-key='attic']")
+                commands = page.run("[...document.querySelectorAll('main .cmd')].map((one) => one.dataset.copy)")
+                assert f"dom0 farm resume hello --dir {farm}" in commands
+                shown = machine.dom0(*f"farm status --dir {farm}".split(), check=False).stdout
+                assert f"dom0 farm status --dir {farm}" in commands
+                assert "the server of attic runs here" in machine.dom0("status", check=False).stdout
+                assert "nas" in shown
+                assert "no revision has its role" in shown
+                machine.dom0("farm", "resume", "hello", "--dir", farm)
+                page.until("!document.querySelector('main').innerText.includes('is paused')")
                 assert page.problems == []
         agent.kill()
         agent.start()

@@ -37,6 +37,7 @@ COMPOSE = """
 UNREFUSED = {  # whatever is asked of them
     *("GET /v1/status", "GET /v1/history", "GET /v1/openapi.json", "GET /v1/files", "GET /v1/ambassadors"),
     *("GET /v1/storage", "GET /v1/usage", "GET /v1/scopes", "GET /v1/boots", "GET /v1/devices"),
+    "GET /v1/farms",
 }
 
 
@@ -103,6 +104,10 @@ def test_every_answer_is_as_the_agent_describes_it(agent: BareAgent) -> None:
     post("/v1/devices/pair", {"name": "phone"})
     post("/v1/devices/phone/revoke")
     post("/v1/rollback", {"generation": 1})
+    node = {"name": "pi1", "role": "web", "revision": 1, "state": "good", "os": "", "last_seen": 1.0, "why": ""}
+    farm = {"farm": "attic", "directory": "/srv/attic", "revision": 1, "os": "", "paused": [], "remarks": []}
+    check(204, "POST", "/v1/farms/served", {**farm, "nodes": [node]})
+    get("/v1/farms")
     check(204, "POST", "/v1/try", {"dom0_image": f"sha256:{'a' * 64}", "seconds": 60})
     for route in ROUTES:
         method, path = route.replace("{service}", "nobody").replace("{name}", "nobody").split()

@@ -51,7 +51,7 @@ COMPOSE = """
         volumes: ["data:/data"]
     """
 VIEWS = [route for route, about in api.ROUTES.items() if about.access is Access.VIEW]
-VIEW_NAMES = ("", "services", "wiring", "scopes", "storage", "boots", "generations", "events", "logs")
+VIEW_NAMES = ("", "services", "wiring", "scopes", "storage", "boots", "generations", "events", "farm", "logs")
 
 
 @pytest.fixture(scope="module")

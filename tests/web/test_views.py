@@ -21,6 +21,7 @@ from dom0.agent.ambassador_status import AmbassadorStatus, PlacedFlow, Rewired, 
 from dom0.agent.events import Entry, Kind
 from dom0.agent.problems import of_engine
 from dom0.agent.scope_status import ScopeBudget, ScopeRefusal, ScopeStatus
+from dom0.agent.served_farms import ServedFarm, ServedNode
 from dom0.agent.status import BackupStatus, GenerationInfo, LogLine, MembershipStatus, Outcome, Phase, PullStatus
 from dom0.agent.storage import DiskSpace, StorageStatus, VolumeStatus, VolumeUser
 from dom0.agent.vitals import UsageStatus, Vitals
@@ -416,13 +417,28 @@ NAMED = make_status(
     farm=MembershipStatus(
         farm="attic", server="127.0.0.1:7701", node="nas", role="hello", revision=4, state="failed", reason="no room"
     ),
+    serves=("attic",),
     backups=(
         BackupStatus(volume="box_data", key="data", service=JOB, to="/srv", last=900.0, snapshot="s", size=1),
         BackupStatus(volume="box_other"),
     ),
 )
+SERVED = ServedFarm(
+    farm="attic",
+    directory="/srv/attic",
+    revision=4,
+    os="0.2.0",
+    paused=("web",),
+    remarks=("web: role web is paused: pi1 failed: web is unhealthy",),
+    nodes=(
+        ServedNode(name="pi1", role="web", revision=4, state="failed", os="0.1.0", last_seen=NAMED.now, why="no room"),
+        ServedNode(name="pi2", role="web", revision=3, state="good", os="", last_seen=NAMED.now - 180, why="waits"),
+    ),
+    heard=NAMED.now,
+)
 NAMES: dict[str, Any] = {
     **ACTING,
+    "GET /v1/farms": [SERVED],
     "GET /v1/scopes": [
         ScopeStatus(
             scope="guest",
@@ -487,6 +503,41 @@ async def name(request: Request) -> Response:
     return Response(msgspec.json.encode(made_hostile(NAMES[f"GET {path}"])))
 
 
+async def serve_farm(request: Request) -> Response:
+    if request.path == "/v1/watch":
+        return Response(stream(NAMED), content_type="application/x-ndjson")
+    if request.path == "/v1/farms":
+        silent = msgspec.structs.replace(SERVED, farm="barn", directory="/srv/my barn", heard=NAMED.now - 60, paused=())
+        return Response(msgspec.json.encode([SERVED, silent]))
+    return await answer(request)
+
+
+def test_a_farm_that_is_served_here_is_shown_as_its_server_says_and_called_old_when_it_is_silent(
+    tmp_path: Path,
+) -> None:
+    require(browser.missing(), "tests of the page")
+    with serving(tmp_path, serve_farm, operates=False) as address, Browser() as desk:
+        desk.open(address)
+        desk.until_text("the server of attic runs here", "[data-key='Farm']")
+        desk.look(1440, 900)
+        desk.click("#farm-link")
+        told = desk.until_text("pi2", "[data-key='attic']")
+        assert "revision 4, base OS 0.2.0" in told
+        assert "web: role web is paused: pi1 failed: web is unhealthy" in told
+        assert "said nothing" not in told
+        cells = "[...document.querySelector('[data-key=pi2]').cells].map((one) => one.textContent)"
+        assert desk.run(cells) == ["pi2", "web", "3", "●good", "\N{EN DASH}", "3 min ago", "waits"]
+        assert "Its server has said nothing for 1 min" in desk.text("[data-key='barn']")
+        commands = desk.run(COMMANDS)
+        assert "dom0 farm resume web --dir /srv/attic" in commands
+        assert "dom0 farm status --dir '/srv/my barn'" in commands
+        for width, dark in itertools.product((390, 1440), (False, True)):
+            desk.look(width, 900, dark=dark)
+            assert desk.run("document.documentElement.scrollWidth <= innerWidth"), (width, dark)
+            assert desk.pale_texts() == [], (width, dark)
+            assert desk.violations() == [], (width, dark)
+
+
 BARE = """(() => {
   const shown = ["table", "ul", "ol", "meter", "progress", "time", ".state", ".pulse", "h3:not(.day)", "details:has(table, pre)"];
   const found = [...document.querySelectorAll(shown.map((one) => `main ${one}`))];
@@ -536,6 +587,7 @@ def test_every_number_state_and_table_of_every_view_has_the_command_that_shows_i
             "boots": "6.18",
             "generations": "it ended with 3",
             "events": "2 flaws",
+            "farm": "no room",
             "logs": "said 1",
         }.items():
             desk.run(f"location.hash = '#/{view}'")
@@ -578,6 +630,7 @@ def test_no_text_from_outside_is_markup_in_any_view(tmp_path: Path) -> None:
             "boots": ("kernel", "6.18"),
             "generations": ("dom0 up", "service web"),
             "events": ("done", "uid 0"),
+            "farm": ("attic", "pi1", "web", "failed", "0.1.0", "no room", "web is unhealthy"),
             "logs": ("said",),
         }.items():
             desk.run(f"location.hash = '#/{view}'")

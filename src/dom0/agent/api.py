@@ -31,6 +31,7 @@ from dom0.agent.progress import Changes
 from dom0.agent.report import difference
 from dom0.agent.route import LINES, Lines, Route
 from dom0.agent.scope_status import ScopeStatus
+from dom0.agent.served_farms import LARGEST, ServedFarm
 from dom0.agent.state_files import Trial
 from dom0.agent.status import (
     LARGEST_PROJECT,
@@ -239,6 +240,15 @@ class _Api:
         """Engine sockets of orchestrators and others: what each was granted and uses, and what it was refused."""
         return await self._machine.scopes()
 
+    async def farms(self, _request: Request) -> list[ServedFarm]:
+        """Farms whose servers run on this machine, as those said last: their nodes, and what keeps them."""
+        return self._machine.served_farms.list()
+
+    async def serve_farm(self, _request: Request, asked: ServedFarm) -> None:
+        """Say what there is to know of a farm, as its server; it is believed for ten minutes."""
+        if self._machine.served_farms.hear(asked):
+            self._machine.changed.tell()
+
     async def boots(self, _request: Request) -> list[Boot]:
         """What the last boots went through, the oldest first."""
         return await asyncio.to_thread(last_boots)
@@ -410,6 +420,8 @@ ROUTES: Mapping[str, Route] = {
     "GET /v1/storage": Route(Access.VIEW, _Api.storage),
     "GET /v1/usage": Route(Access.VIEW, _Api.usage),
     "GET /v1/scopes": Route(Access.VIEW, _Api.scopes),
+    "GET /v1/farms": Route(Access.VIEW, _Api.farms),
+    "POST /v1/farms/served": Route(Access.ALL, _Api.serve_farm, limit=LARGEST),
     "GET /v1/boots": Route(Access.VIEW, _Api.boots),
     "GET /v1/logs": Route(Access.VIEW, _Api.logs),
     "GET /v1/openapi.json": Route(Access.VIEW, _Api.openapi),

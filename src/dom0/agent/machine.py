@@ -39,6 +39,7 @@ from dom0.agent.reconcile import STOPPING, Reconciler, Surroundings
 from dom0.agent.report import service_status
 from dom0.agent.rollback import find_target
 from dom0.agent.scope_status import ScopeStatus
+from dom0.agent.served_farms import ServedFarms
 from dom0.agent.source import Handed, Own
 from dom0.agent.state_files import StateFiles, Trial
 from dom0.agent.status import (
@@ -145,9 +146,9 @@ class Machine:
         handover_may_come: bool = False,
         clock: Clock | None = None,
     ) -> None:
-        self.changed = changed
-        self.journal = journal
+        self.changed, self.journal = changed, journal
         self.devices = DeviceRegister(state, journal)
+        self.served_farms = ServedFarms((clock or SystemClock()).now)
         self._engine = engine
         self._state = state
         self._own = own
@@ -636,6 +637,7 @@ class Machine:
             pulls=self._board.pulls,
             sharing=self._sources.sharing(),
             farm=self._sources.farm(),
+            serves=tuple(one.farm for one in self.served_farms.list()),
             backups=backups(generation.desired) if generation else (),
             problems=(
                 *([problems.of_engine(loop.trouble, loop.trouble_since)] if loop.trouble is not None else []),

@@ -8,6 +8,8 @@
     GET  /v1/storage              -> StorageStatus, as in agent/storage.py
     GET  /v1/usage                -> UsageStatus, as in agent/vitals.py
     GET  /v1/scopes               -> [ScopeStatus], as in agent/scope_status.py
+    GET  /v1/farms                -> [ServedFarm], as in agent/served_farms.py
+    POST /v1/farms/served ServedFarm -> 204, of a farm's server
     GET  /v1/boots                -> [Boot], as in host/boot.py
     GET  /v1/logs                 -> LogLine, one JSON a line
     GET  /v1/events               -> Entry, one JSON a line, as in agent/events.py
@@ -159,6 +161,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     pulls: tuple[PullStatus, ...] = ()
     sharing: SharingStatus | None = None
     farm: MembershipStatus | None = None
+    serves: tuple[str, ...] = ()  # names of farms whose servers run here: agent/served_farms.py
     backups: tuple[BackupStatus, ...] = ()
     problems: tuple[Problem, ...]
     inputs: str = ""  # of the current generation's dom0 image, its label dom0.inputs: what `dom0 build` was given

@@ -92,8 +92,8 @@ def lines(status: Status) -> list[str]:
         text += ["", *_pulling(status.pulls, status.now)]
     if status.sharing:
         text += ["", "Images:", *(f"  {terminal.printable(line)}" for line in _sharing(status.sharing))]
-    if status.farm:
-        text += ["", "Farm:", f"  {terminal.printable(_farm(status.farm))}"]
+    if status.farm or status.serves:
+        text += ["", "Farm:", *(f"  {terminal.printable(line)}" for line in _farms(status))]
     if status.backups:
         text += ["", "Backups:", *(f"  {terminal.printable(line)}" for line in _backups(status))]
     if status.steps:
@@ -117,6 +117,12 @@ def _sharing(sharing: SharingStatus) -> Iterator[str]:
         yield f"served at {sharing.served_at} to {', '.join(sharing.allow)}"
     if sharing.mirror:
         yield f"docker pull and builds ask dom0 for those of docker.io, at {sharing.mirror}"
+
+
+def _farms(status: Status) -> Iterator[str]:
+    yield from (f"the server of {name} runs here" for name in status.serves)
+    if status.farm:
+        yield _farm(status.farm)
 
 
 def _farm(it: MembershipStatus) -> str:

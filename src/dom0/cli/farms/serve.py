@@ -86,6 +86,7 @@ def _reachable(host: str) -> str:
 
 
 async def _serve(farm: FarmDirectory, listening: socket.socket, served: Served, shown: pin.Pin, as_json: bool) -> None:
+    from dom0.cli.farms.shown import show
     from dom0.farms import serve
 
     ended = asyncio.Event()
@@ -94,10 +95,10 @@ async def _serve(farm: FarmDirectory, listening: socket.socket, served: Served, 
     async with AsyncExitStack() as stack:
         orders = await stack.enter_async_context(serve.serve(farm, listening))
         booted = await _netboot(farm, shown, stack)
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        stack.callback(tasks.create_task(show(farm)).cancel)
         if (asked := farm.settings().notify) is not None:
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            telling = tasks.create_task(tell(farm, served.name, orders, asked))
-            stack.callback(telling.cancel)
+            stack.callback(tasks.create_task(tell(farm, served.name, orders, asked)).cancel)
         if as_json:
             terminal.say_json_line(served)
         else:

@@ -184,11 +184,25 @@ def _lines(found: Found) -> list[str]:
     document, now = found.document, time.time()
     rows = []
     for one in document.nodes:
-        of_role = found.roles.get(one.role, "")  # which stands below
-        waits = "waits" if one.waits and one.waits == of_role else one.waits
-        why = "; ".join(filter(None, (waits, "" if one.reason in of_role else one.reason)))
         seen = ago(now - one.last_seen)
-        rows.append((one.name, one.role, str(one.revision or "-"), one.state, one.os or "-", seen, why))
+        rows.append((one.name, one.role, str(one.revision or "-"), one.state, one.os or "-", seen, why(found, one)))
+    head = f"revision {document.revision}" if document.revision else "no revision: dom0 farm up"
+    head += f", base OS {document.os}" if document.os else ""
+    table = terminal.columns(_HEADS, rows, colours=_COLOURS)
+    said = map(terminal.printable, remarks(found))
+    return [f"{document.farm}: {head}", *table, *said, *_floating_lines(document.floating)]
+
+
+def why(found: Found, node: NodeStatus) -> str:
+    """What the node waits for or does, without what is said of its role."""
+    of_role = found.roles.get(node.role, "")
+    waits = "waits" if node.waits and node.waits == of_role else node.waits
+    return "; ".join(filter(None, (waits, "" if node.reason in of_role else node.reason)))
+
+
+def remarks(found: Found) -> list[str]:
+    """What there is to say beside the nodes, but of what floats."""
+    document, now = found.document, time.time()
     said = ["another copy of this farm was promoted: all of this is old"] if document.superseded else []
     said += [f"{role}: {why}" for role, why in found.roles.items() if why]
     said += [f"next: {paused.ways_on(role)}" for role in document.paused]
@@ -198,10 +212,7 @@ def _lines(found: Found) -> list[str]:
         "again with it: dom0 farm resume"
         for name, os in document.unstarted.items()
     ]
-    head = f"revision {document.revision}" if document.revision else "no revision: dom0 farm up"
-    head += f", base OS {document.os}" if document.os else ""
-    table = terminal.columns(_HEADS, rows, colours=_COLOURS)
-    return [f"{document.farm}: {head}", *table, *map(terminal.printable, said), *_floating_lines(document.floating)]
+    return said
 
 
 def _float_status(farm: FarmDirectory, name: str, current: Revision | None, now: float) -> FloatStatus:
@@ -244,9 +255,12 @@ def _floating_lines(floating: FloatStatus) -> list[str]:
         (one.name, f"{one.running}/{one.wanted}", ", ".join(one.nodes) or "-", one.said) for one in floating.services
     ]
     table = terminal.columns(("FLOAT", "TASKS", "NODES", ""), rows, colours={}) if rows else []
+    return [*table, *map(terminal.printable, floating_remarks(floating))]
+
+
+def floating_remarks(floating: FloatStatus) -> list[str]:
     said = [f"{step.kind} {step.name}: {step.change}: {step.why}" for step in floating.steps]
-    said += [f"{node}: float: {why}" for node, why in floating.waits.items()]
-    return [*table, *map(terminal.printable, said)]
+    return said + [f"{node}: float: {why}" for node, why in floating.waits.items()]
 
 
 def _status(node: NodeView, current: Revision | None, target: Target) -> NodeStatus:

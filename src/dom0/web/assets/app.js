@@ -4,6 +4,7 @@ import { Act, action, acts, question } from "/act.js";
 import { askForBoots, boots } from "/boots.js";
 import { h, patch, visible } from "/dom.js";
 import { events } from "/events.js";
+import { askForFarms, farms } from "/farm.js";
 import { compared, generations, under } from "/generations.js";
 import { Log, logs } from "/logs.js";
 import { overview } from "/overview.js";
@@ -18,9 +19,9 @@ import { clock, headline, shortId } from "/words.js";
 const MOST_EVENTS = 500;
 const MOST_ACTS = 5; // that are told of
 const PATIENCE = 1500; // milliseconds: a hand-over from one agent to the next is no loss worth a word
-const VIEWS = { "": ["Overview", overview], services: ["Services", services], wiring: ["Wiring", wiring], scopes: ["Scopes", scopes], storage: ["Storage", storage], boots: ["Boots", boots], generations: ["Generations", generations], events: ["What happened", events], logs: ["Logs", logs] };
+const VIEWS = { "": ["Overview", overview], services: ["Services", services], wiring: ["Wiring", wiring], scopes: ["Scopes", scopes], storage: ["Storage", storage], boots: ["Boots", boots], generations: ["Generations", generations], events: ["What happened", events], logs: ["Logs", logs], farm: ["Farm", farms] };
 
-const ASKS = { services: askForUsage, wiring: askForWiring, scopes: askForScopes, storage: askForStorage, boots: askForBoots }; // views of what tells of no change
+const ASKS = { services: askForUsage, wiring: askForWiring, scopes: askForScopes, storage: askForStorage, boots: askForBoots, farm: askForFarms }; // views of what tells of no change
 
 const state = { status: null, at: 0, heard: 0, lost: 0, broke: 0, refused: null, wrong: "", history: [], events: [], live: false, shown: "all", find: "", findLine: "", details: new Map(), chosen: 0, log: null, query: null, asking: null, asked: null, picked: new Map(), acts: [], most: MOST_EVENTS };
 let streams = []; // of statuses and of events
@@ -79,6 +80,7 @@ function render() {
   document.title = visible(`${isOld() ? "not connected – " : ""}${project || "dom0"}: ${name ? VIEWS[name][0] : headline(state.status, now()).title}`);
   document.getElementById("machine").textContent = visible(project || "dom0");
   document.getElementById("scopes-link").hidden = !hasScopes(state.status);
+  document.getElementById("farm-link").hidden = !state.status.serves?.length && name !== "farm";
   document.getElementById("services-count").textContent = all.length || "";
   document.getElementById("generation-count").textContent = generation?.number ?? "";
   patchInto(document.getElementById("about"), [`dom0 ${version}`, h("br"), "image ", h("code", null, shortId(state.status.dom0_image) || "none"), h("br"), cmd("version"), h("br"), mayOperate() ? "may change this machine" : "only looks", h("br"), command("").trim() === "dom0" ? "" : command("").trim()]);

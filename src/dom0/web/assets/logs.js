@@ -2,7 +2,7 @@
 
 import { h, keep, visible, withoutColours } from "/dom.js";
 import { card, cmd } from "/parts.js";
-import { follow, read } from "/wire.js";
+import { follow, quoted, read } from "/wire.js";
 import { clock, moment } from "/words.js";
 
 const MOST = 2000; // lines in the page
@@ -113,9 +113,6 @@ function choice(names, chosen) {
   const gone = chosen && !names.includes(chosen) ? [chosen] : [];
   return h("select", { id: "log-of" }, [...names, ...gone].map((name) => h("option", { value: name, selected: name === chosen }, name)));
 }
-
-/** As a shell takes it, whatever is in it. */
-const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 /** The command that shows the same. */
 function words(service, query) {

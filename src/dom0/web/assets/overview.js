@@ -69,12 +69,13 @@ function backups({ status, now }) {
       none.length > 0 && h("li", { "data-key": "" }, h("span.mute", null, "in none: "), none.map((one) => one.volume).join(", "))));
 }
 
-function farm({ status: { farm: one } }) {
-  if (!one) return null;
-  const runs = one.revision ? ["revision ", one.revision, " ", one.state === "failed" ? h("span.bad", null, "failed") : one.state] : "told of no revision yet";
+function farm({ status: { farm: one, serves = [] } }) {
+  if (!one && !serves.length) return null;
+  const runs = one?.revision ? ["revision ", one.revision, " ", one.state === "failed" ? h("span.bad", null, "failed") : one.state] : "told of no revision yet";
   return card("Farm", { right: cmd("status") },
-    h("ul.plain", null, h("li", null, one.node ? [h("b", null, one.node), " of ", one.farm] : [sign(["◔", "busy"], "waits to be approved"), one.farm && ` as a node of ${one.farm}`], " ", h("small", null, one.server)),
-      one.node && h("li", null, "role ", one.role, ", ", runs), one.reason && h("li.bad", null, one.reason)));
+    h("ul.plain", null, serves.map((name) => h("li", { "data-key": `serves ${name}` }, h("a", { href: "#/farm" }, `the server of ${name}`), " runs here")),
+      one && h("li", null, one.node ? [h("b", null, one.node), " of ", one.farm] : [sign(["◔", "busy"], "waits to be approved"), one.farm && ` as a node of ${one.farm}`], " ", h("small", null, one.server)),
+      one?.node && h("li", null, "role ", one.role, ", ", runs), one?.reason && h("li.bad", null, one.reason)));
 }
 
 export function overview(state) {

@@ -26,6 +26,9 @@ export function command(words) {
   return `${kept.getItem(COMMAND) ?? "dom0"} ${words}`;
 }
 
+/** As a shell takes it, whatever is in it. */
+export const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
 /** Whether this page was opened to change the machine, too. */
 export function mayOperate() {
   return kept.getItem(OPERATES) === "true";
