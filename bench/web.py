@@ -43,7 +43,8 @@ HEAD = f"""`make bench-web` writes this part: [the page](web.md) of a machine wi
 From the Engine's event to the page: by one clock, from the time that the Engine gives the pause of a container, or its
 end, to the frame after the row of its service says so; to what the agent tells: to its line on another connection.
 Lines that a container prints are counted by the Engine, those that come to the page by the page, which keeps the last
-2,000. Memory is the proportional set size."""
+2,000. Memory is the proportional set size. Portainer and Dockge are not beside it: their images are in registries that
+no machine of these measurements reaches."""
 
 # Resolves with the milliseconds at which the service's row, and what is drawn with it, shows the word.
 _SHOWN = """new Promise((resolve) => {
