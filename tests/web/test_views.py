@@ -572,7 +572,7 @@ async def all_that_there_is(request: Request) -> Response:
     return Response(msgspec.json.encode(NAMES[f"GET {request.path}"]))
 
 
-def test_every_number_state_and_table_of_every_view_has_the_command_that_shows_it(tmp_path: Path) -> None:
+def test_every_number_state_and_table_has_its_command_and_full_views_can_be_read_everywhere(tmp_path: Path) -> None:
     require(browser.missing(), "tests of the page")
     with serving(tmp_path, all_that_there_is, operates=True) as address, Browser() as desk:
         desk.open(address)
@@ -595,6 +595,11 @@ def test_every_number_state_and_table_of_every_view_has_the_command_that_shows_i
             desk.until(f"document.querySelector('main').textContent.includes('{shown}')")
             assert desk.run(BARE) == [], view
             commands |= set(desk.run(COMMANDS))
+            for width, dark in itertools.product((390, 1440), (False, True)):
+                desk.look(width, 900, dark=dark)
+                assert desk.run("document.documentElement.scrollWidth <= innerWidth"), (view, width, dark)
+                assert desk.pale_texts() == [], (view, width, dark)
+                assert desk.violations() == [], (view, width, dark)
         for view, asked, shown in (
             ("wiring", "lead echo web 4", "New connections"),
             ("wiring", "undo echo 4 4", "It was"),
