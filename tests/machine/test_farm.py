@@ -70,6 +70,11 @@ def test_the_agent_joins_the_farm_of_the_boot_contract(engine_host: Host, tmp_pa
                 assert "no revision has its role" in shown
                 machine.dom0("farm", "resume", "hello", "--dir", farm)
                 page.until("!document.querySelector('main').innerText.includes('is paused')")
+                server.kill()
+                server.wait()
+                page.until_text("Its server has said nothing for", "[data-key='attic']")
+                server = machine.begin("farm", "serve", "--dir", farm)
+                page.until("!document.querySelector('main').innerText.includes('has said nothing')")
                 assert page.problems == []
         agent.kill()
         agent.start()
