@@ -239,6 +239,14 @@ def test_the_agent_starts_without_what_few_starts_need() -> None:
     assert not needless & set(loaded)
 
 
+def test_a_node_of_a_farm_starts_without_what_its_server_a_registry_and_swarm_mode_need() -> None:
+    script = "import sys; from dom0.farms import base_os, follow, join; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    needless = {f"dom0.farms.{name}" for name in ("directory", "orders", "rollout", "settings", "float_follow")}
+    needless |= {"yaml", "ctypes", "email", "dom0.registry.client", "dom0.registry.mirrors", "dom0.engine.swarm"}
+    assert not needless & set(loaded)
+
+
 @pytest.mark.parametrize("in_background", [False, True])
 def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path: Path, in_background: bool) -> None:
     """A shell starts what runs in the background with SIGINT ignored."""

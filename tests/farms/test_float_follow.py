@@ -11,14 +11,15 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.engine.protocol import Engine
-from dom0.engine.swarm import FileKind, Member, Service, SwarmMode, SwarmObject, SwarmState, Task
-from dom0.engine.swarm_bodies import ContainerSpec, MemberBody, Mode, ServiceBody, TaskSpec
+from dom0.engine.swarm import Member, Service, SwarmMode, SwarmObject, SwarmState, Task
+from dom0.engine.swarm_bodies import ContainerSpec, FileKind, MemberBody, Mode, ServiceBody, TaskSpec
 from dom0.engine.values import Image
 from dom0.errors import EngineError
 from dom0.farms import float_follow, float_server
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.float_content import FARM, FloatProject, image_name
-from dom0.farms.float_follow import FloatNews, float_along
+from dom0.farms.float_follow import float_along
+from dom0.farms.float_news import FloatNews
 from dom0.farms.float_swarm import FloatReport
 from dom0.farms.revisions import Blob, FarmImage, Floating, Revision
 

@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -21,6 +21,7 @@ from dom0.engine.address import find
 from dom0.engine.bodies import Body
 from dom0.engine.swarm_bodies import (
     FileBody,
+    FileKind,
     InitBody,
     JoinBody,
     MemberBody,
@@ -32,7 +33,6 @@ from dom0.engine.transport import Transport
 from dom0.engine.wire import Wire
 from dom0.errors import NotFound
 
-FileKind = Literal["secret", "config"]
 LISTEN = "0.0.0.0:2377"
 _JOIN_WITHIN = 60.0  # seconds; the Engine itself gives up after 20, and goes on in the background
 _WRITE_WITHIN = 60.0  # seconds; without a majority the Engine answers after 20

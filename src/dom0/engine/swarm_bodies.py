@@ -4,9 +4,13 @@
 Source: Docker Engine API 1.41 to 1.51.
 """
 
+from typing import Literal
+
 from msgspec import field
 
 from dom0.engine.bodies import Body, Empty, HealthConfig, Ipam, TmpfsOptions, Ulimit
+
+FileKind = Literal["secret", "config"]
 
 
 class Driver(Body, frozen=True, kw_only=True):

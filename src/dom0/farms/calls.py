@@ -25,6 +25,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h11
 import msgspec
@@ -33,15 +34,17 @@ from dom0 import temporary
 from dom0.engine import address
 from dom0.errors import Dom0Error, UsageError
 from dom0.farms import pin
-from dom0.farms.directory import FarmDirectory
 from dom0.farms.join import Membership
 from dom0.farms.nodes import Node, NodeState, bearer
-from dom0.farms.orders import Orders
 from dom0.http import server
 from dom0.http.channel import READ_AHEAD, Channel, Malformed
 from dom0.http.server import HttpError, Request, Response, refusal, route
 from dom0.times import moment
 from dom0.unix_socket import listen
+
+if TYPE_CHECKING:
+    from dom0.farms.directory import FarmDirectory
+    from dom0.farms.orders import Orders
 
 SOCKET = "server.sock"
 ANSWER_WITHIN = 10.0  # seconds for a node to answer a call

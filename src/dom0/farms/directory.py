@@ -35,10 +35,10 @@ from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
 from dom0.farms import epoch, settings
 from dom0.farms.epoch import Epochs
 from dom0.farms.float_swarm import FloatReport, FloatState
-from dom0.farms.nodes import Nodes
+from dom0.farms.nodes import NAME, Nodes
 from dom0.farms.revisions import Report, Revision, find_unneeded
 from dom0.farms.rollout import Rollout
-from dom0.farms.settings import NAME, FarmSettings
+from dom0.farms.settings import FarmSettings
 from dom0.wording import did_you_mean, excerpt
 
 S = TypeVar("S")

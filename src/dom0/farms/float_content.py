@@ -13,8 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from dom0.engine.bodies import Body
-from dom0.engine.swarm import FileKind
-from dom0.engine.swarm_bodies import ServiceBody, SwarmNetworkBody
+from dom0.engine.swarm_bodies import FileKind, ServiceBody, SwarmNetworkBody
 
 REGISTRY, REPOSITORY = "127.0.0.1:1", "dom0-float"
 """Swarm asks the registry of an image before each start, even where it has the image. Nothing answers at this port, at

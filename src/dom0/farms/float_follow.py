@@ -23,6 +23,7 @@ from dom0.engine.swarm_bodies import ConfigUse, FileBody, MemberBody, SecretUse,
 from dom0.errors import Dom0Error, EngineError
 from dom0.farms import join
 from dom0.farms.float_content import DIGEST, FARM, PROJECT, REGISTRY, REPOSITORY, FloatProject
+from dom0.farms.float_news import FloatNews
 from dom0.farms.float_steps import MOST_SAID, Action, FloatObject, FloatStep, Kind, find_body, steps
 from dom0.farms.float_swarm import IDLE, MANAGER, FloatOrder, FloatReport, MemberOrder, WriteOrder
 from dom0.farms.peers import is_in_memory
@@ -50,29 +51,6 @@ class ContentSource(Protocol):
         """The Engine has it then, under its reference."""
 
     async def read(self, blob: Blob) -> bytes: ...
-
-
-class FloatNews:
-    """What the node hears from its server: the revision of the farm in which something floats; 0: nothing does."""
-
-    def __init__(self) -> None:
-        self.revision = 0
-        self._news = asyncio.Event()
-
-    def tell(self, revision: int) -> None:
-        if revision != self.revision:
-            self.revision = revision
-            self._news.set()
-
-    async def rest(self, seconds: float | None, beside: asyncio.Task[None] | None) -> None:
-        """For so long, None: for ever; until there is another one, or what goes on beside has come to its end."""
-        news = asyncio.create_task(self._news.wait())
-        going_on = {beside} if beside is not None and not beside.done() else set()
-        try:
-            await asyncio.wait({news, *going_on}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            news.cancel()
-        self._news.clear()
 
 
 async def float_along(

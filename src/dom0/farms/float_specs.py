@@ -31,7 +31,7 @@ from dom0.durations import nanoseconds
 from dom0.engine import bodies
 from dom0.engine import swarm_bodies as swarm
 from dom0.engine.bodies import TmpfsOptions
-from dom0.engine.swarm import FileKind
+from dom0.engine.swarm_bodies import FileKind
 from dom0.farms.float_content import FARM, PROJECT, SHARED, STACK, FloatFile, FloatProject, image_label
 from dom0.plan.facts import image_ref
 from dom0.plan.service_slot import RESTART_POLICIES, health_config

@@ -26,8 +26,9 @@ from msgspec.structs import replace
 from dom0.durable import Unwritable, write_atomic
 from dom0.engine.protocol import Engine
 from dom0.errors import Busy, Dom0Error, EngineUnreachable, Final, Temporary
-from dom0.farms import base_os, calls, float_follow, join, pin, reboot, services
+from dom0.farms import base_os, calls, join, pin, reboot, services
 from dom0.farms.base_os import Host, OsNow
+from dom0.farms.float_news import FloatNews
 from dom0.farms.join import Membership
 from dom0.farms.peers import PeerNodes, giving, is_in_memory
 from dom0.farms.revisions import (
@@ -139,7 +140,7 @@ class _Follower:
         self._order: Order | None = None
         self._ordered = asyncio.Event()
         self._reported = asyncio.Event()
-        self._floats = float_follow.FloatNews()
+        self._floats = FloatNews()
         self._said = ""
         self._gives: Gives | None = None
         self._answering: set[asyncio.Task[None]] = set()
@@ -169,10 +170,7 @@ class _Follower:
         async with AsyncExitStack() as stack:
             self._gives = await self._begin_giving(stack, origin)
             working = asyncio.create_task(self._work(origin))
-            source = _FloatSource(self, origin)
-            floating = asyncio.create_task(
-                float_follow.float_along(self._floats, self._state, self._engine, client, membership.secret, source)
-            )
+            floating = asyncio.create_task(self._float(origin, client, membership.secret))
             finding = asyncio.create_task(services.follow(self._neighbours, is_asked, client, membership.secret))
             try:
                 await self._listen(client, membership, working)
@@ -186,6 +184,15 @@ class _Follower:
                     task.cancel()
                 await asyncio.gather(*ending, return_exceptions=True)
                 await origin.close()
+
+    async def _float(self, origin: _Origin, client: Client, secret: str) -> None:
+        """As soon as something does."""
+        while not self._floats.revision:
+            await self._floats.rest(None, None)
+        from dom0.farms.float_follow import float_along  # with all of Swarm mode, which few farms have
+
+        source = _FloatSource(self, origin)
+        await float_along(self._floats, self._state, self._engine, client, secret, source)
 
     async def _begin_giving(self, stack: AsyncExitStack, origin: _Origin) -> Gives | None:
         """Blobs to other nodes. Where that cannot be, they come from the server."""

@@ -26,7 +26,6 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from dom0.errors import Busy, Dom0Error, UsageError
-from dom0.farms.settings import NAME
 from dom0.wording import did_you_mean, excerpt
 
 WAITING_FOR = 600.0  # seconds without a word, after which one that waits is forgotten; it asks every few seconds
@@ -36,6 +35,7 @@ AGAIN_AFTER = 2.0  # seconds from one boot of a machine to the next; its loader 
 TICKET_FOR = 900.0  # seconds from the end of loading until the base OS has asked
 SEEN_EACH = 60.0  # seconds: what is noted of when a machine was heard of, so that not every word is a write
 MOST_MEMORY = 1 << 50  # bytes
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # of farms, nodes and roles: as a host's
 _CODE = re.compile(r"[0-9a-f]{6}")
 _BEARER = re.compile(r"Bearer ([0-9a-f]{64})")
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 from itertools import islice
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import msgspec
 from msgspec import Meta
@@ -26,10 +26,12 @@ from dom0.ambassador.sources import Fixed, usable
 from dom0.engine.values import PublishedPort
 from dom0.errors import Dom0Error
 from dom0.farms import join
-from dom0.farms.orders import Orders
 from dom0.http.channel import Malformed
 from dom0.http.client import Client
 from dom0.http.server import HttpError, Request, Response, refusal
+
+if TYPE_CHECKING:
+    from dom0.farms.orders import Orders
 
 EVERY = 2.0  # seconds between two words of a node that wants something, or is asked for something
 SOON = 0.3  # seconds, while it waits for an answer

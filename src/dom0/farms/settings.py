@@ -13,12 +13,12 @@ from dom0 import durations
 from dom0.compose.source import read_source
 from dom0.compose.x_dom0 import NotifySettings, notify_findings
 from dom0.errors import ProjectError
+from dom0.farms.nodes import NAME
 from dom0.wording import excerpt, flaw
 
 FILE = "farm.yaml"
 PORT = 7701
 LONGEST_SOAK = 7 * 86400.0  # seconds
-NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # of farms, nodes and roles: as a host's
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
 _LISTEN = re.compile(r"(?:\[([0-9a-f:.]+)\]|([0-9.]+)):([0-9]{1,5})")
 

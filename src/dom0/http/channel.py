@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 
 READ_AHEAD = 64 << 10  # bytes
 MOST_READ = 256 << 10  # bytes at once
-TLS_READ = 16 << 10  # bytes that a server reads at once: the longest record
+TLS_READ = 16 << 10  # bytes that are read at once: the longest record
 _CREDENTIALS = struct.Struct("3i")  # PID, UID, GID: struct ucred of <sys/socket.h>
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+# asyncio keeps a buffer for each connection as long as it is, of zeroes that were written: 256 KiB, unless told. The
+# small one is also the faster one.
+sslproto.SSLProtocol.max_size = TLS_READ
 
 
 class Malformed(Exception):
@@ -139,10 +143,9 @@ class Channel:
     async def encrypt(self, tls: ssl.SSLContext, *, within: float) -> None:
         """Of a server, before the first message: by TLS from now on. Raises OSError where nothing comes of it.
 
-        asyncio keeps a buffer for each connection as long as it is, of zeroes that were written: 256 KiB, unless told.
-        It logs a line of each client that says all in one piece with its end: whoever comes could fill the disk so.
+        asyncio logs a line of each client that says all in one piece with its end: whoever comes could fill the disk
+        so.
         """
-        sslproto.SSLProtocol.max_size = TLS_READ
         logger.addFilter(_is_news)
         await self._writer.start_tls(tls, ssl_handshake_timeout=within)
 
@@ -332,3 +335,10 @@ async def while_sending(body: Coroutine[None, None, None]) -> AsyncIterator[None
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
+
+
+async def nothing() -> AsyncGenerator[bytes]:
+    """A body without a byte."""
+    no_chunks: tuple[bytes, ...] = ()
+    for chunk in no_chunks:
+        yield chunk

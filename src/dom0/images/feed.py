@@ -40,11 +40,10 @@ from msgspec.structs import replace
 from dom0.engine.protocol import Engine
 from dom0.errors import EngineError
 from dom0.http import server
-from dom0.http.channel import Channel
+from dom0.http.channel import Channel, nothing
 from dom0.http.server import HttpError, Request, Response
 from dom0.images.loading import LOADED, NamedImage, remove_name
 from dom0.names import short_id
-from dom0.registry.client import nothing
 from dom0.registry.credentials import Login
 from dom0.registry.depot import Depot
 from dom0.registry.listening import listen

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -36,19 +36,19 @@ from dom0.images.names import find
 from dom0.registry import credentials
 from dom0.registry.archive import DamagedArchive, diff_ids
 from dom0.registry.ask import patiently
-from dom0.registry.client import Registry
 from dom0.registry.credentials import Login
 from dom0.registry.depot import RESERVE, Depot, Need
 from dom0.registry.fetch import USUAL, WASTE, BlobSource, Terms, fetch
 from dom0.registry.manifest import Descriptor, Index, choose, digest_of, naming, parse_platform
-from dom0.registry.mirrors import Mirrored
-from dom0.registry.peers import Peered
 from dom0.registry.progress import Meter
 from dom0.registry.reference import DEFAULT_REGISTRY, Reference
 from dom0.registry.unpacked import Room, TooMuch
 from dom0.registry.verify import PublicKey, require_signed
 from dom0.registry.waste import Waste
 from dom0.socketproxy.scope import is_in_one
+
+if TYPE_CHECKING:
+    from dom0.registry.peers import Peered
 
 KEPT = 2 << 30  # bytes of blobs that stay in a depot for the next pull
 LOWEST_ALONE = 0.5  # seconds for the lowest layer, without which the Engine can unpack none
@@ -204,6 +204,10 @@ async def _registry_of(
     reference: Reference, info: EngineInfo, login: Login | None, depot: Depot, peers: Sequence[str]
 ) -> AsyncIterator[Peered]:
     """As the Engine would ask it, behind peers."""
+    from dom0.registry.client import Registry  # which a node of a farm does without
+    from dom0.registry.mirrors import Mirrored
+    from dom0.registry.peers import Peered
+
     urls = info.mirrors if reference.registry == DEFAULT_REGISTRY else ()
     mirrors = [Registry(urlsplit(url).netloc, base=url) for url in urls]
     upstream = Registry(reference.registry, login, insecure=is_insecure(reference.registry, info))

@@ -6,13 +6,14 @@ Temporary, and decides how long an answer may stay silent. Only a connection has
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 
 from dom0.errors import Final, NoRange, NotThere, Temporary
+from dom0.http.channel import nothing
 from dom0.registry.credentials import Login
 from dom0.registry.manifest import (
     ACCEPTED,
@@ -189,13 +190,6 @@ async def _stretch(reply: Reply, length: int) -> AsyncIterator[bytes]:
             return
     if missing:
         raise Temporary(f"{reply.where}: {reply.origin.netloc} ended before all had come")
-
-
-async def nothing() -> AsyncGenerator[bytes]:
-    """A body without a byte."""
-    no_chunks: tuple[bytes, ...] = ()
-    for chunk in no_chunks:
-        yield chunk
 
 
 def _words(body: bytes) -> str:

@@ -6,7 +6,6 @@ was written, and a power cut at most the last chunk.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import itertools
 import os
@@ -23,8 +22,6 @@ from dom0.registry.journal import CHUNK, Head
 JOURNAL = ".journal"
 _SYNCED = 16  # chunks after which the journal waits for the disk too; till then a chunk behind it vouches for this one
 _PUNCH_HOLE = 0x03  # and keep the file's length; <linux/falloc.h>
-_libc = ctypes.CDLL(None, use_errno=True)
-_fallocate = _libc.fallocate64 if hasattr(_libc, "fallocate64") else _libc.fallocate  # musl has one only
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # whatever lies there: it neither leads elsewhere nor waits
 
 
@@ -133,8 +130,11 @@ class Part:
 
     def release(self, stop: int) -> None:
         """Give back the space of what is before byte `stop` of the blob, the end of a chunk, if the file system can."""
-        at = ctypes.c_int64(self.start - self.head.start)
-        if _fallocate(self._file, _PUNCH_HOLE, at, ctypes.c_int64(stop - self.start)):
+        import ctypes  # only where a blob has come in parts
+
+        libc, at = ctypes.CDLL(None, use_errno=True), ctypes.c_int64(self.start - self.head.start)
+        fallocate = libc.fallocate64 if hasattr(libc, "fallocate64") else libc.fallocate  # musl has one only
+        if fallocate(self._file, _PUNCH_HOLE, at, ctypes.c_int64(stop - self.start)):
             number = ctypes.get_errno()
             if number not in (errno.EOPNOTSUPP, errno.ENOSYS):
                 raise OSError(number, os.strerror(number))

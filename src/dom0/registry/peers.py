@@ -19,7 +19,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from hashlib import sha256
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -31,10 +31,12 @@ from dom0.registry.depot import Depot
 from dom0.registry.fetch import BlobSource
 from dom0.registry.journal import CHUNK
 from dom0.registry.manifest import MOST_BYTES, Descriptor, ImageManifest, Index, digest_of, naming, parse_manifest
-from dom0.registry.mirrors import Mirrored
 from dom0.registry.recent import remember
 from dom0.registry.reference import Reference
 from dom0.registry.serve import Shared, node_of
+
+if TYPE_CHECKING:
+    from dom0.registry.mirrors import Mirrored
 
 ANSWER = 3.0  # seconds for a connection, and for each piece of an answer
 SLOWEST = 16 << 10  # bytes a second that a peer gives, after the first ANSWER

@@ -20,8 +20,9 @@ from pathlib import Path
 
 from dom0.durable import write_atomic
 from dom0.errors import Dom0Error, Final, Temporary, UsageError
+from dom0.http.channel import nothing
 from dom0.http.server import HttpError, Request, Response
-from dom0.registry.client import Registry, nothing
+from dom0.registry.client import Registry
 from dom0.registry.depot import Depot, Need
 from dom0.registry.fetch import fetch
 from dom0.registry.manifest import MOST_BYTES, Descriptor, Index, parse_manifest

@@ -14,7 +14,7 @@ from dom0.cli.init import DEFAULT_EXAMPLE
 from dom0.errors import UsageError
 from dom0.farms import pin, settings
 from dom0.farms.directory import FarmDirectory
-from dom0.farms.settings import NAME
+from dom0.farms.nodes import NAME
 from dom0.wording import excerpt
 
 
