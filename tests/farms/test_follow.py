@@ -256,6 +256,7 @@ async def test_a_node_that_is_killed_while_it_tries_goes_on_from_there(
     farm: FarmDirectory, node: Node, port: int
 ) -> None:
     content = make_content(farm, "first")
+    (farm.path / "farm.yaml").write_text("name: attic\nroles: {web: {soak: 0s}}\n")
     async with serving(farm, port):
         revise(farm, 1, content)
         await until(lambda: node.is_said(RoleState.TRYING, 1))
