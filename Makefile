@@ -20,6 +20,8 @@ STORE_TESTS := tests/engine/test_conformance_ground.py tests/images/test_build_p
 LANES := -n 3 --dist loadfile --no-loadscope-reorder
 # The machine is this one, whatever the docker client is set to.
 export DOCKER_HOST := unix:///var/run/docker.sock
+# Each command that a test starts would else compile half of the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help up down clean test test-engines test-vm escape fuzz coverage lint wheel deb bench bench-ambassador bench-boot bench-farm bench-pull bench-socket bench-web os setup dev
 .NOTPARALLEL:
