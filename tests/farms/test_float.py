@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from click.testing import CliRunner
 
-from dom0.cli.commands import cli
 from dom0.errors import EXIT_CHANGES
 from dom0.testing import api
 from dom0.testing.hosts import CONTAINERD_STORE, OWN_STORE, Host, Switch, switch_on, until
+from dom0.testing.machine_farm import look
 from dom0.testing.namespaces import Child
 
 pytestmark = pytest.mark.engine
@@ -107,7 +106,7 @@ class Farm:
 
     def look(self, command: str) -> Any:
         """What `dom0 farm COMMAND --json` prints, without another process: it is looked at again and again."""
-        return json.loads(CliRunner().invoke(cli, ["farm", command, "--json", "--dir", str(self.path)]).stdout)
+        return json.loads(look(self.path, command, "--json").stdout)
 
     def floating(self) -> Any:
         return self.look("status")["floating"]

@@ -16,6 +16,7 @@ import pytest
 from dom0.run import Output
 from dom0.testing import chain
 from dom0.testing.hosts import Host, Switch, switch_on
+from dom0.testing.machine_farm import look
 from dom0.testing.machines import DOM0, Machine
 from dom0.testing.namespaces import Child
 from dom0.testing.pages import plain_lines
@@ -58,10 +59,10 @@ class House:
         return self.nas.host.run([*DOM0, *arguments], cwd=self.path, check=check, timeout=600)
 
     def status(self) -> Any:
-        return json.loads(self.command("farm", "status", "--json", check=False).stdout)
+        return json.loads(look(self.path, "status", "--json").stdout)
 
     def until_all_run(self) -> None:
-        assert self.nas.until(lambda: self.command("farm", "status", check=False).code == 0)
+        assert self.nas.until(lambda: look(self.path, "status").return_value == 0)
 
     def enroll(self, name: str, role: str, join: str) -> None:
         joining = self.nodes[name].begin("farm", "join", join)

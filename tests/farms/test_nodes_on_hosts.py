@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from msgspec.structs import replace
 
-from dom0.cli.commands import cli
 from dom0.engine.docker import DockerEngine
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.publish import keep_base_os, publish
@@ -28,6 +26,7 @@ from dom0.testing import api, slots_machine
 from dom0.testing.busybox import BUSYBOX
 from dom0.testing.fake_uki import make_uki
 from dom0.testing.hosts import OWN_STORE, Host, Switch, until
+from dom0.testing.machine_farm import look
 from dom0.testing.namespaces import Child
 from dom0.testing.slots_machine import SlotsMachine
 
@@ -136,7 +135,7 @@ class Farm:
         return {node["hostname"]: node["code"] for node in self.look("nodes") if node["code"]}
 
     def look(self, command: str) -> Any:
-        return json.loads(CliRunner().invoke(cli, ["farm", command, "--json", "--dir", str(self.path)]).stdout)
+        return json.loads(look(self.path, command, "--json").stdout)
 
     async def publish(self, version: str, tag: str = "test") -> Revision:
         (self.path / "dom0-os.efi").write_bytes(make_uki(version=version))
@@ -239,7 +238,7 @@ async def test_a_node_whose_disk_is_full_says_so_and_goes_on_by_itself_when_ther
     status = farm.until(is_said)
     (reason,) = (node["reason"] for node in status["nodes"] if node["name"] == "three")
     assert "MiB are free" in reason or "No space left" in reason
-    assert reason in CliRunner().invoke(cli, ["farm", "status", "--dir", str(farm.path)]).stdout
+    assert reason in look(farm.path, "status").stdout
     assert full.docker("inspect", "--format", "{{.State.StartedAt}}", "dom0").stdout == runs
     full.run(["rm", "/var/lib/dom0/filler"])
     at_it = (revision.number, "")

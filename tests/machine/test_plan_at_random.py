@@ -34,6 +34,7 @@ def test_what_is_planned_is_what_is_done(box: Machine, seed: int) -> None:
     project = projects.project()
     box.write(compose_file(project))
     box.up()
+    at_rest(box)
     for round_ in range(ROUNDS):
         meddle(box, projects)
         project = projects.changed(project)
@@ -58,7 +59,7 @@ def meddle(box: Machine, projects: Projects) -> None:
     if running and projects.random.random() < 0.7:
         argv = projects.random.choice((["stop", "--time", "1"], ["rm", "--force"], ["kill"]))
         box.docker(*argv, projects.random.choice(sorted(running)))
-    at_rest(box)
+        at_rest(box)
 
 
 def at_rest(box: Machine) -> None:

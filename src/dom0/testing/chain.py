@@ -26,8 +26,12 @@ IMAGES = CACHE / "test-images"
 
 def provide(host: Host) -> None:
     """Bring dom0-rootfs and dom0-base to `host`. The first of several processes builds, the others wait and load."""
-    with _alone():
-        if not _load(host, _file("base", recipe.base_inputs())):
+    base = _file("base", recipe.base_inputs())
+    with _locked(fcntl.LOCK_SH):
+        if _load(host, base):
+            return
+    with _locked(fcntl.LOCK_EX):
+        if not _load(host, base):
             _load(host, _file("rootfs", recipe.rootfs_inputs()))
             _build(host, BASE_IMAGE)
             _save(host, "rootfs", ROOTFS_IMAGE)
@@ -36,8 +40,12 @@ def provide(host: Host) -> None:
 
 def provide_ambassador(host: Host) -> None:
     """Bring dom0-ambassador to `host`."""
-    with _alone():
-        if not _load(host, _file("ambassador", recipe.ambassador_inputs())):
+    ambassador = _file("ambassador", recipe.ambassador_inputs())
+    with _locked(fcntl.LOCK_SH):
+        if _load(host, ambassador):
+            return
+    with _locked(fcntl.LOCK_EX):
+        if not _load(host, ambassador):
             _build(host, AMBASSADOR_IMAGE)
             _save(host, "ambassador", AMBASSADOR_IMAGE)
 
@@ -74,10 +82,10 @@ def _file(kind: str, inputs: str) -> Path:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def _locked(how: int) -> Iterator[None]:
     IMAGES.mkdir(parents=True, exist_ok=True)
     with (IMAGES / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, how)
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from click.testing import CliRunner, Result
+
+from dom0.cli.commands import cli
 from dom0.run import Output
 from dom0.testing import chain
 from dom0.testing.hosts import Host, Switch, until
@@ -28,12 +32,20 @@ def hosts_on_a_switch(configs: Mapping[str, Mapping[str, Any]], network: str) ->
     try:
         for number, (name, config) in enumerate(configs.items(), 1):
             made[name] = Host(name=name, switch=switch, address=f"{network}.{number}/24", config=config)
-            chain.provide(made[name])
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            list(threads.map(chain.provide, made.values()))
         yield made
     finally:
         for host in made.values():
             host.stop()
         switch.stop()
+
+
+def look(farm: Path, *arguments: str) -> Result:
+    """What `dom0 farm ...` says of the farm in that directory, without another process: for what is looked at again and
+    again.
+    """
+    return CliRunner().invoke(cli, ["farm", *arguments, "--dir", str(farm)], standalone_mode=False)
 
 
 class Farm:
@@ -83,7 +95,7 @@ class Farm:
 
     def codes(self) -> dict[str, str]:
         """Of those that wait, by what they call themselves."""
-        return {one["hostname"]: one["code"] for one in self.ask("nodes") if one["code"]}
+        return {one["hostname"]: one["code"] for one in self._look("nodes") if one["code"]}
 
     def write(self, role: str, compose: str, **files: str) -> None:
         for name, text in {"compose.yaml": compose, **files}.items():
@@ -113,11 +125,14 @@ class Farm:
         return int(self.ask("up")["revision"])
 
     def status(self) -> Any:
-        return json.loads(self.command("status", "--json", check=False).stdout)  # 10: not all run it
+        return self._look("status")
+
+    def _look(self, command: str) -> Any:
+        return json.loads(look(self.path, command, "--json").stdout)
 
     def until_all_run(self) -> None:
         """The current revision, and have soaked."""
-        self.until(lambda: self.command("status", check=False).code == 0)
+        self.until(lambda: look(self.path, "status").return_value == 0)
 
     def until_said(self, name: str, revision: int, state: str) -> dict[str, Any]:
         def found() -> dict[str, Any] | None:
