@@ -8,6 +8,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,19 @@ class House:
         for name, host in hosts.items():
             (directory / name).mkdir()
             self.nodes[name] = Machine(host, directory / name)
-            self.nodes[name].dom0("init", "house")
-            self.nodes[name].dom0("up", "house")
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(self.begin, self.nodes.values()))
         self.nas = self.nodes["nas"]
         self.path = self.nas.project / "attic"
         self.shown(self.nas.dom0("farm", "init", "--example", "house", "attic"))
         (self.path / "roles/web/.env").write_text(f"STORE={ADDRESSES['nas']}\n")
         self.server: Child | None = None
+
+    @staticmethod
+    def begin(machine: Machine) -> None:
+        chain.provide(machine.host)
+        machine.dom0("init", "house")
+        machine.dom0("up", "house")
 
     def shown(self, said: Output) -> None:
         assert plain_lines(said.stdout) <= plain_lines(README)
@@ -81,7 +88,6 @@ def house(engines_possible: None, tmp_path_factory: pytest.TempPathFactory) -> I
     try:
         for name, address in ADDRESSES.items():
             hosts[name] = Host(name=name, switch=switch, address=f"{address}/24", outside=True)
-            chain.provide(hosts[name])
         made = House(hosts, tmp_path_factory.mktemp("house"))
         chain.provide_ambassador(hosts["nas"])
         join = made.serve()
