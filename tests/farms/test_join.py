@@ -20,6 +20,7 @@ from dom0.farms.directory import FarmDirectory
 from dom0.farms.join import Membership
 from dom0.farms.nodes import NodeState, key_of
 from dom0.farms.pin import Pin
+from dom0.host import on_host
 from dom0.run import capture
 from dom0.testing.wires import eventually
 
@@ -32,6 +33,15 @@ def without_delay(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     return tmp_path / "state"
+
+
+@pytest.fixture(autouse=True)
+def console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In the place of that of a machine that runs the base OS."""
+    file = tmp_path / "console"
+    file.touch()
+    monkeypatch.setattr(on_host, "CONSOLE", file)
+    return file
 
 
 @asynccontextmanager
@@ -276,14 +286,16 @@ def test_a_damaged_file_is_named_and_kept(state: Path, content: bytes) -> None:
 
 
 async def test_what_the_boot_contract_names_is_asked_until_it_answers(
-    farm: FarmDirectory, state: Path, port: int
+    farm: FarmDirectory, state: Path, port: int, console: Path
 ) -> None:
+    """And whoever stands before the machine reads what it waits for."""
     server = Pin("127.0.0.1", port, pin.fingerprint(farm.server_pem))
     following = asyncio.create_task(join.follow(state, str(server)))
-    await until((state / "farm.json").exists)
+    await until(lambda: "dom0: the farm's server does not answer: " in console.read_text())
     async with serving(farm, port):
         await until(lambda: farm.nodes().nodes)
         (node,) = farm.nodes().nodes
+        await until(lambda: f"dom0: code {node.code}: on the server of the farm attic" in console.read_text())
         farm.change(lambda before: nodes.approve(before, node.code, "nas", "web"))
         await following
     kept = join.read(state)

@@ -320,6 +320,7 @@ async def test_a_machine_of_another_architecture_is_told_so_and_not_noted(served
     status, text = await ask(wires, f"{asked}arm64")
     assert (status, paths(text)) == (200, ["/boot.ipxe"])
     assert "echo the base OS of this farm is for amd64, and this machine is another one\n" in text
+    assert text.endswith("chain --replace http://10.77.0.2:7700/boot.ipxe || goto again\n")  # it may be away
     assert served.nodes() == nodes.Nodes()
     assert code_in((await ask(wires, f"{asked}x86_64"))[1])
 
@@ -463,7 +464,7 @@ async def test_firmware_is_told_which_loader_to_get_and_gets_nothing_else(
             got = await asyncio.to_thread(by_tftp, wires, name.decode())
             assert got == (tree.top / name.decode()).read_bytes()[:512]
         script = (await asyncio.to_thread(by_tftp, wires, "autoexec.ipxe")).decode()
-        assert script == "#!ipxe\ndhcp\nchain http://10.77.0.2:7700/boot.ipxe\n"
+        assert "chain http://10.77.0.2:7700/boot.ipxe" in script
         for other in ("boot.ipxe", "1.0/linux", "../nodes.json", "/etc/passwd", "dnsmasq.conf"):
             assert b"#!" not in (said := await asyncio.to_thread(by_tftp, wires, other))
             assert b"root:" not in said
@@ -485,7 +486,7 @@ async def test_of_two_servers_in_a_house_each_leads_firmware_to_itself(
             told = await asyncio.to_thread(answered, wires, 7, server)
             assert (told[20:24], told[108:119]) == (socket.inet_aton(server.v4), b"snponly.efi")
             script = (await asyncio.to_thread(by_tftp, wires, "autoexec.ipxe", server)).decode()
-            assert script == f"#!ipxe\ndhcp\nchain http://{server.v4}:{PORT}/boot.ipxe\n"
+            assert f"chain http://{server.v4}:{PORT}/boot.ipxe" in script
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="writes to /run")

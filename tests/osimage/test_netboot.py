@@ -62,7 +62,8 @@ def test_the_boot_contract_comes_as_an_archive_that_becomes_the_medium(tree: Pat
 )
 def test_firmware_is_led_to_the_web_server(url: str, chained: str, tree: Path) -> None:
     write(tree, url=url)
-    assert (tree / "autoexec.ipxe").read_text().splitlines() == ["#!ipxe", "dhcp", chained]
+    script = (tree / "autoexec.ipxe").read_text().splitlines()
+    assert script == ["#!ipxe", ":again", f"dhcp && {chained} ||", "sleep 3", "goto again"]
 
 
 @pytest.mark.parametrize(

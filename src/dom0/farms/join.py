@@ -25,6 +25,7 @@ from dom0.errors import Dom0Error
 from dom0.farms import epoch, pin
 from dom0.farms.nodes import MachineInfo, NodeState, Standing
 from dom0.farms.pin import Pin
+from dom0.host import on_host
 from dom0.http.channel import Malformed
 from dom0.http.client import Answer, Body, Client
 from dom0.names import FARM_FILE
@@ -148,15 +149,20 @@ async def join(
 
 
 async def follow(state: Path, named: str) -> None:
-    """Join the farm that the boot contract has `named`, however long it takes; the log says how it goes."""
+    """Join the farm that the boot contract has `named`, however long it takes; log and console say how it goes."""
     try:
         server = pin.parse(named)
         membership = prepare(state, server, leave=False)
-        standing = await join(state, server, membership, log.info, patient=True)
+        standing = await join(state, server, membership, _tell, patient=True)
     except (Dom0Error, OSError) as error:  # the machine runs without it
-        log.warning("the farm of the boot contract: %s", error)
+        _tell(f"the farm of the boot contract: {error}", logging.WARNING)
     else:
-        log.info("%s: a node of the farm %s, with the role %s", standing.name, standing.farm, standing.role)
+        _tell(f"{standing.name}: a node of the farm {standing.farm}, with the role {standing.role}")
+
+
+def _tell(text: str, level: int = logging.INFO) -> None:
+    log.log(level, "%s", text)
+    on_host.tell_console(text)
 
 
 def _ticket() -> str:

@@ -59,4 +59,5 @@ def archive(files: Mapping[str, bytes]) -> bytes:
 
 
 def _again(base: str) -> str:
-    return f"sleep {PAUSE}\nchain --replace {base}/boot.ipxe\n"
+    """A script that ends gives the machine back to its firmware, which may stop there for ever."""
+    return f":again\nsleep {PAUSE}\nchain --replace {base}/boot.ipxe || goto again\n"

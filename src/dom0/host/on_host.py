@@ -4,12 +4,17 @@ host's PID namespace.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
+from pathlib import Path
 
 from dom0.errors import Dom0Error, EngineUnreachable
+from dom0.printable import printable
 from dom0.run import Output, capture
 
 PROGRAMS = "/usr/lib/dom0"
+CONSOLE = Path("/proc/1/root/dev/console")
 _NOT_THERE = (126, 127)  # exit codes of a shell, nsenter and docker for a missing program
 _NSENTER = "nsenter: "
 
@@ -54,3 +59,13 @@ async def run(program: str, *arguments: str, timeout: float | None = None) -> Ou
             message or f"{program}: exit code {output.code}", hint=hint or f"to see it again: {shlex.join(argv)}"
         )
     return output
+
+
+def tell_console(text: str) -> None:
+    """Say it to whoever stands before a machine with the base OS, as its own programs do. Nobody waits for that."""
+    with contextlib.suppress(OSError):
+        console = os.open(CONSOLE, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        try:
+            os.write(console, f"dom0: {printable(text)}\n".encode())
+        finally:
+            os.close(console)

@@ -64,8 +64,9 @@ async def write(os: Uki, contract: BootContract, directory: Path, url: str) -> l
         for loader in loaders:
             shutil.copyfile(sources[loader], fresh / loader)
             (fresh / loader).replace(directory / loader)
-        # EFI's network has to be set up by iPXE itself before it reaches a web server.
-        first = f"#!ipxe\ndhcp\nchain {base}boot.ipxe\n"
+        # EFI's network has to be set up by iPXE itself before it reaches a web server. Firmware may stop for ever at a
+        # loader that ends: one that is here already waits for a server that is away.
+        first = f"#!ipxe\n:again\ndhcp && chain {base}boot.ipxe ||\nsleep 3\ngoto again\n"
         # Names in it are relative to its URL.
         boot = f"#!ipxe\nkernel {name}/linux dom0.medium=none {os.line}\ninitrd {name}/initrd\n"
         boot += f"initrd {name}/medium.cpio\n" if files else ""
