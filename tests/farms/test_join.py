@@ -315,3 +315,15 @@ async def test_a_disk_that_cannot_be_read_does_not_end_what_follows(farm: FarmDi
     """The agent would end with it, at each start."""
     (state / "farm.json").mkdir(parents=True)
     await join.follow(state, str(Pin("127.0.0.1", 1, "0" * 64)))
+
+
+async def test_of_a_server_that_says_nothing_it_is_told_that_nothing_came(
+    state: Path, console: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert join.ask.__kwdefaults__
+    monkeypatch.setitem(join.ask.__kwdefaults__, "within", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        following = asyncio.create_task(join.follow(state, str(Pin("127.0.0.1", silent.getsockname()[1], "0" * 64))))
+        await until(lambda: "the farm's server does not answer: nothing came; asked again" in console.read_text())
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)

@@ -221,7 +221,7 @@ class _Follower:
                     continue
                 order = asking.result()
             except (OSError, Malformed) as error:
-                self.note(f"the server at {membership.address} does not answer: {error or 'nothing came'}")
+                self.note(f"the server at {membership.address} does not answer: {str(error) or 'nothing came'}")
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
                 continue

@@ -130,7 +130,7 @@ async def join(
                 if last is None and not patient:
                     raise
                 pause = min(pause * 2, LONGEST_PAUSE)
-                said = f"the farm's server does not answer: {error or 'nothing came'}; asked again until it does"
+                said = f"the farm's server does not answer: {str(error) or 'nothing came'}; asked again until it does"
             else:
                 if standing.state is not NodeState.WAITING:
                     told = read(state) or membership  # with the epoch

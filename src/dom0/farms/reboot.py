@@ -90,6 +90,6 @@ async def _ask(client: Client, membership: Membership, path: str) -> str:
         status, said = await join.ask(client, path, membership.secret, body, headers=fleet_lock)
         return "" if status == 200 else excerpt(msgspec.json.decode(said, type=dict[str, str])["value"])
     except (OSError, Malformed) as error:
-        return f"the farm's server does not answer: {error or 'nothing came'}"
+        return f"the farm's server does not answer: {str(error) or 'nothing came'}"
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
         return "the answer is not one of a farm's server"

@@ -191,7 +191,7 @@ async def follow(neighbours: Neighbours, is_asked: Callable[[], bool], client: C
             except (Dom0Error, OSError, Malformed) as error:
                 failures += 1
                 if failures >= PATIENCE:
-                    why = f"the farm's server does not say: {error or 'nothing came'}"
+                    why = f"the farm's server does not say: {str(error) or 'nothing came'}"
                     neighbours.tell({}, dict.fromkeys(wanted, why))
             except Exception:  # a bug here is in the way of no role
                 log.exception("farm: services")
