@@ -16,7 +16,7 @@ from dom0.testing import vm
 from dom0.testing.busybox import BUSYBOX
 from dom0.testing.fake_uki import make_uki
 
-_LINE = b"console=ttyS0 quiet panic=1 dom0.medium=LABEL=DOM0-BOOT"
+_LINE = b"console=ttyS0 quiet panic=1 no_timer_check dom0.medium=LABEL=DOM0-BOOT"
 _INIT = """\
 #!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc

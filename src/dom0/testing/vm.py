@@ -26,6 +26,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import msgspec
+
 from dom0.osimage import build, qemu, recipe
 from dom0.run import CommandFailed, Output
 from dom0.testing import owned
@@ -42,6 +44,7 @@ _PROGRAMS = (
     *("ssh", "ssh-keygen", "mcopy", "mkfs.vfat", "ukify", "mksquashfs"),
 )
 _DIE_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+_CONTROL = re.compile(r"\x1b\[[0-9;?=]*[A-Za-z]|\r")
 _numbers = itertools.count()
 
 
@@ -85,6 +88,28 @@ class Key:
         return f"dom0.ssh_key={self.public.replace(' ', ',')}"
 
 
+class Cable(msgspec.Struct, frozen=True):
+    """Leads a machine to the port `tap` of a switch, in place of QEMU's own network; `network`: the path of its network
+    namespace. `number` tells the machine's network card and board from others.
+    """
+
+    network: str
+    tap: str
+    number: int
+
+    @property
+    def mac(self) -> str:
+        return f"52:54:00:00:00:{self.number:02x}"
+
+    def options(self, *, has_rom: bool) -> list[str]:
+        """QEMU's. The machine starts from the network before anything else; `has_rom`: by the iPXE of the card, else by
+        what its firmware has for that.
+        """
+        card = f"virtio-net-pci,netdev=net0,mac={self.mac},bootindex=0{'' if has_rom else ',romfile='}"
+        tap = ["-netdev", f"tap,id=net0,ifname={self.tap},script=no,downscript=no", "-device", card]
+        return [*tap, "-uuid", f"11111111-1111-4111-8111-{self.number:012x}", "-machine", "graphics=off"]
+
+
 class VirtualMachine:
     """A machine that has been switched on. Use it as a context manager, or call `stop`; both pull the plug."""
 
@@ -98,6 +123,8 @@ class VirtualMachine:
         controllers: Sequence[str] = (),
         network_card: str = "virtio-net-pci",
         network_boot: qemu.NetworkBoot | None = None,
+        cable: Cable | None = None,
+        restarts: bool = False,  # else what would restart it ends it
         memory: int = 1024,
         processors: int = 1,  # without KVM, two that wait for each other on a busy machine may stand still for minutes
         key: Key | None = None,
@@ -116,15 +143,17 @@ class VirtualMachine:
             cd=cd,
             architecture=architecture,
             controllers=controllers,
-            network_card=network_card,
+            network_card="" if cable else network_card,
             network_boot=network_boot,
             forwards={self._port: SSH_PORT},
         )
         terminal = f"socket,id=console,path={self.directory}/socket,server=on,wait=off,logfile={self._console_file}"
-        console = ["-chardev", terminal, "-serial", "chardev:console", "-no-reboot"]
+        console = ["-chardev", terminal, "-serial", "chardev:console", *([] if restarts else ["-no-reboot"])]
+        console += cable.options(has_rom=isinstance(boot, qemu.Bios)) if cable else []
+        inside = ["nsenter", f"--net={cable.network}"] if cable else []
         self._log = (self.directory / "qemu").open("wb")
         self.process = subprocess.Popen(
-            [*_DIE_WITH_US, *qemu.command(machine, "tcg", console), "-name", str(self.directory)],
+            [*inside, *_DIE_WITH_US, *qemu.command(machine, "tcg", console), "-name", str(self.directory)],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -140,6 +169,10 @@ class VirtualMachine:
     def console(self) -> str:
         """All that it has said so far."""
         return self._console_file.read_text(errors="replace") if self._console_file.exists() else ""
+
+    def screen(self) -> str:
+        """The same without what moves a terminal's cursor."""
+        return _CONTROL.sub("", self.console())
 
     def wait_for(self, pattern: str, *, patience: float = PATIENCE) -> re.Match[str]:
         """Wait until the console says something that matches. Raises AssertionError with what it did say."""
