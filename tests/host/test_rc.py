@@ -168,3 +168,14 @@ def test_images_that_are_not_unpacked_in_time_leave_their_space_to_the_engine(bo
     booting.start("DOM0_UNPACKING=5", f"{HERE}/rc", "boot")
     booting.until(booting.inside("/run/unpacks").exists)
     booting.until(lambda: not fresh.exists())
+
+
+def test_a_machine_without_memory_for_all_that_it_was_started_with_says_so(booting: DiskMachine) -> None:
+    lost = "there is too little memory for what this machine was started with: files of it are missing"
+    booting.inside("/usr/bin/dmesg").unlink()
+    for words in ("Freeing initrd memory: 76096K", "Initramfs unpacking failed: write error"):
+        assert "mark problem" not in steps(booting)
+        assert lost not in booting.console()
+        install(booting, "/usr/bin/dmesg", f"#!/bin/sh\necho '[    4.167430] {words}'\n")
+    assert "mark problem" in steps(booting)
+    assert f"dom0: {lost}" in booting.console()
