@@ -61,6 +61,7 @@ class Switch:
 
     def __init__(self) -> None:
         self.root = owned.run_root() / f"switch{next(_numbers)}"
+        self._router: Child | None = None
         self._init = _start_init(self.root, "switch")
         _call(["ip", "link", "add", "switch", "type", "bridge"], inside=self._init.pid)
         _call(["ip", "link", "set", "switch", "up"], inside=self._init.pid)
@@ -74,8 +75,32 @@ class Switch:
         _call(["ip", "address", "add", address, "dev", "eth0"], inside=pid)
         _call(["ip", "link", "set", "eth0", "up"], inside=pid)
 
+    def tap(self) -> str:
+        """The name of one more port, for a virtual machine, which opens it in `network`."""
+        port = f"port{next(_numbers)}"
+        _call(["ip", "tuntap", "add", port, "mode", "tap"], inside=self._init.pid)
+        _call(["ip", "link", "set", port, "master", "switch", "up"], inside=self._init.pid)
+        return port
+
+    @property
+    def network(self) -> str:
+        """The path of its network namespace."""
+        return f"/proc/{self._init.pid}/ns/net"
+
+    def give_addresses(self, address: str, leases: Mapping[str, str]) -> None:
+        """As the router of a house does, at `address` (`10.1.0.254/24`): to cards with these MACs, and no others."""
+        own = address.partition("/")[0]
+        _call(["ip", "address", "add", address, "dev", "switch"], inside=self._init.pid)
+        argv = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--pid-file", "--user=root"]
+        argv += ["--interface=switch", "--bind-interfaces", "--dhcp-authoritative", f"--dhcp-range={own},static"]
+        argv += [f"--dhcp-host={mac},{given}" for mac, given in leases.items()]
+        log = (self.root / "router.log").open("wb")
+        argv += ["--log-facility=-", f"--dhcp-leasefile={self.root / 'leases'}"]
+        self._router = spawn_inside(self._init.pid, argv, stdout=log, stderr=log)
+        log.close()
+
     def stop(self) -> None:
-        _end_init(self._init, ())
+        _end_init(self._init, [self._router] if self._router else ())
         owned.remove_directory(self.root)
 
 
