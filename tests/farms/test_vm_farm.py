@@ -1,23 +1,29 @@
-"""A farm of virtual machines from the network's loader to redis in their role, and again
-without its server.
+"""A farm of virtual machines from the network's loader to redis in their role, and again: without its server, and with
+little memory and disks that are none of theirs.
 
 BIOS and EFI, Debian's dnsmasq beside a router's DHCP server. The tests go on from each other.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from dom0.farms.nodes import NodeState
 from dom0.farms.revisions import RoleState
-from dom0.testing import vm, vm_farm
+from dom0.osimage import qemu
+from dom0.testing import data_disk, vm, vm_farm
 from dom0.testing.vm_farm import NetbootFarm
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(7200)]
+BOOTS = int(os.environ.get("DOM0_TEST_NETBOOTS", "2"))
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(5400 + 600 * BOOTS)]
 FIRMWARE = {"nas": "bios", "pi": "efi"}
+LEAST = 512  # MiB, with dom0 and a role
 WITH_IMAGES = 2048  # MiB: what the network brings stays in memory
 STORE = """
 name: box
@@ -82,3 +88,33 @@ def test_with_the_server_off_a_machine_runs_its_role_and_has_its_data(farm: Netb
         farm.until_redis_answers("nas")
         assert farm.ask_redis("nas", "GET word").split() == ["$3", "nas"]
         farm.until_shown(machine, r"dom0: the farm's server does not answer: \S")
+
+
+def test_boots_write_nothing_outside_the_data_disk(farm: NetbootFarm) -> None:
+    """With little memory, and with the disk of another Linux and an empty one beside its own."""
+    tree = farm.image.parent / "other"
+    (tree / "var/lib/docker/containers").mkdir(parents=True)
+    (tree / "etc").mkdir()
+    (tree / "etc/os-release").write_text('PRETTY_NAME="Debian GNU/Linux 12"\n')
+    data_disk.write(tree.with_suffix(".ext4"), tree, label="root", size="256M")
+    vm.blank(tree.with_suffix(".blank"), 1 << 30)
+    others = [vm.overlay(tree.with_suffix(f".over{kind}"), tree.with_suffix(kind)) for kind in (".ext4", ".blank")]
+    farm.configure(image=False)
+    farm.serve()
+    for number in range(BOOTS):
+        by = ("bios", "efi")[number % 2]
+        with farm.power("nas", by=by, memory=LEAST, drives=[*others, farm.disks["nas"]]) as machine:
+            farm.until_shown(machine, STARTED)
+            farm.until_redis_answers("nas")
+            assert farm.ask_redis("nas", "GET word").split() == ["$3", "nas"]
+            farm.until(lambda: "nas" not in farm.directory.rollout().boots.tried)  # it has said that it runs
+    farm.kill()
+    for other in others:
+        assert is_untouched(other), other.file
+
+
+def is_untouched(disk: qemu.Drive) -> bool:
+    """Nothing was ever written to it, not even what was there before."""
+    argv = ["qemu-img", "map", "--output=json", str(disk.file)]
+    told = subprocess.run(argv, check=True, capture_output=True).stdout
+    return all(extent["depth"] > 0 for extent in json.loads(told))
