@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from dom0.agent import shortcut
 from dom0.agent.ambassadors import DRAIN_EVERY, DRAINED_WITHIN, HELD_WITHIN, LEAVE_WITHIN, PATIENCE, Ambassadors
 from dom0.agent.progress import Changes
 from dom0.agent.readiness import Readiness, ReadyStarts
-from dom0.ambassador.messages import Flows, Follow, Rewire, Undo
+from dom0.ambassador.messages import Flows, Follow, Rewire, State, Undo
 from dom0.engine.bodies import EndpointSettings, HealthConfig, NetworkingConfig
 from dom0.engine.values import Image
 from dom0.errors import Dom0Error, UsageError
@@ -335,7 +335,7 @@ async def test_what_is_on_other_nodes_is_wanted_of_the_farm_and_told_as_far_as_i
     await bench.start(slot("echo"), forwards=True)
     async with bench.running():
         await bench.until(lambda: bench.talk.told)
-        assert bench.ambassadors.wanted_far == {FAR}
+        assert bench.ambassadors.wanted_far == frozenset({FAR})
         began = asyncio.get_running_loop().time()
         bench.ambassadors.tell_far({FAR: ("10.9.0.1:6379",), "node:pi/service:x:1": ()}, {})
         await bench.until(lambda: len(bench.talk.told) == 2)
@@ -369,11 +369,62 @@ async def test_a_rewire_to_another_node_waits_for_the_farm_or_says_why_it_is_now
     async with bench.running():
         await bench.until(bench.ambassadors.status)
         rewiring = asyncio.create_task(bench.ambassadors.rewire("echo", Rewire(to=(FAR,))))
-        await bench.until(lambda: bench.ambassadors.wanted_far == {FAR})
+        await bench.until(lambda: bench.ambassadors.wanted_far == frozenset({FAR}))
         bench.ambassadors.tell_far({FAR: ("10.9.0.1:6379",)}, {})
         await rewiring
         assert bench.talk.told[-1] == {FAR: ("10.9.0.1:6379",)}
-        assert bench.ambassadors.wanted_far == set()
+        assert bench.ambassadors.wanted_far == frozenset()
         bench.ambassadors.tell_far({FAR: ()}, {FAR: "nas is no node of the farm"})
         with pytest.raises(Dom0Error, match=f"to: {FAR}: nas is no node of the farm"):
             await bench.ambassadors.rewire("echo", Rewire(to=(FAR,)))
+
+
+WAYS = (
+    ("80/tcp", frozenset({FAR})),
+    ("81/tcp", frozenset({f"plaintext:{FAR}"})),
+    ("", frozenset({FAR, f"plaintext:{FAR}"})),
+)
+
+
+async def test_a_rewire_to_another_node_goes_as_the_listener_does() -> None:
+    state = make_state("10.0.0.4:80")
+    plain = replace(state.listeners[0], listener="81/tcp", plaintext=True)
+    bench = Bench(FakeTalk(replace(state, listeners=(*state.listeners, plain))))
+    await bench.start(slot("echo"), forwards=True)
+    async with bench.running():
+        await bench.until(lambda: bench.ambassadors.status() and bench.ambassadors.status()[0].state)
+        for listener, wants in WAYS:
+            rewiring = asyncio.create_task(bench.ambassadors.rewire("echo", Rewire(to=(FAR,), listener=listener)))
+            await bench.until(lambda: bench.ambassadors.wanted_far)
+            assert bench.ambassadors.wanted_far == wants
+            bench.ambassadors.tell_far(dict.fromkeys(wants, ("10.9.0.1:6379",)), {})
+            await rewiring
+            bench.ambassadors.tell_far({}, {})
+
+
+class SlowTalk(FakeTalk):
+    """It says nothing until `heard` is set."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(state)
+        self.heard = asyncio.Event()
+
+    async def watch(self, container_id: str) -> AsyncGenerator[State, None]:
+        self.asked_of.append(container_id)
+        await self.heard.wait()
+        async for state in super().watch(container_id):
+            yield state
+
+
+async def test_what_is_wanted_of_other_nodes_is_not_known_until_all_ambassadors_were_heard() -> None:
+    talk = SlowTalk(make_state(FAR))
+    bench = Bench(talk)
+    await bench.start(slot("echo"), forwards=True)
+    assert bench.ambassadors.wanted_far is None, "and that is not nothing"
+    async with bench.running():
+        await bench.until(lambda: talk.asked_of)
+        assert bench.ambassadors.wanted_far is None
+        talk.heard.set()
+        await bench.until(lambda: bench.ambassadors.wanted_far == frozenset({FAR}))
+        talk.say(make_state("10.0.0.4:80"))
+        await bench.until(lambda: bench.ambassadors.wanted_far == frozenset())

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dom0.agent.followed import Located, find, find_published, wanted
+from dom0.agent.followed import Located, find, find_behind, find_published, wanted
 from dom0.agent.readiness import ReadyStarts
 from dom0.engine.values import Container, Endpoint, Health, PublishedPort, State
 from dom0.plan import labels
@@ -137,3 +137,15 @@ def test_other_nodes_are_told_where_a_port_of_a_service_that_is_ready_is_publish
     (source,) = wanted([service])
     redis = provider("redis", "10.0.0.2", published=PUBLISHED, **fields)
     assert find_published(source, [redis], READY) == ports
+
+
+def test_a_tunnel_leads_to_the_containers_behind_published_ports() -> None:
+    (source,) = wanted(["service:redis:6379"])
+    one = provider("redis", "10.0.0.2", published=PUBLISHED, v6="fd00::2")
+    two = provider(
+        "redis", "10.0.0.3", published={"6379/tcp": (PublishedPort("tcp", 7001), PublishedPort("tcp", 7000))}
+    )
+    starting = provider("redis", "10.0.0.4", published=PUBLISHED, health=Health.STARTING)
+    behind = find_behind(source, [starting, one, two, provider("other", "10.0.0.5", published=PUBLISHED)], READY)
+    assert behind == ((7000, "10.0.0.2", 6379), (7001, "10.0.0.3", 6379)), "each port once"
+    assert find_behind(source, [container(slot("redis"), published=PUBLISHED)], READY) == (), "it has no address"

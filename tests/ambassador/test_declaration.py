@@ -95,10 +95,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "no falls": ({"80": {"to": ["h:1"], "health": {"fall": 0}}}, "listen.80.health.fall", "out of range"),
     "a weight of nothing": ({"80": {"to": [{"target": "h:1", "weight": 0}]}}, "listen.80.to.0", "not a weight"),
     "a container without a name": ({"80": {"to": ["container::80"]}}, "listen.80.to.0", "cannot be the name"),
-    "another node without the word": (
-        {"80": {"to": ["h:1", "node:nas/service:redis:6379"]}},
+    "another node in plaintext without the word": (
+        {"80": {"to": ["h:1", "plaintext:node:nas/service:redis:6379"]}},
         "listen.80.to.1",
-        "nothing is encrypted on the way",
+        "nothing would be encrypted on the way",
     ),
     "UDP to another node": (
         {"80/udp": {"to": ["node:nas/service:redis:6379"], "plaintext": True}},
@@ -203,11 +203,13 @@ def test_the_digest_is_that_of_where_connections_go() -> None:
     assert of(listen={"80": {"to": ["h:1"], "plaintext": True}}).digest != one.digest
 
 
-def test_a_range_goes_to_another_node_where_it_says_so() -> None:
-    declared = of(listen={"7000-7001": {"to": ["node:nas/service:web:80"], "plaintext": True}, "90": {"to": ["h:1"]}})
+def test_a_range_goes_to_another_node_by_the_tunnel_or_in_plaintext_where_it_says_so() -> None:
+    far = ["node:nas/service:web:80"]
+    declared = of(listen={"7000-7001": {"to": far, "plaintext": True}, "90-91": {"to": far}})
     assert [str(source) for rule in declared.rules for source in rule.sources] == [
-        "h:1",
         "node:nas/service:web:80",
         "node:nas/service:web:81",
+        "plaintext:node:nas/service:web:80",
+        "plaintext:node:nas/service:web:81",
     ]
     assert sorted(map(str, declared.plaintext)) == ["7000/tcp", "7001/tcp"]

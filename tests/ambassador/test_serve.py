@@ -512,7 +512,8 @@ def test_a_container_that_is_gone_leaves_the_last_target_and_a_restart_knows_it(
         assert answerer(wires) == "provider1"
 
 
-FAR = "node:nas/service:redis:6379"
+TUNNEL = "node:nas/service:redis:6379"
+FAR = f"plaintext:{TUNNEL}"
 
 
 def test_what_is_on_another_node_stays_until_the_agent_knows_where_it_is_or_that_it_is_not(wires: Wires) -> None:
@@ -539,10 +540,15 @@ def test_a_rewire_leads_to_another_node_where_the_listener_may(wires: Wires) -> 
     environ = settings(**{"6379": {"to": [f"{a}:6379"], "plaintext": True}, "6380": {"to": [f"{a}:6380"]}})
     with running(wires, environ) as amb:
         amb.ask(Follow(found={FAR: (f"{b}:6379",)}), State)
-        with pytest.raises(Dom0Error, match=r"to: node:nas/service:redis:6379: nothing is encrypted on the way"):
+        with pytest.raises(Dom0Error, match=r"to: plaintext:node:nas/service:redis:6379: nothing would be encrypted"):
             amb.rewire(FAR, listener="6380")
-        assert amb.rewire(FAR, listener="6379").after == (f"{b}:6379",)
+        with pytest.raises(Dom0Error, match=r"to: no address is known for node:nas/service:redis:6379"):
+            amb.rewire(TUNNEL, listener="6380")
+        assert amb.rewire(TUNNEL, listener="6379").after == (f"{b}:6379",), "as the listener says"
         assert answerer(wires) == "provider2"
+        assert amb.state().listeners[0].sources == (FAR,)
+        amb.ask(Follow(found={TUNNEL: (f"{b}:6380",)}), State)
+        assert amb.rewire(TUNNEL, listener="6380").after == (f"{b}:6380",)
 
 
 # who watches

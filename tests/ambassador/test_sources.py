@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Literal
 
 import pytest
 from hypothesis import example, given
@@ -98,11 +99,12 @@ def test_the_port_may_be_left_out_where_a_rewire_knows_it(text: str, source: Sou
         assert parse(text, portless=True) == source
 
 
-def test_a_service_of_another_node_is_known_with_its_port() -> None:
-    source = parse("node:nas/service:my_redis-1.a:6379")
-    assert source == Followed("node", "nas/service:my_redis-1.a", 6379)
+@pytest.mark.parametrize("kind", ["node", "plaintext:node"])
+def test_a_service_of_another_node_is_known_with_its_port(kind: Literal["node", "plaintext:node"]) -> None:
+    source = parse(f"{kind}:nas/service:my_redis-1.a:6379")
+    assert source == Followed(kind, "nas/service:my_redis-1.a", 6379)
     assert source.key == str(source)
-    assert shifted(source, 1) == parse("node:nas/service:my_redis-1.a:6380")
+    assert shifted(source, 1) == parse(f"{kind}:nas/service:my_redis-1.a:6380")
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,9 @@ def test_a_service_of_another_node_is_known_with_its_port() -> None:
         "node:nas/service:re dis:6379",
         "node:nas/service:redis:",
         "node:nas/service:redis:0",
+        "plaintext:node:nas",
+        "plaintext:node:80",
+        "plaintext:node:nas/service:redis",
     ],
 )
 def test_another_node_is_said_with_a_service_and_a_port(text: str) -> None:

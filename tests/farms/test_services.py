@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import secrets
 import socket
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,12 +23,15 @@ from dom0.farms.nodes import MachineInfo, key_of
 from dom0.farms.pin import Pin, connect, fingerprint
 from dom0.farms.revisions import Order, Report
 from dom0.farms.services import Offer, Place, ServicesAnswer, ServicesRequest, find
+from dom0.farms.tunnel import Peer, address_of
 from dom0.http.client import Client
 from dom0.testing.fake_docker import FakeDocker
 from dom0.testing.fake_engine import FakeEngine
 from dom0.testing.farm_node import NoMachine
 
-REDIS, FAR = "service:redis:6379", "node:nas/service:redis:6379"
+REDIS, FAR = "service:redis:6379", "plaintext:node:nas/service:redis:6379"
+TUNNEL = "node:nas/service:redis:6379"
+KEY, OTHER_KEY = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
 OURS = (PublishedPort("tcp", 7000),)
 
 
@@ -77,7 +82,7 @@ class Neighbours:
     """Of one node. `told`: what it was told last."""
 
     def __init__(self) -> None:
-        self.wanted = frozenset[str]()
+        self.wanted: frozenset[str] | None = frozenset()
         self.ports: dict[str, tuple[PublishedPort, ...] | None] = {}
         self.asked: set[str] = set()
         self.told: tuple[Mapping[str, tuple[str, ...]], Mapping[str, str]] = ({}, {})
@@ -88,6 +93,9 @@ class Neighbours:
     def published(self, wanted: Iterable[str]) -> Mapping[str, tuple[PublishedPort, ...] | None]:
         self.asked = set(wanted)
         return {service: self.ports[service] for service in self.asked & self.ports.keys()}
+
+    def entrances(self, _services: Iterable[str]) -> Mapping[str, tuple[tuple[int, str, int], ...]]:
+        return {}
 
     async def hears(self, reason: str) -> None:
         async with asyncio.timeout(30):
@@ -162,10 +170,11 @@ async def client(made: Farm) -> AsyncIterator[Client]:
 async def test_a_node_is_asked_for_what_others_want_and_for_nothing_else(made: Farm, port: int) -> None:
     async with serving(made.directory, port), made.following("nas") as nas, made.following("pi") as pi:
         nas.ports = {REDIS: OURS, "service:secret:1": OURS}
-        pi.wanted = frozenset({FAR, "node:nobody/service:x:1"})
+        nobody = "plaintext:node:nobody/service:x:1"
+        pi.wanted = frozenset({FAR, nobody})
         await pi.hears("nas asks the farm's server from 127.0.0.1")  # where the test has both
-        assert pi.told[0] == {FAR: (), "node:nobody/service:x:1": ()}
-        assert pi.told[1]["node:nobody/service:x:1"] == "nobody is no node of the farm"
+        assert pi.told[0] == {FAR: (), nobody: ()}
+        assert pi.told[1][nobody] == "nobody is no node of the farm"
         assert (nas.asked, pi.asked) == ({REDIS}, set())
         nas.ports = {REDIS: None}
         await pi.hears("nothing of it is ready on nas")
@@ -209,6 +218,82 @@ async def test_a_node_that_is_asked_hears_of_it_with_its_order_which_is_no_other
         assert answer == ServicesAnswer(asked=(REDIS,))
 
 
+# by tunnels between nodes
+
+
+READY = Offer(is_ready=True, places=(Place(7000),), entrances=(7000,))
+
+
+async def test_nodes_are_told_the_keys_of_those_that_they_want_something_of_or_that_want_something_of_them(
+    made: Farm, port: int, client: Client
+) -> None:
+    made.enroll("other")
+    async with serving(made.directory, port):
+        wants = ServicesRequest(wants=(TUNNEL,), key=KEY)
+        assert await made.say(client, "pi", wants) == ServicesAnswer(), "nas has had no time to say anything"
+        answer = await made.say(client, "nas", ServicesRequest(key=OTHER_KEY, offers={REDIS: READY}))
+        assert (answer.asked, answer.guests) == ((REDIS,), {REDIS: (KEY,)})
+        assert answer.peers == (Peer(KEY, "127.0.0.1"),)
+        answer = await made.say(client, "pi", wants)
+        assert answer.found == {TUNNEL: (f"{address_of(OTHER_KEY)}:7000",)}
+        assert answer.peers == (Peer(OTHER_KEY, "127.0.0.1"),)
+        assert not answer.guests
+        third = base64.b64encode(bytes(32)).decode()
+        answer = await made.say(client, "other", ServicesRequest(wants=(FAR,), key=third))
+        assert answer.peers == (), "whoever goes without a tunnel is told no key, nor is its own"
+        assert (await made.say(client, "nas", ServicesRequest(key=OTHER_KEY))).guests == {REDIS: (KEY,)}
+
+
+@pytest.mark.parametrize(
+    ("pi", "nas", "why"),
+    [
+        ({"lacks": "its kernel is old"}, {"key": KEY}, "pi has no tunnel: its kernel is old; `plaintext: true` goes"),
+        ({"key": KEY}, {"lacks": "its kernel is old"}, "nas has no tunnel: its kernel is old; `plaintext: true` goes"),
+        ({"key": KEY}, {"key": KEY}, "the address of pi in the tunnel is another node's too: remove its farm-wi"),
+        ({"key": KEY}, {"key": OTHER_KEY, "offers": {REDIS: Offer(is_ready=True)}}, "nas publishes no fixed port"),
+        ({"key": KEY}, {"key": OTHER_KEY, "offers": {REDIS: Offer(is_ready=False)}}, "nothing of it is ready on nas"),
+    ],
+)
+async def test_where_there_is_no_tunnel_nothing_is_found_and_it_is_said_why(
+    made: Farm, port: int, client: Client, pi: dict[str, Any], nas: dict[str, Any], why: str
+) -> None:
+    async with serving(made.directory, port):
+        wants = ServicesRequest(wants=(TUNNEL,), **pi)
+        await made.say(client, "pi", wants)
+        answer = await made.say(client, "nas", ServicesRequest(**{"offers": {REDIS: READY}, **nas}))
+        assert answer.peers == (() if nas.get("key") == pi.get("key") or "key" not in pi else (Peer(KEY, "127.0.0.1"),))
+        answer = await made.say(client, "pi", wants)
+        assert (answer.found, answer.reasons[TUNNEL][: len(why)]) == ({TUNNEL: ()}, why)
+
+
+async def test_a_node_that_falls_silent_keeps_its_way_in_and_one_that_is_removed_does_not(
+    made: Farm, port: int, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wants = ServicesRequest(wants=(TUNNEL, FAR), key=KEY)
+
+    async def guests() -> ServicesAnswer:
+        return await made.say(client, "nas", ServicesRequest(key=OTHER_KEY))
+
+    async with serving(made.directory, port):
+        monkeypatch.setattr(services, "SILENT", 1e6)
+        await made.say(client, "pi", wants)
+        assert not (await guests()).is_whole, "others may come that it has not heard yet"
+        monkeypatch.setattr(services, "SILENT", 1e-6)  # all words are of long ago
+        answer = await guests()
+        assert (answer.is_whole, answer.guests) == (True, {REDIS: (KEY,)})
+        assert answer.peers == (Peer(KEY, "127.0.0.1"),)
+        answer = await made.say(client, "pi", wants)
+        assert answer.reasons[FAR].startswith("nas has said nothing of it for")
+        assert (answer.found, answer.peers) == ({}, (Peer(OTHER_KEY, "127.0.0.1"),)), "and nas keeps its tunnel too"
+        await made.say(client, "pi", ServicesRequest())
+        answer = await guests()
+        assert (answer.guests, answer.peers) == ({}, ()), "it has said otherwise"
+        await made.say(client, "pi", ServicesRequest(wants=(TUNNEL,), key=KEY))
+        assert (await guests()).guests
+        made.directory.change(lambda before: nodes.remove(before, "pi"))
+        assert not (await guests()).guests
+
+
 async def test_what_a_hostile_machine_says_is_refused_and_nothing_is_told_to_one_that_is_no_node(
     made: Farm, port: int, client: Client
 ) -> None:
@@ -222,6 +307,11 @@ async def test_what_a_hostile_machine_says_is_refused_and_nothing_is_told_to_one
             {"offers": {REDIS: {"is_ready": True, "places": [{"port": 0}]}}},
             {"offers": {REDIS: {"is_ready": True, "places": [{"port": 1, "address": "evil.example"}]}}},
             {"offers": {REDIS: {"is_ready": True, "places": [{"port": 1}] * 17}}},
+            {"offers": {REDIS: {"is_ready": True, "entrances": [0]}}},
+            {"wants": ["tunnel:node:nas/service:redis:6379"]},
+            {"key": KEY[:-1]},
+            {"key": f"{KEY}\n[Peer]"},
+            {"lacks": "x" * (services.MOST_REASON + 1)},
         ):
             assert (await made.ask(client, "nas", "/v1/services", bad))[0] == 400, bad
         known = {"wants": [FAR], "mood": "well", "offers": {REDIS: {"is_ready": True, "speed": 1}}}

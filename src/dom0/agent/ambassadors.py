@@ -83,6 +83,13 @@ class Known(msgspec.Struct):
         told = wanted(text for listener in self.state.listeners for text in listener.sources) if self.state else ()
         return tuple(dict.fromkeys((*told, *(source for wished in self.wished for source in wished))))
 
+    def by_its_ways(self, wished: tuple[Followed, ...], listener: str) -> tuple[Followed, ...]:
+        """As its `listener` leads there, or all of them, where it is on another node."""
+        listeners = self.state.listeners if self.state else ()
+        meant = [it for it in listeners if it.listener == listener] or listeners
+        ways = {it.plaintext for it in meant} or {False}
+        return tuple(dict.fromkeys(it.in_plaintext if way else it for way in ways for it in wished))
+
     def hear(self, state: State, *, anew: bool = False) -> None:
         """An older one may come later, on another connection. `anew`: by one that may have begun to count again."""
         if anew or self.state is None or state.revision >= self.state.revision:
@@ -162,8 +169,11 @@ class Ambassadors:
     # what is on other nodes of a farm
 
     @property
-    def wanted_far(self) -> frozenset[str]:
-        """As `node:NODE/service:NAME:PORT`."""
+    def wanted_far(self) -> frozenset[str] | None:
+        """As `node:NODE/service:NAME:PORT`, by a tunnel; after `plaintext:` without one. None until all were heard."""
+        unheard = (it for it in self._known.values() if it.container.running and it.state is None and it.error is None)
+        if not self._looked.is_set() or any(unheard):
+            return None
         return frozenset(it.key for known in self._known.values() for it in known.followed if it.is_far)
 
     def tell_far(self, found: Mapping[str, tuple[str, ...]], reasons: Mapping[str, str]) -> None:
@@ -213,7 +223,7 @@ class Ambassadors:
     async def rewire(self, name: str, request: Rewire) -> Rewired:
         """Raises UsageError, EngineError, or what the ambassador refused with."""
         known = self._find(name)
-        wished = wanted(request.to)
+        wished = known.by_its_ways(wanted(request.to), request.listener)
         known.wished.append(wished)
         try:
             for service, container in (await self._present(self._project())).items():

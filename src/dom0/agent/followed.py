@@ -43,7 +43,7 @@ def concerns(source: Followed, row: ContainerSummary | Container, project: str) 
     here is on another node.
     """
     match source.kind:
-        case "node":
+        case "node" | "plaintext:node":
             return False
         case "container":
             return row.name == source.name
@@ -99,6 +99,20 @@ def find_published(
     meant = [it for it in containers if concerns(service, it, ready.project) and is_ready(it, ready)]
     ports = {port for container in meant for port in container.published.get(f"{service.port}/tcp", ())}
     return tuple(sorted(ports)) if meant else None
+
+
+def find_behind(
+    service: Followed, containers: Collection[Container], ready: ReadyStarts
+) -> tuple[tuple[int, str, int], ...]:
+    """The same ports, once each, with the address by IPv4 and the port of the container behind."""
+    found: dict[int, tuple[str, int]] = {}
+    for container in containers:
+        if concerns(service, container, ready.project) and is_ready(container, ready):
+            addresses = (it for endpoint in container.endpoints for it in endpoint.addresses if ":" not in it)
+            if address := next(addresses, ""):
+                for port in container.published.get(f"{service.port}/tcp", ()):
+                    found.setdefault(port.port, (address, service.port))
+    return tuple((port, *behind) for port, behind in sorted(found.items()))
 
 
 def shared(container: Container, other: Container) -> tuple[Endpoint, ...]:

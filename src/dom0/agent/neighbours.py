@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from dom0.agent.ambassadors import Ambassadors
-from dom0.agent.followed import find_published, wanted
+from dom0.agent.followed import find_behind, find_published, wanted
 from dom0.agent.machine import Machine
 from dom0.agent.readiness import Readiness
 from dom0.engine.values import PublishedPort
@@ -20,8 +20,8 @@ class Neighbours:
         self._readiness = readiness
 
     @property
-    def wanted(self) -> frozenset[str]:
-        """As `node:NODE/service:NAME:PORT`."""
+    def wanted(self) -> frozenset[str] | None:
+        """`Ambassadors.wanted_far`."""
         return self._ambassadors.wanted_far
 
     def tell(self, found: Mapping[str, tuple[str, ...]], reasons: Mapping[str, str]) -> None:
@@ -37,3 +37,11 @@ class Neighbours:
             return {}
         now = self._readiness.now
         return {str(source): find_published(source, actual.containers, now) for source in wanted(services)}
+
+    def entrances(self, services: Iterable[str]) -> Mapping[str, tuple[tuple[int, str, int], ...]]:
+        """The same, by IPv4: with the address and the port of the container behind each."""
+        _, actual = self._machine.seen
+        if actual is None:
+            return {}
+        now = self._readiness.now
+        return {str(source): find_behind(source, actual.containers, now) for source in wanted(services)}

@@ -101,7 +101,9 @@ class MetricsAddress(msgspec.Struct, frozen=True):
 
 
 class Declaration(msgspec.Struct, frozen=True):
-    """`rules` in the order of their listeners, each listener once. `plaintext`: those that may lead to other nodes."""
+    """`rules` in the order of their listeners, each listener once. `plaintext`: those that lead to other nodes by the
+    network as it is.
+    """
 
     rules: tuple[Rule, ...] = ()
     metrics: MetricsAddress | None = None
@@ -254,7 +256,7 @@ def _sources(listen: Listen, listener: Listener) -> Iterator[Source]:
         seen.add(str(source))
         if wrong := find_far_flaw(source, listener, plaintext=listen.plaintext):
             raise _Wrong(("to", str(number)), wrong.what, wrong.hint)
-        yield source
+        yield by_its_way(source, plaintext=listen.plaintext)
 
 
 def find_far_flaw(source: Source, listener: Listener, *, plaintext: bool) -> Flaw | None:
@@ -263,12 +265,15 @@ def find_far_flaw(source: Source, listener: Listener, *, plaintext: bool) -> Fla
         return None
     if listener.protocol is not Protocol.TCP:
         return Flaw((), f"{source}: to another node goes TCP alone")
-    if not plaintext:
-        what = (
-            f"{source}: nothing is encrypted on the way to another node; who is on its network can read and change it"
-        )
+    if source.in_plaintext == source and not plaintext:
+        what = f"{source}: nothing would be encrypted on the way; who is on that network could read and change it"
         return Flaw((), what, "where that may be say so beside `to`: plaintext: true")
     return None
+
+
+def by_its_way(source: Source, *, plaintext: bool) -> Source:
+    """As the listener leads there, if that is on another node."""
+    return source.in_plaintext if plaintext and isinstance(source, Followed) else source
 
 
 def parse_policy(text: str) -> Policy:

@@ -70,8 +70,9 @@ class Flows(_Request, frozen=True, kw_only=True, tag="flows"):
 
 class Follow(_Request, frozen=True, kw_only=True, omit_defaults=True, tag="follow"):
     """What the dom0 agent found: `container:NAME`, `service:NAME`, `label:KEY=VALUE`, with or without the port that
-    stands behind it in the settings -> addresses; `node:NODE/service:NAME:PORT` -> ADDRESS:PORT of each. Replaces what
-    it said before, but of what is on other nodes: where that is left out nobody knows, and all stays as it was.
+    stands behind it in the settings -> addresses; `node:NODE/service:NAME:PORT`, or the same after `plaintext:` ->
+    ADDRESS:PORT of each. Replaces what it said before, but of what is on other nodes: where that is left out nobody
+    knows, and all stays as it was.
 
     `identities`: the same keys -> IDs of the containers. An address that another container has now is another target.
     `awaited`: keys without an address whose last container is about to be stopped, and another one or the same comes.
@@ -117,6 +118,7 @@ class ListenerState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     down: str = ""  # refuse, hold: what new connections meet now
     rewired: bool = False  # the sources are a rewire's, not the settings'
     flows: int = 0
+    plaintext: bool = False  # on the way to other nodes
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"drains": "treatments"}):

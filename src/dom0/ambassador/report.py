@@ -42,6 +42,7 @@ class Reporter:
                     unhealthy=tuple(it for it in map(str, targets) if it in found.unhealthy),
                     down=str(route.down or "") if route else Down.REFUSE,
                     rewired=str(rule.listener) in stored.wishes,
+                    plaintext=rule.listener in forwarder.declaration.plaintext,
                 )
             )
         return State(

@@ -13,7 +13,15 @@ from typing import Any, assert_never
 import msgspec
 
 from dom0.ambassador import desired, rewire, sources
-from dom0.ambassador.declaration import Policy, Rule, find_far_flaw, parse_listeners, parse_policy, parse_wait
+from dom0.ambassador.declaration import (
+    Policy,
+    Rule,
+    by_its_way,
+    find_far_flaw,
+    parse_listeners,
+    parse_policy,
+    parse_wait,
+)
 from dom0.ambassador.desired import Wanted
 from dom0.ambassador.forwarder import Forwarder
 from dom0.ambassador.messages import Flows, Follow, History, Planned, Receipt, Request, Rewire, Show, State, Undo
@@ -64,7 +72,7 @@ class Requests(msgspec.Struct, frozen=True):
         with _usage_error("found"):
             for text, addresses in request.found.items():
                 key = _key(text)
-                check = _place if key.startswith("node:") else _address
+                check = _place if key.startswith(("node:", "plaintext:node:")) else _address
                 found.setdefault(key, set()).update(map(check, addresses))
             identities = {_key(text): it for text, it in request.identities.items()}
             awaited = tuple(map(_key, request.awaited))
@@ -88,7 +96,7 @@ class Requests(msgspec.Struct, frozen=True):
         names = {source.host for source in parsed if isinstance(source, Named)} - self.forwarder.asked
         self.forwarder.asked |= names
         try:
-            await self._find(parsed)
+            await self._find({source for wished in wishes.values() for source in wished})
             if request.hold and not request.plan:
                 with _usage_error("hold_timeout"):
                     timeout = parse_wait(request.hold_timeout)
@@ -158,7 +166,7 @@ class Requests(msgspec.Struct, frozen=True):
             if len(ports) > 1 and not all(source.port for source in to):
                 raise UsageError(f"{rule.listener}: its targets have several ports", hint="say one: --to HOST:PORT")
             with _usage_error("to"):
-                wishes[rule.listener] = tuple(
+                wished = tuple(
                     sources.shifted(source, number) if source.port else msgspec.structs.replace(source, port=min(ports))
                     for source in to
                 )
@@ -166,6 +174,7 @@ class Requests(msgspec.Struct, frozen=True):
             for source in to:
                 if wrong := find_far_flaw(source, rule.listener, plaintext=plaintext):
                     raise UsageError(f"to: {wrong.what}", hint=wrong.hint)
+            wishes[rule.listener] = tuple(by_its_way(source, plaintext=plaintext) for source in wished)
         return wishes
 
     async def _find(self, to: Collection[Source]) -> None:

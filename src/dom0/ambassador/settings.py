@@ -35,7 +35,7 @@ class WeightedTarget(_Part, frozen=True, kw_only=True):
 class Listen(_Part, frozen=True, kw_only=True):
     """`to` names sources: `HOST:PORT` (an address or a DNS name), `container:NAME:PORT`, `service:NAME:PORT`,
     `label:KEY=VALUE:PORT`, `node:NODE/service:NAME:PORT`. The last four are found by the dom0 agent, all others by the
-    ambassador itself. `plaintext`: they may lead to another node, though nothing is encrypted on the way there.
+    ambassador itself. `plaintext`: to another node they lead by the network as it is, not by the encrypted tunnel.
     """
 
     to: tuple[str | WeightedTarget, ...]

@@ -20,7 +20,9 @@ _CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}", re.ASCII)
 _LABELLED = re.compile(r"[\w./-]{1,200}(=[^:\s]{0,200})?", re.ASCII)
 _FOLLOWED = re.compile(r"(?P<kind>container|service|label):(?P<name>.*?)(:(?P<port>[0-9]*))?", re.ASCII | re.DOTALL)
 _NODE = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"  # as farms call theirs
-_ON_NODE = re.compile(rf"node:(?P<name>{_NODE}/service:{_CONTAINER.pattern}):(?P<port>[0-9]*)", re.ASCII)
+_ON_NODE = re.compile(
+    rf"(?P<kind>(plaintext:)?node):(?P<name>{_NODE}/service:{_CONTAINER.pattern}):(?P<port>[0-9]*)", re.ASCII
+)
 _HOST = re.compile(r"(\[(?P<bracketed>[^\]]*)\]|(?P<plain>[^:\[\]]*))(:(?P<port>.*))?", re.ASCII | re.DOTALL)
 FORMS = (
     "HOST:PORT, ADDRESS:PORT, [IPV6]:PORT, container:NAME:PORT, service:NAME:PORT, label:KEY=VALUE:PORT or "
@@ -61,9 +63,11 @@ class Named(_Source, frozen=True, tag="name"):
 
 
 class Followed(_Source, frozen=True, tag="followed"):
-    """`node`: a service of another node of the farm, `name` is `NODE/service:NAME`."""
+    """`node`: a service of another node of the farm, by the tunnel between both, `name` is `NODE/service:NAME`;
+    `plaintext:node`: the same, by the network as it is.
+    """
 
-    kind: Literal["container", "service", "label", "node"]
+    kind: Literal["container", "service", "label", "node", "plaintext:node"]
     name: str
     port: int
     weight: int = 1
@@ -78,7 +82,11 @@ class Followed(_Source, frozen=True, tag="followed"):
 
     @property
     def is_far(self) -> bool:
-        return self.kind == "node"
+        return self.kind in ("node", "plaintext:node")
+
+    @property
+    def in_plaintext(self) -> Followed:
+        return msgspec.structs.replace(self, kind="plaintext:node") if self.is_far else self
 
 
 Source = Fixed | Named | Followed
@@ -112,11 +120,12 @@ def parse(text: str, *, weight: int = 1, portless: bool = False) -> Source:
 
 def _parse_followed(text: str, weight: int, *, portless: bool) -> Followed | None:
     """Raises ValueError."""
-    if text.startswith("node:") and not text.removeprefix("node:").isdigit():
+    of_farm = text.removeprefix("plaintext:")
+    if of_farm.startswith("node:") and not text.removeprefix("node:").isdigit():
         on_node = _ON_NODE.fullmatch(text)
         if on_node is None:
             raise ValueError(f"{_quoted(text)} is not node:NODE/service:NAME:PORT")
-        return Followed("node", on_node["name"], parse_port(on_node["port"]), weight)
+        return Followed(on_node["kind"], on_node["name"], parse_port(on_node["port"]), weight)  # type: ignore[arg-type]
     followed = _FOLLOWED.fullmatch(text)
     if followed is None or (followed["name"].isdigit() and followed["port"] is None):
         return None

@@ -23,7 +23,7 @@ def listener_lines(listener: ListenerState, *facts: str) -> Iterator[str]:
     """`facts` stand beside its name."""
     yield f"{listener.listener}  {', '.join((f'generation {listener.generation}', *facts))}"
     yield f"  from     {', '.join(listener.sources)}{' (rewired)' if listener.rewired else ''}"
-    if any(source.startswith("node:") and "/" in source for source in listener.sources):
+    if any(source.startswith("plaintext:") for source in listener.sources):
         yield "  nothing is encrypted on the way to another node"
     yield f"  targets  {', '.join(listener.targets) or 'none'}"
     if listener.unhealthy:

@@ -46,6 +46,7 @@ from dom0.farms.revisions import (
     RoleContent,
     RoleState,
 )
+from dom0.farms.wireguard import Tunnel
 from dom0.host.update_file import UpdateFile
 from dom0.http.channel import Malformed
 from dom0.http.client import Client
@@ -142,6 +143,7 @@ class _Follower:
         self._reported = asyncio.Event()
         self._floats = FloatNews()
         self._said = ""
+        self._tunnel = Tunnel(state)
         self._gives: Gives | None = None
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -164,19 +166,25 @@ class _Follower:
         origin = _Origin(client, membership.secret)
         self._order = None  # what was not done before is told again
 
-        def is_asked() -> bool:
-            return self._order is not None and self._order.services
+        def is_asked() -> bool | None:
+            return self._order.services if self._order else None
 
         async with AsyncExitStack() as stack:
             self._gives = await self._begin_giving(stack, origin)
             working = asyncio.create_task(self._work(origin))
             floating = asyncio.create_task(self._float(origin, client, membership.secret))
-            finding = asyncio.create_task(services.follow(self._neighbours, is_asked, client, membership.secret))
+            finding = asyncio.create_task(
+                services.follow(self._neighbours, is_asked, client, membership.secret, self._tunnel)
+            )
             try:
                 await self._listen(client, membership, working)
             except _NoNode:
                 working.cancel()
+                finding.cancel()
+                await asyncio.gather(finding, return_exceptions=True)
                 log.warning("farm: this machine is no node of %s any more; what it runs goes on", membership.farm)
+                with contextlib.suppress(Dom0Error):
+                    await self._tunnel.close()
                 await join.join(self._state, server, membership, log.info, patient=True)
             finally:
                 ending = [working, floating, finding, *self._answering]

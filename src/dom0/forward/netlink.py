@@ -12,9 +12,9 @@ _REQUEST_ACK = 0x1 | 0x4
 _ERROR = 2
 
 
-def message(kind: int, body: bytes, number: int = 0) -> bytes:
+def message(kind: int, body: bytes, number: int = 0, flags: int = 0) -> bytes:
     """To be acknowledged with `number`."""
-    return _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST_ACK, number, 0) + body
+    return _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST_ACK | flags, number, 0) + body
 
 
 def attribute(kind: int, value: bytes) -> bytes:

@@ -29,12 +29,15 @@ class NoMachine:
 
 
 class NoNeighbours:
-    wanted = frozenset[str]()
+    wanted: frozenset[str] | None = frozenset()
 
     def tell(self, found: Mapping[str, tuple[str, ...]], reasons: Mapping[str, str]) -> None:
         pass
 
     def published(self, _services: Iterable[str]) -> Mapping[str, tuple[PublishedPort, ...] | None]:
+        return {}
+
+    def entrances(self, _services: Iterable[str]) -> Mapping[str, tuple[tuple[int, str, int], ...]]:
         return {}
 
 

@@ -53,14 +53,7 @@ def spawn_inside(
     """Start `argv` in the namespaces of process `pid` (its root directory, its view of /proc, its network)."""
 
     def start() -> Child:
-        _call("unshare", _CLONE_FS)  # a thread that shares its file-system view may not enter a mount namespace
-        for name in ("pid", "net", "uts", "ipc", "mnt"):
-            handle = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                _call("setns", handle, _FLAGS[name])
-            finally:
-                os.close(handle)
-        os.chdir("/")
+        enter(pid, "pid", "net", "uts", "ipc", "mnt")
         return subprocess.Popen(
             list(argv),
             stdin=stdin,
@@ -72,6 +65,18 @@ def spawn_inside(
         )
 
     return in_own_thread(start)
+
+
+def enter(pid: int, *names: str) -> None:
+    """With this thread, namespaces of process `pid`."""
+    _call("unshare", _CLONE_FS)  # a thread that shares its file-system view may not enter a mount namespace
+    for name in names:
+        handle = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _call("setns", handle, _FLAGS[name])
+        finally:
+            os.close(handle)
+    os.chdir("/")
 
 
 def _call(function: str, *args: int) -> None:
