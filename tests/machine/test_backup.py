@@ -150,3 +150,44 @@ def test_a_restore_brings_the_volume_back_and_restarts_the_service(box: Machine)
     [snapshot] = json.loads(box.dom0("backup", "ls", "data", "--json").stdout)
     assert snapshot["id"] == backups(box)["box_data"]["snapshot"]
     box.dom0("down")
+
+
+def test_a_refused_login_another_host_key_and_a_host_that_is_gone_are_said_and_nothing_is_lost(box: Machine) -> None:
+    box.up()
+    box.until(lambda: box.container(DB)["State"]["Running"])
+    before = in_volume(box, "cd /data && echo three >word && sha256sum *")
+    box.dom0("backup", "now", "data")
+    known = backups(box)["box_data"]
+    keys, host_key = "/root/.ssh/authorized_keys", "/etc/ssh/ssh_host_ed25519_key"
+
+    def nas(script: str) -> str:
+        return box.docker("exec", "nas", "sh", "-c", script).stdout
+
+    def seen_from_outside() -> str:
+        return nas("ssh-keyscan -q -t ed25519 127.0.0.1")
+
+    def is_said(said: str) -> None:
+        assert json.loads(box.dom0("backup", "now", "data", "--json", check=False).stdout)[0]["exit_code"] == 1
+        assert said in box.output(JOB)
+        restored = box.dom0("backup", "restore", "data", "--yes", check=False)
+        assert (restored.code, said in restored.stderr) == (1, True), restored.stderr
+        assert backups(box)["box_data"] == known
+        box.until(lambda: box.container(DB)["State"]["Running"])
+
+    nas(f"mv {keys} {keys}.away")
+    is_said("Permission denied (publickey")
+    nas(f"mv {keys}.away {keys}")
+
+    own = seen_from_outside()
+    nas(f"cp {host_key} /root/own; yes | ssh-keygen -q -t ed25519 -N '' -f {host_key}; kill -HUP 1")
+    box.until(lambda: seen_from_outside() not in ("", own))
+    is_said("Host key verification failed")
+    nas(f"cp /root/own {host_key}; kill -HUP 1")
+    box.until(lambda: seen_from_outside() == own)
+
+    in_volume(box, "rm /data/word")
+    box.dom0("backup", "restore", "data", "--yes")
+    assert in_volume(box, "cd /data && sha256sum *") == before
+    box.docker("kill", "nas")
+    is_said("ssh: connect to host")
+    assert in_volume(box, "cd /data && sha256sum *") == before

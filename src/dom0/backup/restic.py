@@ -55,6 +55,7 @@ ServerAliveInterval 60
 IdentitiesOnly yes
 IdentityFile /root/.ssh/key
 """
+_SSH_LOG = "/root/.ssh/log"  # of ssh(1): restic may end before it has passed on what that said
 _WAIT = "30m"  # for who holds a lock of the repository: as long as restic takes to call one stale
 _FOUND_WITHIN = 90.0  # seconds
 _RETRIES = re.compile(r"(.*) returned error, retrying after [^:]*: (.*)")
@@ -337,6 +338,7 @@ class _Restic:
         variables = [word for name in repository.variables for word in ("--env", name)]  # their values are no argument
         argv = ["docker", "exec", "--interactive", *variables, self._worker, *limit]
         argv += ["restic", *secret, "--retry-lock", _WAIT]
+        argv += ["--option", f"sftp.args=-E {_SSH_LOG}"] if repository.ssh else []
         argv += ["--repo", repository.at] if repository.is_remote else ["--repo", _REPOSITORY, "--no-cache"]
         password = (repository.password or "").encode() + b"\n"
         env = {**os.environ, **repository.variables}
@@ -347,9 +349,15 @@ class _Restic:
         if output.code == _NO_REPOSITORY and _NO_REPOSITORY not in accept:
             raise Dom0Error(f"{repository.at}: is no backup", hint="dom0 backup now and dom0 home backup make one")
         if output.code != 0 and output.code not in accept:
-            said = "\n".join(output.stderr.strip().splitlines()[-5:])
+            said = "\n".join([*output.stderr.strip().splitlines()[-5:], *await self._said_by_ssh()])
             raise Dom0Error(f"{repository.at}: restic {arguments[0]} failed with exit code {output.code}\n{said}")
         return output
+
+    async def _said_by_ssh(self) -> list[str]:
+        if self._repository.ssh is None:
+            return []
+        output = await capture(["docker", "exec", self._worker, "tail", "-n", "2", _SSH_LOG], check=False)
+        return output.stdout.splitlines()
 
     def _end_when_gone(self) -> Callable[[str], None]:
         """Hears what restic says of its errors. It tries for a quarter of an hour, and then as long for each thing that
