@@ -1,4 +1,6 @@
-"""What a real machine tells people, by a webhook and by ntfy: a disk that fills, a failed backup, that it went back."""
+"""What a real machine tells people, by a webhook and by ntfy: a service that is given up, a disk that fills, a
+failed backup, that it went back.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,17 @@ COMPOSE = """
         init: true
         command: {command}
         volumes: [data:/data]
+      loop:
+        image: busybox:test
+        command: ["sh", "-c", "until [ -e /data/crash ]; do sleep 0.1; done; exit 7"]
+        restart: "no"
+        volumes: [data:/data]
     volumes: {{data: {{}}}}
     """
 STATE, TO = "/var/lib/dom0", "/var/lib/backup"
 WELL, BAD, AGAIN = '["sleep", "100000"]', '["sh", "-c", "exit 7"]', '["sleep", "100001"]'
 TITLES = {
+    "crash-loop": "loop keeps exiting and is not restarted any more (last exit code 7)",
     "job-failed": r"the backup of data failed: exited with code 1; its next run is at ",
     "generation-failed": "the machine went back to generation 1: generation 2 failed: web ",
     "disk-filling": f"where {STATE} is, the disk is nearly full: ",
@@ -49,6 +57,18 @@ class Told:
         compose = COMPOSE.format(url=self.receiver.url, to=TO, command=command)
         self.machine.write(compose, {"backup.env": "RESTIC_PASSWORD=x\n"})
         self.machine.up(check=check)
+
+    def crash(self) -> None:
+        """Until it is given up."""
+        self.machine.docker("exec", "box-loop-1", "touch", "/data/crash")
+
+        def given_up() -> bool:
+            [phase] = [one["phase"] for one in self.machine.status()["services"] if one["service"] == "loop"]
+            if phase == "failed":  # it has ended, the agent knows, and waits before it starts it: that pause is spared
+                self.machine.docker("start", "box-loop-1")
+            return bool(phase == "crash-loop")
+
+        self.machine.until(given_up)
 
     def until_told(self, key: str, codes: set[str]) -> list[dict[str, Any]]:
         """All that is told there, once all of these are."""
@@ -85,6 +105,8 @@ def test_what_goes_wrong_is_told_once_in_its_own_words_and_that_it_is_over(box: 
     config.write_bytes(b"x")
     assert machine.dom0("backup", "now", "data", check=False).code == 1
     box.up(BAD, check=False)
+    machine.until_good(1)
+    box.crash()
     left = os.statvfs(machine.state)
     filler = machine.state / "filler"
     filler.write_bytes(bytes(left.f_bavail * left.f_frsize - (2 << 20)))
@@ -96,6 +118,7 @@ def test_what_goes_wrong_is_told_once_in_its_own_words_and_that_it_is_over(box: 
 
     filler.unlink()
     config.write_bytes(kept)
+    machine.docker("exec", "box-web-1", "rm", "/data/crash")
     machine.dom0("backup", "now", "data")
     box.up(AGAIN)
     over = box.until_told("over", set(TITLES))
