@@ -123,10 +123,7 @@ def test_the_first_view_says_what_runs_and_why(page: Browser) -> None:
     assert page.run("document.title") == "box: Everything is as desired"
     assert not page.run("document.querySelector('#scopes-link').checkVisibility()")  # there is no scope
     assert page.run("location.hash") == "#/"
-    if path := os.environ.get("DOM0_TEST_PICTURE"):
-        page.look(1100, 480)
-        page.picture(Path(path))
-        page.look(1440, 900)
+    page.picture("web.png", 480)
 
 
 def test_what_happens_is_shown_as_it_comes(page: Browser, box: Machine) -> None:
@@ -140,6 +137,9 @@ def test_what_happens_is_shown_as_it_comes(page: Browser, box: Machine) -> None:
     made = [one for one in events if one["kind"] == "create-container" and one["subject"].endswith("box-beside-1")]
     assert len(made) == 2
     assert made[-1]["reason"] in page.until_text(made[-1]["text"], ".events")
+    show(page, "events")
+    page.until_text(made[-1]["text"], ".events")
+    page.picture("web-events.png", 440)
     show(page, "services")
     page.until_text("8080/tcp", ".wide")
     page.until_text("healthy", ".wide")  # once its first check has been made
@@ -170,6 +170,7 @@ def test_generations_show_what_they_changed_and_what_going_back_would_do(page: B
     assert "64 MiB" in changed
     assert "Env.PASSWORD" in changed
     assert "(not shown)" in changed
+    page.picture("web-generations.png", 410)
     page.run("document.querySelector('#generation-1 [data-ask]').focus()")
     page.press("Enter")
     plan = page.until_text("Going back to generation 1 would", "#ask")
@@ -202,6 +203,7 @@ def test_volumes_are_shown_with_who_mounts_them_and_what_is_in_no_backup(page: B
     snapshots.mkdir(parents=True)
     (snapshots / "one").touch()  # as restic does
     page.until_text("1 snapshot on this machine", "[data-key='Home']")
+    page.picture("web-storage.png", 400)
     box.docker("volume", "create", "--label", "dom0.home=<img src=x onerror=alert(1)>", "kept")
     page.until_text("what was in <img src=x onerror=alert(1)> before", "[data-key='kept']")
     box.docker("volume", "rm", "kept")

@@ -251,10 +251,14 @@ class Browser:
             time.sleep(PAUSE)
         return found
 
-    def picture(self, path: Path, *, whole: bool = False) -> None:
-        """A PNG of what is seen; `whole`: of all of the page."""
-        shot = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(shot["data"]))
+    def picture(self, name: str, height: int) -> None:
+        """For the documentation: a PNG of what is seen, in the directory that DOM0_TEST_PICTURES names."""
+        if directory := os.environ.get("DOM0_TEST_PICTURES"):
+            self.look(1100, height)
+            self.run("scrollTo(0, 0)")
+            shot = self.ask("Page.captureScreenshot", format="png")
+            Path(directory, name).write_bytes(base64.b64decode(shot["data"]))
+            self.look(1440, 900)
 
     def pale_texts(self) -> list[str]:
         """Those that some people cannot read; a picture or a gradient behind them is not seen here."""
