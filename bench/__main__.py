@@ -187,7 +187,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-_ROUNDS = 9
+_ROUNDS = 7
 _HEAD = """\
 `make bench` writes this part. In one run, on one Docker Engine, dom0 and what a person would take instead take turns
 at the same project; every number is a median. The services are `busybox sleep` with `init: true`. A ratio below 1 means
