@@ -145,6 +145,16 @@ async def test_a_node_that_is_enrolled_gets_the_base_os_and_no_ticket(served: Fa
         assert code_in(await boots(wires, **other))
 
 
+async def test_a_copy_that_was_superseded_boots_no_machine(served: FarmDirectory, wires: Wires, tmp_path: Path) -> None:
+    enroll(served)
+    assert "dom0.hostname=nas" in await boots(wires)
+    served.hear_epoch(FarmDirectory(shutil.copytree(served.path, tmp_path / "copy")).promote().own)
+    for mac in (MAC, MAC.replace("01", "02")):
+        text = await boots(wires, mac=mac)
+        assert "echo another copy of this farm was promoted, and is its server\n" in text
+        assert paths(text) == ["/boot.ipxe"]  # to ask again, which may be another server by then
+
+
 def enroll(farm: FarmDirectory) -> None:
     """The node nas, with the key of `secret`."""
     firmware = Firmware(mac=MAC.replace("-", ":"), uuid=UUID)

@@ -84,6 +84,19 @@ def test_what_a_build_has_read_is_what_the_agent_reads_itself(machine: Machine) 
     forget(machine)
 
 
+def test_where_all_is_to_be_recreated_at_a_cold_start_each_container_is_created_once(machine: Machine) -> None:
+    machine.write(PROJECT, FILES)
+    machine.up()
+    machine.dom0("down")
+    since = time.time()
+    machine.dom0("up", "--force-recreate", "--wait", str(machine.project))
+    until = time.time()
+    log = machine.docker("events", "--since", f"{since}", "--until", f"{until}", "--filter", "event=create")
+    created = re.findall(r"container create .*name=([\w-]*box-\w+-1)", log.stdout)
+    assert sorted(created) == ["box-once-1", "box-web-1"]
+    forget(machine)
+
+
 def networks(machine: Machine) -> list[str]:
     return machine.docker("network", "ls", "--format", "{{.Name}}").stdout.split()
 

@@ -308,7 +308,7 @@ async def _take_up(
                 await succession.let_end(engine, report.say)
             await forget_failure(engine)
         try:
-            read, in_place, has_started = await _become(engine, built, project, root, report, adopts=wanted.adopt)
+            read, in_place, has_started = await _become(engine, built, project, root, report, wanted)
             text = msgspec.json.encode(read)
             fits = read and len(text) < LARGEST_PROJECT - MARGIN
             request = replace(wanted, project=msgspec.Raw(text) if fits else NOT_READ)
@@ -373,7 +373,7 @@ async def _comes_up(engine: Engine) -> bool:
 
 
 async def _become(
-    engine: Engine, built: Built, project: Path | None, start: RootStart, report: Report, *, adopts: bool
+    engine: Engine, built: Built, project: Path | None, start: RootStart, report: Report, wanted: UpRequest
 ) -> tuple[Project | None, bool, bool]:
     """Let a root container of the image run, unless only the project differs.
 
@@ -400,7 +400,7 @@ async def _become(
             report.say(f"{ROOT}: is a service of another machine, and stays of the image that it has")
             return None, True, False
     is_beside = root is None and names.has_its_names(image.tags) and labels.AWAITS in image.labels
-    read, answers = await _refuse_or_start(engine, built, project, start if is_beside else None, report, adopts=adopts)
+    read, answers = await _refuse_or_start(engine, built, project, start if is_beside else None, report, wanted)
     if answers:
         return read, False, True
     with watching(_START):
@@ -413,7 +413,7 @@ async def _become(
 
 
 async def _refuse_or_start(
-    engine: Engine, built: Built, project: Path | None, start: RootStart | None, report: Report, *, adopts: bool
+    engine: Engine, built: Built, project: Path | None, start: RootStart | None, report: Report, wanted: UpRequest
 ) -> tuple[Project | None, bool]:
     """`start`: of a root container that begins beside. It is removed where the project is refused.
 
@@ -428,16 +428,18 @@ async def _refuse_or_start(
                 await _prepare(engine)
                 from dom0.agent.beforehand import create_beforehand
 
-                accepted = await _refuse_beforehand(engine, built, project, report, adopts=adopts, beside=True)
+                accepted = await _refuse_beforehand(engine, built, project, report, adopts=wanted.adopt, beside=True)
                 start.accept()
             with watching(_START):
                 if accepted is None:
                     return None, await _has_come_up(start, built.image.id)
+                if wanted.force:  # what is there when the agent is asked is created anew
+                    return accepted.project, await _has_come_up(start, built.image.id)
                 answering = asyncio.create_task(_has_come_up(start, built.image.id))
                 creating = create_beforehand(engine, accepted.desired, accepted.running, report.created, answering)
                 answers, _ = await asyncio.gather(answering, creating)
                 return accepted.project, answers
-    await _refuse_beforehand(engine, built, project, report, adopts=adopts)
+    await _refuse_beforehand(engine, built, project, report, adopts=wanted.adopt)
     return None, False
 
 

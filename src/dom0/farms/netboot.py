@@ -200,6 +200,8 @@ class _Boot:
         if not loader.can_start(machine.architecture, self._tree.architecture):
             why = f"the base OS of this farm is for {self._tree.architecture}, and this machine is another one"
             return _script(loader.refused(self._base, why))
+        if (await asyncio.to_thread(self._farm.epochs)).is_superseded:
+            return _script(loader.refused(self._base, "another copy of this farm was promoted, and is its server"))
         known = nodes.of_firmware(await asyncio.to_thread(self._farm.nodes), firmware)
         if known is not None:
             return await self._base_os(known, [])
