@@ -207,9 +207,9 @@ that dom0 is faster.
 - A cold `up` of ten services takes longer, by the Engine's log and a trace: 30 ms until the command asks for the root
   container, 120 until that runs, 90 until its agent is loaded, 25 until that asks for the first container; Compose has
   a network to create before, and asks sooner. The rest of the command is loaded meanwhile, in 0.1 s of processor time,
-  and creates the network and the containers; what the build has read is read no second time. What comes then are
-  containers that start, as with Compose, but for 6 ms of the agent's processor time for each of them. On two cores at
-  most sixteen steps are under way at a time, so that many services do not swamp a small machine; Compose has no limit.
+  and creates the network; what the build has read is read no second time. What comes then are containers that start, as
+  with Compose, but for 6 ms of the agent's processor time for each of them. On two cores at most sixteen steps are
+  under way at a time, so that many services do not swamp a small machine; Compose has no limit.
 - A change takes longer because 100 ms go by until Compose has been started to read the project, 45 until it has, 60
   with the image and what the Engine is asked. More than half of that comes back, because the new container runs before
   the old one is stopped. The command returns after that stop and two renames, 105 ms later.

@@ -16,7 +16,6 @@ from typing import Any
 from dom0.agent import disks, handover, notify, source
 from dom0.agent.ambassadors import Ambassadors
 from dom0.agent.api import serve
-from dom0.agent.apply import takes_all_endpoints
 from dom0.agent.boot import BootNotes
 from dom0.agent.image_server import ImageServer
 from dom0.agent.journal import Journal
@@ -42,6 +41,7 @@ from dom0.names import FARM_FILE, SSHD, etc_directory, run_directory, state_dire
 log = logging.getLogger(__name__)
 
 STATE, RUN, ETC = state_directory(), run_directory(), etc_directory()
+ALL_ENDPOINTS = (1, 44)  # the API that takes several networks at create
 STEPS_PER_CORE = 8  # see agent/reconcile
 LOOK_AGAIN = 1.0  # seconds between looks whether an Engine that does not answer does again, at another socket or ours
 CUT_OFF = "the Docker Engine has made a new socket; dom0 restarts to connect to it"
@@ -83,7 +83,7 @@ async def _serve(engine: Engine) -> None:
         handover_may_come=may_be_handed_over,  # until we know
         surroundings=Surroundings(
             steps=STEPS_PER_CORE * info.cpus,
-            all_endpoints=takes_all_endpoints(info.api_version),
+            all_endpoints=tuple(map(int, info.api_version.split("."))) >= ALL_ENDPOINTS,
             leaving=ambassadors.leaving,
             processes=HostProcesses() if own.sees_host else SeenFromScope() if own.is_guest else None,
             under_owner_until=own.started if own.is_guest else 0.0,

@@ -10,7 +10,7 @@ import pytest
 from dom0.agent import journal
 from dom0.agent.events import BURST, ENGINE, LONGEST_WINDOW, MOST_KEYS, WINDOW, Bursts, Entry, Kind, clip
 from dom0.agent.state_files import Trial
-from dom0.agent.status import Created, Outcome, UpRequest
+from dom0.agent.status import Outcome, UpRequest
 from dom0.errors import ProjectError
 from dom0.plan.steps import AnyStep, CreateNetwork
 from dom0.plan.text import kind_of
@@ -44,10 +44,9 @@ async def test_a_first_start_is_told_step_by_step_with_its_reasons(rig: Rig) -> 
 
 
 async def test_what_a_command_has_created_before_is_told_too(rig: Rig) -> None:
-    made = Created(kind=kind_of(CreateNetwork), name="box_other", text="create network box_other")
     async with rig.running() as machine:
         await rig.outcome(Outcome.GOOD, 1)
-        async for _ in machine.up(UpRequest(created=(made,))):
+        async for _ in machine.up(UpRequest(networks=("box_other",))):
             pass
     assert told(rig, kind_of(CreateNetwork))[1:] == [("create-network", "box_other", "it does not exist")]
 

@@ -260,7 +260,6 @@ DOCUMENTS: tuple[tuple[type[msgspec.Struct], type[StrEnum] | None], ...] = (
     (Problem, None),
     (status.UpRequest, None),
     (status.PullStatus, None),
-    (status.Created, None),
     (status.PullEvent, None),
     (status.Acted, None),
     (status.BackupStatus, None),

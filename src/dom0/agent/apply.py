@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Protocol, TypeVar, assert_never
 
 from msgspec.structs import replace
@@ -22,9 +23,11 @@ from dom0.engine.bodies import ContainerBody, Mount, NetworkBody, NetworkingConf
 from dom0.engine.protocol import Engine
 from dom0.errors import Conflict, EngineError, NotFound
 from dom0.plan import labels
-from dom0.plan.desired import NetworkSpec, Slot
+from dom0.plan.desired import Desired, NetworkSpec, Slot
+from dom0.plan.ownership import Seal, new_mark
 from dom0.plan.parents import with_parents
 from dom0.plan.steps import (
+    MISSING,
     UNWANTED,
     VANISHED,
     AnyStep,
@@ -46,7 +49,6 @@ from dom0.plan.steps import (
     UpdateContainer,
 )
 
-ALL_ENDPOINTS = (1, 44)  # the API that takes several networks at create
 STOP_MARGIN = 10.0  # seconds over the stop timeout, for the Engine to notice
 STOP_TRIES = 3
 IMAGE_NAME_TTL = 1.0  # seconds
@@ -65,16 +67,11 @@ def stays(_container_id: str, *, comes_back: bool) -> AbstractAsyncContextManage
     return contextlib.nullcontext()
 
 
-def takes_all_endpoints(api_version: str) -> bool:
-    """Whether that Engine takes every network of a container at its create, not only the first one."""
-    return tuple(map(int, api_version.split("."))) >= ALL_ENDPOINTS
-
-
 Marked = TypeVar("Marked", ContainerBody, NetworkBody)
 
 
 class Applier:
-    """Of one generation. `all_endpoints`: as `takes_all_endpoints`.
+    """Of one generation. `all_endpoints`: the Engine takes every network at create (API 1.44), else only the first one.
 
     `mint` makes the mark of a create (plan/ownership).
     """
@@ -222,6 +219,27 @@ class Applier:
         async with self._leaving(step.container_id, comes_back=comes_back):
             left = await run_pre_stop(self._engine, step.container_id, step.pre_stop) if step.pre_stop else None
             await self._engine.stop_container(step.container_id, timeout=left)
+
+
+async def create_networks(engine: Engine, desired: Desired, seal: Seal, told: Callable[[str], None]) -> None:
+    """Those of `desired` that are missing, for an agent that is not loaded yet: all starts of containers wait for them.
+
+    `told` gets the name of each. Before the agent has a key for its marks it would not know them for its own. What the
+    Engine refuses it asks for again, and says why.
+    """
+    if seal.older is None:
+        return
+    applier = Applier(engine, mint=partial(new_mark, seal), generation=0, all_endpoints=True)
+
+    async def create(spec: NetworkSpec) -> None:
+        with contextlib.suppress(EngineError):
+            await applier.apply(CreateNetwork(lock=spec.name, reason=MISSING, spec=spec))
+            told(spec.name)
+
+    with contextlib.suppress(EngineError):
+        here = {network.name for network in await engine.networks()}
+        missing = [spec for spec in desired.networks if not spec.external and spec.name not in here]
+        await asyncio.gather(*map(create, missing))
 
 
 def create_body(step: CreateContainer, image: str, *, generation: int, all_endpoints: bool) -> ContainerBody:

@@ -70,16 +70,6 @@ class Generations:
         names = (entry.name for entry in self._directory.iterdir())
         return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
-    def next_number(self) -> int:
-        """Of the one that is added next."""
-        return max(self._whole(), default=0) + 1
-
-    def _whole(self) -> Iterator[int]:
-        """A kill may leave one that never became whole."""
-        for number in self.numbers():
-            if any(entry.name.startswith("generation.json") for entry in (self._directory / str(number)).iterdir()):
-                yield number
-
     def read(self, number: int) -> Generation:
         """Raises UsageError when there is no such generation, Damaged when its file is."""
         found = read_json(self._file(number), Generation)
@@ -127,9 +117,11 @@ class Generations:
 
     def add(self, generation: Generation, files: Path) -> Generation:
         """Write it with a copy of the project's `files`, under the next number. Raises Unwritable."""
-        for number in set(self.numbers()).difference(self._whole()):
-            shutil.rmtree(self._directory / str(number), ignore_errors=True)
-        numbered = replace(generation, number=self.next_number())
+        for number in self.numbers():  # what a kill left of one that never became whole
+            left = self._directory / str(number)
+            if not any(entry.name.startswith("generation.json") for entry in left.iterdir()):
+                shutil.rmtree(left, ignore_errors=True)
+        numbered = replace(generation, number=max(self.numbers(), default=0) + 1)
         path = self._directory / str(numbered.number)
         try:
             with writing(path):

@@ -77,8 +77,8 @@ from dom0.plan.hooks import has_post_start
 from dom0.plan.memory import Memory, cleared
 from dom0.plan.planner import Plan
 from dom0.plan.preview import Change, preview
-from dom0.plan.steps import MISSING, AnyStep
-from dom0.plan.text import say_step
+from dom0.plan.steps import MISSING, AnyStep, CreateNetwork
+from dom0.plan.text import kind_of, say_step
 
 log = logging.getLogger(__name__)
 
@@ -265,7 +265,7 @@ class Machine:
         """
         turn = self._turn
         # Who asks again may not have read it.
-        asked = msgspec.structs.replace(request, project=NOT_READ, logins=NO_LOGINS, layer=b"", pulls=(), created=())
+        asked = msgspec.structs.replace(request, project=NOT_READ, logins=NO_LOGINS, layer=b"", pulls=(), networks=())
         if turn is not None and not turn.is_over and turn.change is not None and turn.asked == asked:
             yield Progress(text="the same change is under way already: following it")
             async for line in self._attend(turn, turn.change):
@@ -469,8 +469,8 @@ class Machine:
         for one in request.pulls:
             kind = Kind.PULL_FAILED if one.reason else Kind.PULL_DONE
             self.journal.note(kind, one.image, one.text, one.reason)
-        for made in request.created:
-            self.journal.note(made.kind, made.name, made.text, MISSING)
+        for name in request.networks:
+            self.journal.note(kind_of(CreateNetwork), name, f"create network {name}", MISSING)
         before = self._current.generation
         if self._own_project.attempt is not None:
             self._own_project.attempt.cancel()  # what it pulls may take a day, and what has come is kept

@@ -40,7 +40,7 @@ MOST_LINES = 10_000  # of a log, before what comes
 LONGEST_FIND = 1000  # characters
 LAST_TIME = 253_402_300_799.0  # seconds: of the year 9999
 MOST_PULLS = 1000  # that a command tells of
-MOST_CREATED = 1000
+MOST_NETWORKS = 1000
 LONGEST_TRIAL = 7 * 86400.0  # seconds
 
 ImageId = Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$(?!\n)")]
@@ -188,14 +188,6 @@ class PullEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     reason: str = ""  # why it could not be pulled
 
 
-class Created(msgspec.Struct, frozen=True, kw_only=True):
-    """That the command which asks has created it: for the journal."""
-
-    kind: str  # of the step: plan/text
-    name: str
-    text: str  # one line for people
-
-
 class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Clears what was stopped, given up and refused, resolves images anew; a new generation if anything differs."""
 
@@ -209,7 +201,7 @@ class UpRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     layer: bytes = b""  # and the layer of that image with its files, a tar, where they are few: images/unpack
     images: dict[str, str] = {}  # by reference: the ID of the image that is meant, which is on this machine
     pulls: Annotated[tuple[PullEvent, ...], msgspec.Meta(max_length=MOST_PULLS)] = ()  # of the command, before
-    created: Annotated[tuple[Created, ...], msgspec.Meta(max_length=MOST_CREATED)] = ()  # of the command, before
+    networks: Annotated[tuple[str, ...], msgspec.Meta(max_length=MOST_NETWORKS)] = ()  # that it has created, before
 
 
 class WatchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

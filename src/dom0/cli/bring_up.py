@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from dom0 import terminal, times
 from dom0.agent.status import (
     LARGEST_PROJECT,
-    MOST_CREATED,
+    MOST_NETWORKS,
     MOST_PULLS,
     NO_LOGINS,
     NOT_READ,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from dom0.images.reading import Reading
     from dom0.plan.desired import Desired
     from dom0.plan.facts import ImageNeed
+    from dom0.plan.ownership import Seal
 
 START_WITHIN = 30.0  # seconds for the agent in a root container that runs to answer
 MARGIN = 2 << 20  # bytes of a request beside the project in it: a small layer, in base64
@@ -308,7 +309,7 @@ async def _take_up(
                 await succession.let_end(engine, report.say)
             await forget_failure(engine)
         try:
-            read, in_place, has_started = await _become(engine, built, project, root, report, wanted)
+            read, in_place, has_started = await _become(engine, built, project, root, report, adopts=wanted.adopt)
             text = msgspec.json.encode(read)
             fits = read and len(text) < LARGEST_PROJECT - MARGIN
             request = replace(wanted, project=msgspec.Raw(text) if fits else NOT_READ)
@@ -316,7 +317,7 @@ async def _take_up(
                 logins = await logins_for(engine, built.image.id, read or built.project, report.say)
                 await asyncio.sleep(0)  # a Ctrl-C that came since it waited last: from here on nothing does
             request = replace(request, logins=logins, pulls=tuple(report.pulled[-MOST_PULLS:]))
-            request = replace(request, created=tuple(report.creates[-MOST_CREATED:]))
+            request = replace(request, networks=tuple(report.networks[-MOST_NETWORKS:]))
             if in_place:
                 request = replace(request, dom0_image=built.image.id, layer=built.layer)
             return follow(Agent(patient=False).up(request), report, wait=wait), in_place
@@ -373,7 +374,7 @@ async def _comes_up(engine: Engine) -> bool:
 
 
 async def _become(
-    engine: Engine, built: Built, project: Path | None, start: RootStart, report: Report, wanted: UpRequest
+    engine: Engine, built: Built, project: Path | None, start: RootStart, report: Report, *, adopts: bool
 ) -> tuple[Project | None, bool, bool]:
     """Let a root container of the image run, unless only the project differs.
 
@@ -400,7 +401,7 @@ async def _become(
             report.say(f"{ROOT}: is a service of another machine, and stays of the image that it has")
             return None, True, False
     is_beside = root is None and names.has_its_names(image.tags) and labels.AWAITS in image.labels
-    read, answers = await _refuse_or_start(engine, built, project, start if is_beside else None, report, wanted)
+    read, answers = await _refuse_or_start(engine, built, project, start if is_beside else None, report, adopts=adopts)
     if answers:
         return read, False, True
     with watching(_START):
@@ -413,11 +414,12 @@ async def _become(
 
 
 async def _refuse_or_start(
-    engine: Engine, built: Built, project: Path | None, start: RootStart | None, report: Report, wanted: UpRequest
+    engine: Engine, built: Built, project: Path | None, start: RootStart | None, report: Report, *, adopts: bool
 ) -> tuple[Project | None, bool]:
     """`start`: of a root container that begins beside. It is removed where the project is refused.
 
-    Returns the project, if its agent reads it in the same way, and whether that answers.
+    Returns the project, if its agent reads it in the same way, and whether that answers. It finds its networks created:
+    until it is loaded, a processor has nothing else to do.
     """
     import asyncio
 
@@ -426,29 +428,27 @@ async def _refuse_or_start(
             with start:
                 start.begin()
                 await _prepare(engine)
-                from dom0.agent.beforehand import create_beforehand
+                from dom0.agent.apply import create_networks
 
-                accepted = await _refuse_beforehand(engine, built, project, report, adopts=wanted.adopt, beside=True)
+                accepted = await _refuse_beforehand(engine, built, project, report, adopts=adopts, beside=True)
                 start.accept()
             with watching(_START):
+                answering = _has_come_up(start, built.image.id)
                 if accepted is None:
-                    return None, await _has_come_up(start, built.image.id)
-                if wanted.force:  # what is there when the agent is asked is created anew
-                    return accepted.project, await _has_come_up(start, built.image.id)
-                answering = asyncio.create_task(_has_come_up(start, built.image.id))
-                creating = create_beforehand(engine, accepted.desired, accepted.running, report.created, answering)
+                    return None, await answering
+                creating = create_networks(engine, accepted.desired, accepted.seal, report.created)
                 answers, _ = await asyncio.gather(answering, creating)
                 return accepted.project, answers
-    await _refuse_beforehand(engine, built, project, report, adopts=wanted.adopt)
+    await _refuse_beforehand(engine, built, project, report, adopts=adopts)
     return None, False
 
 
 class _Accepted(msgspec.Struct, frozen=True):
-    """A project that the new agent reads in the same way, and what it makes of that. `running`: what is there now."""
+    """A project that the new agent reads in the same way, and what it makes of that. `seal` is of its marks."""
 
     project: Project
     desired: Desired
-    running: Running
+    seal: Seal
 
 
 class _ToPull(Exception):
@@ -502,7 +502,7 @@ async def _refuse_beforehand(
     except BaseException:  # Ctrl-C too
         await names.unmark(engine, image.id)
         raise
-    return _Accepted(found, desired, running) if place == PLACED and _is_read_alike(found, image) else None
+    return _Accepted(found, desired, running.seal) if place == PLACED and _is_read_alike(found, image) else None
 
 
 def _is_read_alike(project: Project, image: Image) -> bool:

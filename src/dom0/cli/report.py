@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from dom0 import terminal
 from dom0.agent.events import Kind
-from dom0.agent.status import Created, Progress, PullEvent, PullStatus
+from dom0.agent.status import Progress, PullEvent, PullStatus
 from dom0.cli.pulls import Line
 from dom0.errors import Interrupted
 
@@ -27,7 +27,7 @@ class Report:
         self._line = Line(self._say_timed)
         self.pulls: tuple[PullStatus, ...] = ()  # that are under way
         self.pulled: list[PullEvent] = []
-        self.creates: list[Created] = []
+        self.networks: list[str] = []
 
     def say(self, text: str) -> None:
         self.tell(Progress(text=text))
@@ -41,9 +41,9 @@ class Report:
         if kind != Kind.PULL_BEGUN:
             self.pulled.append(PullEvent(image=subject, text=text, reason=reason))
 
-    def created(self, what: Created, service: str) -> None:
-        self.creates.append(what)
-        self.tell(Progress(text=what.text, service=service))
+    def created(self, network: str) -> None:
+        self.networks.append(network)
+        self.say(f"create network {network}")
 
     def aside(self, text: str) -> None:
         """For people only: for programs the line with the outcome is the last one."""
