@@ -29,7 +29,17 @@ pytestmark = [
 NETWORK_OF_HOSTS = "10.9.7"
 PC, NAS = f"{NETWORK_OF_HOSTS}.1", f"{NETWORK_OF_HOSTS}.2"
 SECRET = "nobody-reads-this"
-CONSUMER = """
+VISITOR = """
+  visitor:
+    image: redis:test
+    command: ["sleep", "100000"]
+    stop_grace_period: 0s
+x-dom0: {rollout: {monitor: 0s}}
+"""
+WITHOUT = f"""
+name: pc
+services:{VISITOR}"""
+CONSUMER = f"""
 name: pc
 services:
   redis:
@@ -37,22 +47,7 @@ services:
     x-dom0:
       ambassador:
         listen:
-          "6379": {to: ["node:nas/service:redis:6379"], down: refuse}
-  visitor:
-    image: redis:test
-    command: ["sleep", "100000"]
-    stop_grace_period: 0s
-x-dom0: {rollout: {monitor: 0s}}
-"""
-WITHOUT = """
-name: pc
-services:
-  visitor:
-    image: redis:test
-    command: ["sleep", "100000"]
-    stop_grace_period: 0s
-x-dom0: {rollout: {monitor: 0s}}
-"""
+          "6379": {{to: ["node:nas/service:redis:6379"], down: refuse}}{VISITOR}"""
 PROVIDER = """
 name: nas
 services:
