@@ -858,11 +858,12 @@ def test_a_link_from_elsewhere_leads_to_the_page_but_to_no_data(web: Web) -> Non
     assert web.ask("GET", "/v1/status", link | {"Authorization": f"Bearer {web.enter()}"})[0] == 403
 
 
-@pytest.mark.parametrize("way", ["ssh", "forwarded socket"])
+@pytest.mark.parametrize("way", ["ssh", "forwarded socket", "--on"])
 def test_another_machine_is_shown_through_its_engine(box: Machine, tmp_path: Path, way: str) -> None:
-    engine = "ssh://me@box" if way == "ssh" else box.host.docker_host
+    options = ["--on", "me@box"] if way == "--on" else []
+    engine = {"ssh": "ssh://me@box", "--on": "unix:///nobody.sock", "forwarded socket": box.host.docker_host}[way]
     path = path_with_ssh(tmp_path, box.host)
-    with Web(box, DOCKER_HOST=engine, PATH=path, HOME=str(tmp_path)) as web:
+    with Web(box, *options, DOCKER_HOST=engine, PATH=path, HOME=str(tmp_path)) as web:
         status, body = web.ask("GET", "/v1/status", {"Authorization": f"Bearer {web.enter()}"})
     found: dict[str, Any] = json.loads(body)
     assert (status, found["project"]) == (200, "box")

@@ -31,8 +31,20 @@ from dom0.web.session import Sessions
 HERE = "127.0.0.1"
 
 
+def _go_to(_ctx: click.Context, _parameter: click.Parameter, host: str | None) -> None:
+    if host is not None:
+        os.environ["DOCKER_HOST"] = host if "://" in host else f"ssh://{host}"
+
+
 @click.group(name="web", invoke_without_command=True)
 @click.pass_context
+@click.option(
+    "--on",
+    metavar="HOST",
+    expose_value=False,
+    callback=_go_to,
+    help="Another machine, through your ssh: as -H ssh://HOST.",
+)
 @click.option(
     "--port",
     metavar="PORT",
@@ -55,8 +67,8 @@ def command(ctx: click.Context, port: int, no_browser: bool, operate: bool) -> N
 
     $ dom0 web
     $ dom0 web --operate
-    $ dom0 -H ssh://me@server web   # another machine, through your ssh
-    $ dom0 web pair phone           # a device of your network, where x-dom0.web asks for it
+    $ dom0 web --on me@server   # another machine, through your ssh
+    $ dom0 web pair phone       # a device of your network, where x-dom0.web asks for it
     """
     if ctx.invoked_subcommand is not None:
         return
