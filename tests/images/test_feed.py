@@ -83,8 +83,8 @@ def line_to(registry: DebianRegistry, host: Host, faults: Faults = Faults()) -> 
         line.sent = int(proxy.stdout.readline())
 
 
-def dom0_pull(host: Host, name: str) -> Any:
-    return json.loads(host.run([sys.executable, "-m", "dom0", "image", "pull", "--json", name]).stdout)[0]
+def dom0_pull(host: Host, *arguments: str) -> Any:
+    return json.loads(host.run([sys.executable, "-m", "dom0", "image", "pull", "--json", *arguments]).stdout)[0]
 
 
 def names(host: Host) -> list[str]:
@@ -184,21 +184,26 @@ def test_the_engines_own_pull_then_needs_less_than_8_kb(host: Host, near: Debian
 
 
 @pytest.mark.parametrize("store", ["containerd"])
-def test_no_name_of_ours_stays_nor_of_a_pull_that_was_killed(host: Host, near: DebianRegistry) -> None:
+def test_containerd_needs_no_archive_and_no_name_of_ours_stays_nor_of_a_pull_that_was_killed(
+    host: Host, near: DebianRegistry
+) -> None:
     near.content.image("team/app", "1", [BASE, TOP], platforms=["linux/amd64", "linux/arm64"])
     name, before = f"{near.host}/team/app:1", names(host)
     killed, runs = "127.0.0.1:1/dom0-loaded:0123", f"{near.host}/dom0-loaded:0123"
     for each in (killed, runs):
         host.docker("tag", "busybox:test", each)
-    began = str(int(time.time()))
-    dom0_pull(host, name)
-    events = host.docker(
-        "events", f"--since={began}", f"--until={int(time.time()) + 1}", "--filter=event=pull", "--format=json"
-    )
-    (pulled,) = map(json.loads, events.stdout.splitlines())
-    assert "/dom0-loaded" in pulled["Actor"]["Attributes"]["name"]
-    assert names(host) == sorted([*before, name, runs])
-    assert content(host, name, "top") == TOP["top"]
+    for options in ([], ["--platform=linux/arm64"]):
+        began = str(int(time.time()))
+        dom0_pull(host, *options, name)
+        until = f"--until={int(time.time()) + 1}"
+        kinds = ("--filter=event=pull", "--filter=event=load")
+        events = host.docker("events", f"--since={began}", until, *kinds, "--format=json").stdout
+        (event,) = map(json.loads, events.splitlines())
+        assert event["Action"] == "pull"
+        assert "/dom0-loaded" in event["Actor"]["Attributes"]["name"]
+        assert names(host) == sorted([*before, name, runs])
+        assert content(host, name, "top") == TOP["top"]
+        host.docker("image", "rm", name)
 
 
 @BOTH_STORES

@@ -9,9 +9,9 @@ what it has unpacked goes then.
 
 One with a graph driver is asked for an image with one layer more, which never comes. While it waits for that it keeps
 the others unpacked, and the archive needs none of them; then its pull is ended. So no image of ours is there at any
-time. One whose images containerd keeps does not say what it has unpacked until its pull ends: there the image gets a
-name of ours, with the port that gives it. After a kill it stays, until a pull removes names whose port nobody listens
-at.
+time. One whose images containerd keeps does not say what it has unpacked until its pull ends: there it pulls the image
+itself, index included, by a name of ours with the port that gives it; what is left is to name it, and it needs no
+archive. After a kill that name stays, until a pull removes names whose port nobody listens at.
 
 Sources: moby's `distribution/pull_v2.go` and `distribution/xfer/download.go`; containerd's `core/unpack/unpacker.go`.
 """
@@ -43,6 +43,7 @@ from dom0.http import server
 from dom0.http.channel import Channel, nothing
 from dom0.http.server import HttpError, Request, Response
 from dom0.images.loading import LOADED, NamedImage, remove_name
+from dom0.images.names import find
 from dom0.names import short_id
 from dom0.registry.credentials import Login
 from dom0.registry.depot import Depot
@@ -139,13 +140,15 @@ class Feed:
         self._containerd_store = containerd_store
         self._name = f"{_HOST}:{port}/{LOADED}:{short_id(image.id)}"
         self._login = Login("dom0", secrets.token_hex(16)).for_engine(f"{_HOST}:{port}")
-        self._media_type = image.manifest.media_type
+        self._image = image
         self._layers = tuple(layer.digest for layer in image.manifest.layers)
         if containerd_store:
-            self._manifest = image.manifest.raw
+            tops = [each for each in (image.index, image.manifest) if each is not None]
+            self._manifests = [(each.raw, each.media_type) for each in tops]
             self._config = depot.path(image.manifest.config.digest).read_bytes()
         else:
-            self._manifest, self._config = _with_one_more(image, diff_ids)
+            manifest, self._config = _with_one_more(image, diff_ids)
+            self._manifests = [(manifest, image.manifest.media_type)]
         self._config_digest = digest_of(self._config)
         self._given = set[str]()
         self._there = Counter[str]()  # by short digest: layers that the Engine says it has
@@ -196,6 +199,19 @@ class Feed:
             return frozenset(self._layers)
         return frozenset(self._given if self._ended else ())
 
+    async def name_image(self) -> bool:
+        """Give the image its name, where the Engine's pull has made that very image; whether it has.
+
+        Raises EngineError.
+        """
+        if not self._containerd_store or not self._ended or self._image.reference.digest is not None:
+            return False
+        found = await find(self._engine, self._name)
+        if found is None or found.id != self._image.id:
+            return False
+        await self._engine.tag_image(self._name, self._image.reference.familiar())
+        return True
+
     @property
     def _is_filled(self) -> bool:
         """Whether the Engine holds all layers, and waits for the one that never comes."""
@@ -210,7 +226,8 @@ class Feed:
     async def _pull(self) -> None:
         is_well = False
         try:
-            async for progress in self._engine.pull_image(self._name, login=self._login):
+            platform = self._image.platform if self._containerd_store else ""
+            async for progress in self._engine.pull_image(self._name, platform=platform, login=self._login):
                 if progress.status.startswith(RETRIES):
                     self._leave(f"layer {progress.layer}: {progress.status}")
                 if progress.status in _HAS:
@@ -253,8 +270,9 @@ class Feed:
         if name != LOADED or kind not in ("manifests", "blobs"):
             raise HttpError(404, "Not Found")
         if kind == "manifests":
-            digest = ("Docker-Content-Digest", digest_of(self._manifest))
-            return Response(self._manifest, content_type=self._media_type, headers=(digest, *_VERSION))
+            by_digest = {digest_of(raw): (raw, kind) for raw, kind in self._manifests}
+            raw, kind = by_digest.get(wanted, self._manifests[0])
+            return Response(raw, content_type=kind, headers=(("Docker-Content-Digest", digest_of(raw)), *_VERSION))
         if wanted == self._config_digest:
             return Response(self._config, content_type=BLOB_TYPE)
         layer = _NEVER if wanted == _NEVER.digest else self._coming.get(wanted)

@@ -32,6 +32,13 @@ class NamedImage(msgspec.Struct, frozen=True):
         return (self.index or self.manifest).digest
 
     @property
+    def platform(self) -> str:
+        """That of the manifest; "" where no index says it."""
+        entries = self.index.entries if self.index else ()
+        own = (each.platform for each in entries if each.descriptor.digest == self.manifest.digest)
+        return str(next(own, None) or "")
+
+    @property
     def sizes(self) -> dict[str, int]:
         """Of its config and layers, by their digests; bytes."""
         return {each.digest: each.size for each in (self.manifest.config, *self.manifest.layers)}

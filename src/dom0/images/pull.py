@@ -388,7 +388,9 @@ class _Pull(msgspec.Struct, frozen=True):
         in_containerd = self.info.containerd_store
         async with feeding(self.engine, self.depot, image, ids, missing, disk, containerd_store=in_containerd) as feed:
             await self._fetch(image, [image.manifest.config, *missing], alone=LOWEST_ALONE)
-            await self._load(image, left_out | await feed.taken())
+            taken = await feed.taken()
+            if not await feed.name_image():
+                await self._load(image, left_out | taken)
 
     async def _config(self, image: NamedImage) -> bytes:
         """Raises Unwritable where it is another one whenever it is read."""
