@@ -250,6 +250,9 @@ class Host:
         assert self._engine is not None
         self.run(["kill", "-KILL", "--", "-1"])  # all processes that it sees
         self.kill_engine()
+        for link in json.loads(self.run(["ip", "-json", "link", "show", "type", "veth"]).stdout):
+            if link["ifname"].startswith("veth"):  # a container's; a switch's is the machine's own
+                self.run(["ip", "link", "delete", link["ifname"]], check=False)  # gone with its other end
 
     def kill_unnoticed(self, pid: int) -> None:
         """End process 1 of a container while no containerd looks: the Engine goes on calling it running."""
