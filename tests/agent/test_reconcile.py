@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from dom0.agent.reconcile import PROCESSES_EVERY
-from dom0.engine.bodies import ContainerBody, HealthConfig, Mount, NetworkBody, UpdateBody
+from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, Mount, NetworkBody, PortBinding, UpdateBody
 from dom0.engine.values import EngineInfo, State
 from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, Order, Slot
 from dom0.plan.memory import RefusedStep
@@ -291,6 +291,25 @@ async def test_a_port_that_is_taken_is_told_and_tried_again() -> None:
         box.docker.allow_start("web")
         await box.at_rest()
     assert box.names() == {"box-web-1": RUNNING}
+
+
+@pytest.mark.parametrize(
+    ("holder", "hint"), [("", "the Engine was cut off and keeps it"), ("foreign", "docker ps --filter publish=80")]
+)
+async def test_a_port_that_no_container_has_is_told_from_one_that_another_has(holder: str, hint: str) -> None:
+    published: dict[str, tuple[PortBinding, ...]] = {"80/tcp": (PortBinding(host_port="80"),)}
+    box = Box(desired(asking(slot("web"), host={"port_bindings": published})))
+    if holder:
+        host = HostConfig(port_bindings=published)
+        await box.person.create_container(holder, ContainerBody(image="app", cmd=("sleep", "1000"), host_config=host))
+        await box.person.start_container(holder)
+    else:
+        box.docker.occupy_port(80)
+    async with box.running() as loop:
+        await box.until(lambda: loop.plan is not None and bool(loop.plan.problems))
+        assert loop.plan is not None
+        (problem,) = loop.plan.problems
+        assert (problem.code, hint in problem.hint) == ("port-taken", True)
 
 
 async def test_a_rename_a_disconnect_and_an_update_by_hand_are_put_right() -> None:

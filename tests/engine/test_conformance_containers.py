@@ -423,6 +423,8 @@ async def test_a_taken_port_is_refused_at_start_until_it_is_free(bench: Bench) -
     assert (refused.state, refused.ports) == (State.CREATED, (PublishedPort("tcp", PORT),))
     assert refused.published == {"80/tcp": refused.ports}
     assert "port is already allocated" in refused.error
+    rows = {row.name: row.ports for row in await bench.engine.containers()}
+    assert rows == {"one": (PublishedPort("tcp", PORT),), "two": ()}
     await bench.engine.stop_container("one", timeout=0)
     await bench.engine.start_container("two")
     started = await bench.engine.container("two")

@@ -377,7 +377,9 @@ class Reconciler:
             elif not one.is_outdated:  # else our picture was old: another look is all it needs
                 if isinstance(step, CreateContainer):
                     self._look_needed = True  # the name may be taken by what we did not know of
-                refused = refused | {step.lock: refusal_of(step, one.error, refused.get(step.lock), now)}
+                published = self.actual.published if self.actual else None
+                refusal = refusal_of(step, one.error, refused.get(step.lock), now, published=published)
+                refused = refused | {step.lock: refusal}
             self._memory = replace(self._memory, refused=refused)
             self._listener.step_ended(step, one.error, one.seconds)
 

@@ -19,9 +19,11 @@ from dom0.plan.steps import (
 )
 from dom0.plan.text import say_step
 
+ALLOCATED = "port is already allocated"  # by the Engine itself, which does not ask the host first
+KEPT = "no running container has port {port}: the Engine was cut off and keeps it for nobody, until it is restarted"
 # Words of the Engine's messages (moby, seen on 20.10 to 26.1) -> problem code, what to do about it
 KNOWN: tuple[tuple[str, str, str], ...] = (
-    ("port is already allocated", "port-taken", "another container holds that port: docker ps --filter publish={port}"),
+    (ALLOCATED, "port-taken", "another container holds that port: docker ps --filter publish={port}"),
     ("address already in use", "port-taken", "another program holds that port: ss -ltnup"),
     ("no space left on device", "disk-full", "free space: docker system df, then docker image prune"),
     ("no such image", "image-missing", "dom0 build, or load the image, then dom0 up"),
@@ -34,9 +36,12 @@ _CONTAINER = re.compile(r"^container [0-9a-f]{12}: ")  # its service is named in
 _PORT = re.compile(r":(\d+) failed")
 
 
-def refusal_of(step: AnyStep, error: EngineError, before: RefusedStep | None, now: float) -> RefusedStep:
+def refusal_of(
+    step: AnyStep, error: EngineError, before: RefusedStep | None, now: float, *, published: frozenset[int] | None
+) -> RefusedStep:
+    """`published`: host ports of containers that run, None where that is not known."""
     of, subject, name = _about(step)
-    code, hint = classify(step, error)
+    code, hint = classify(step, error, published)
     count = before.count + 1 if before is not None and before.version == of else 1
     return RefusedStep(
         version=of,
@@ -94,7 +99,7 @@ def _about(step: AnyStep) -> tuple[Version, str, str]:
     return NO_VERSION, step.lock, step.lock
 
 
-def classify(step: AnyStep, error: EngineError) -> tuple[str, str]:
+def classify(step: AnyStep, error: EngineError, published: frozenset[int] | None) -> tuple[str, str]:
     """Problem code and hint."""
     if isinstance(step, RunPostStart):
         return "post-start-failed", f"correct it and run dom0 up; what the service says: dom0 logs {step.slot.service}"
@@ -102,7 +107,8 @@ def classify(step: AnyStep, error: EngineError) -> tuple[str, str]:
     for phrase, code, hint in KNOWN:
         if phrase in words:
             port = _PORT.search(words)
-            return code, hint.replace("{port}", port[1] if port else "PORT")
+            is_kept = phrase == ALLOCATED and port and published is not None and int(port[1]) not in published
+            return code, (KEPT if is_kept else hint).replace("{port}", port[1] if port else "PORT")
     if isinstance(error, NotFound) and isinstance(step, CreateContainer):
         return "image-missing", "dom0 build, or load the image, then dom0 up"
     if isinstance(error, Conflict) and isinstance(step, CreateContainer | RenameContainer):

@@ -103,9 +103,15 @@ def containers(data: bytes, where: str) -> tuple[ContainerSummary, ...]:
             state=row.state,
             labels=row.labels or {},
             mounts=_mounts(row.mounts or [], {}),
+            ports=_held(row.ports or []),
         )
         for row in decode(data, list[wire.Row], where)
     )
+
+
+def _held(ports: list[wire.ListedPort]) -> tuple[PublishedPort, ...]:
+    """Those of the host, each once: the Engine lists both families."""
+    return tuple(sorted({PublishedPort.at(port.type, port.public_port, port.ip) for port in ports if port.public_port}))
 
 
 def top(data: bytes, where: str) -> tuple[str, ...]:

@@ -111,6 +111,7 @@ class ContainerSummary(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     labels: dict[str, str]
     mounts: tuple[Mount, ...] = ()  # without tmpfs
+    ports: tuple[PublishedPort, ...] = ()  # host side, while it runs
 
     @property
     def running(self) -> bool:

@@ -168,6 +168,12 @@ class Container(Wire):
     mounts: list[Mount] | None = None
 
 
+class ListedPort(Wire):
+    ip: str = msgspec.field(name="IP", default="")
+    public_port: int = 0  # 0: exposed only
+    type: str = "tcp"
+
+
 class Row(Wire):
     id: str
     image_id: str = msgspec.field(name="ImageID")
@@ -175,6 +181,7 @@ class Row(Wire):
     names: list[str] | None = None
     labels: dict[str, str] | None = None
     mounts: list[Mount] | None = None
+    ports: list[ListedPort] | None = None
 
 
 class Network(Wire):

@@ -28,6 +28,14 @@ class Actual(msgspec.Struct, frozen=True, kw_only=True):
     out_of_memory: Mapping[str, float] = {}  # scope -> when a container of it last was, seconds since the epoch
     processes: Mapping[str, tuple[str, ...]] = {}  # container ID -> command lines, where a slot has `defer_while`
 
+    @property
+    def published(self) -> frozenset[int] | None:
+        """Host ports of all containers that run. None: not known, as a scope's socket tells nothing of others."""
+        if self.in_scope:
+            return None
+        found: tuple[Container | ContainerSummary, ...] = (*self.containers, *self.others)
+        return frozenset(port.port for one in found if one.running for port in one.ports)
+
 
 def slot_key(container: Container) -> str:
     """The key of the slot that `container` was made for (Slot.key), as its labels say."""

@@ -114,6 +114,7 @@ class FakeContainer:
             state=self.state,
             labels=dict(self.labels),
             mounts=tuple(self.mounts[target] for target in sorted(self.mounts) if self.mounts[target].type != "tmpfs"),
+            ports=self.ports() if self.runs else (),
         )
 
     def value(self) -> Container:
