@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from dom0.agent.status import BackupStatus
 from dom0.backup import record
 from dom0.plan.backups import job_name, jobs_of, volumes_without
@@ -14,16 +16,7 @@ def backups(desired: Desired) -> tuple[BackupStatus, ...]:
     for job in jobs_of(desired):
         last = record.read(job.key)
         one = BackupStatus(volume=job.volume, key=job.key, service=job_name(job.key), to=job.to)
-        if last is not None:
-            one = BackupStatus(
-                volume=job.volume,
-                key=job.key,
-                service=one.service,
-                to=job.to,
-                last=last.time,
-                snapshot=last.snapshot,
-                size=last.size,
-                complete=last.complete,
-            )
+        if last is not None and last.to == job.to:  # else it is somewhere else
+            one = replace(one, last=last.time, snapshot=last.snapshot, size=last.size, complete=last.complete)
         found.append(one)
     return (*found, *(BackupStatus(volume=name) for name in volumes_without(desired)))
