@@ -29,12 +29,15 @@ _TYPES = {
 
 
 class Flaw(msgspec.Struct, frozen=True):
-    """`steps` lead to it from the top of the document; `unknown`: it is a key that the shape does not have."""
+    """`steps` lead to it from the top of the document; `unknown`: it is a key that the shape does not have; `missing`:
+    one that the document lacks.
+    """
 
     steps: tuple[str, ...]
     what: str
     hint: str = ""
     unknown: bool = False
+    missing: bool = False
 
 
 def flaw(error: msgspec.ValidationError, kind: type) -> Flaw:
@@ -47,7 +50,8 @@ def flaw(error: msgspec.ValidationError, kind: type) -> Flaw:
         hint = did_you_mean(unknown["field"], keys_at(kind, steps))
         return Flaw((*steps, unknown["field"]), "no such key", hint, unknown=True)
     if missing := _MISSING.match(text):
-        return Flaw((*steps, missing["field"]), "is missing", f"write {missing['field']}: and what it is to be")
+        hint = f"write {missing['field']}: and what it is to be"
+        return Flaw((*steps, missing["field"]), "is missing", hint, missing=True)
     if expected := _EXPECTED.match(text):
         wanted = " or ".join(_TYPES.get(word, word) for word in expected["wanted"].split(" | ") if word != "null")
         found = f", not {_TYPES.get(expected['found'], expected['found'])}" if expected["found"] else ""

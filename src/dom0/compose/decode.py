@@ -27,24 +27,30 @@ def decode(data: Any, kind: type[T], path: KeyPath, locations: Locations, *, our
             what, hint = "not supported yet", "leave it out: this Docker Compose knows it, this dom0 does not"
         elif not hint and KEY in (*path, *found.steps) and not what.startswith("has to be"):
             hint = "docs/reference/x-dom0.md shows what it takes"
-        raise refuse([Finding((*path, *_named(found.steps, data)), what, hint)], locations) from error
+        named = _named(found.steps, data, missing=found.missing)
+        raise refuse([Finding((*path, *named), what, hint)], locations) from error
 
 
-def _named(steps: KeyPath, data: Any) -> KeyPath:
-    """`steps` with the names of entries in the place of `*`, where only one entry has the steps that follow."""
+def _named(steps: KeyPath, data: Any, *, missing: bool) -> KeyPath:
+    """`steps` with the names of entries in the place of `*`, where only one entry has the steps that follow, or lacks
+    the last of them if that is `missing`.
+    """
     if not steps:
         return ()
     step, rest = steps[0], steps[1:]
     if step == "*":
-        names = [name for name, value in _entries(data).items() if _has(rest, value)]
+        names = [name for name, value in _entries(data).items() if _fits(rest, value, missing=missing)]
         step = names[0] if len(names) == 1 else step
-    return (step, *_named(rest, _entries(data).get(step)))
+    return (step, *_named(rest, _entries(data).get(step), missing=missing))
 
 
-def _has(steps: KeyPath, data: Any) -> bool:
+def _fits(steps: KeyPath, data: Any, *, missing: bool) -> bool:
+    if missing and len(steps) == 1:
+        return isinstance(data, dict) and steps[0] not in data
     if not steps:
         return True
-    return any(_has(steps[1:], value) for name, value in _entries(data).items() if steps[0] in ("*", name))
+    entries = ((name, value) for name, value in _entries(data).items() if steps[0] in ("*", name))
+    return any(_fits(steps[1:], value, missing=missing) for _, value in entries)
 
 
 def _entries(data: Any) -> dict[str, Any]:
