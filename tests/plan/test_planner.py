@@ -359,7 +359,7 @@ def test_a_service_is_stopped_while_a_job_runs_and_started_when_it_does_not() ->
     made = plan(desired(job, db), actual(container(job), stopped), Memory(stopped={stopped.id: NOW}))
     assert (said(made), made.slots[1].reason) == ([], "stopped while job runs")
     made = plan(desired(job, db), actual(ended, stopped), Memory(stopped={stopped.id: NOW}))
-    assert said(made) == ["start box-db-1"]
+    assert [(say_step(step), step.reason) for step in made.steps] == [("start box-db-1", "dom0 had stopped it")]
     made = plan(desired(job, db), actual(ended, stopped), Memory(stopped_by_person={stopped.id: NOW}))
     assert (said(made), phase(made, "db")) == ([], Phase.STOPPED)
 

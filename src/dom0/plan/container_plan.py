@@ -211,6 +211,8 @@ class ContainerPlanner:
         if retry_at > self.snapshot.now:
             return self._result(Phase.FAILED, f"exited with code {current.exit_code}", retry_at=retry_at)
         reason = "created" if not current.started else f"it exited with code {current.exit_code}"
+        if current.started and not by_itself:
+            reason = "dom0 had stopped it"
         return self._start(current, Phase.CREATED if not current.started else Phase.FAILED, reason)
 
     def _start(self, current: Container, phase: Phase, reason: str) -> SlotPlan:
