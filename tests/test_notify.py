@@ -73,10 +73,10 @@ class Agent:
         self.changed = Changes()
         self.status: Status = make_status(problems=())
         self.wanted = wanted
+        self.notifier = notify.Notifier(state, self.journal.note)
         self.tell = partial(
             notify.tell,
-            state,
-            self.journal,
+            self.notifier,
             self.changed,
             status=lambda: self.status,
             wanted=lambda: self.wanted,
@@ -170,6 +170,20 @@ async def test_what_cannot_be_delivered_is_tried_again_also_by_the_next_agent(tm
     assert [one["subject"] for one in json.loads(web.got[-1][2])["problems"]] == ["db-1"]
 
 
+async def test_the_status_says_that_nobody_is_told_until_somebody_is(tmp_path: Path, web: Receiver) -> None:
+    secrets = tmp_path / "notify.env"
+    wanted = Notify(webhook=f"{web.url}/hook", env_file=str(secrets))
+    agent = Agent(tmp_path, wanted)
+    await run_until(agent, agent.notifier.unsent)
+    [problem] = notify.Notifier(tmp_path, agent.journal.note).unsent()  # of the next agent
+    assert (problem.code, problem.severity) == ("notify-unsent", Severity.WARNING)
+    assert problem.title == f"nobody is told: {secrets}: cannot be read: No such file or directory"
+    secrets.write_text("WEBHOOK_TOKEN=x\n")
+    seen = agent.changed.count
+    await run_until(agent, lambda: web.posted("/hook") and not agent.notifier.unsent())
+    assert agent.changed.count > seen
+
+
 async def test_a_title_of_several_lines_is_sent_in_one(tmp_path: Path, web: Receiver) -> None:
     agent = Agent(tmp_path, Notify(ntfy=f"{web.url}/topic"))
     agent.status = make_status(problems=(replace(WRONG, title="web fails\nwith two lines"),))
@@ -194,6 +208,7 @@ async def test_a_server_that_is_not_there_and_a_file_that_is_gone_are_said_witho
     agent = Agent(tmp_path, wanted)
     await run_until(agent, agent.noted)
     assert agent.noted()[0][2] == "ntfy: Connection refused"
+    assert [one.title for one in agent.notifier.unsent()] == ["nobody is told: ntfy: Connection refused"]
     agent.wanted = replace(wanted, env_file=str(tmp_path / "gone"))
     await run_until(agent, lambda: len(agent.noted()) > 1)
     assert agent.noted()[1][2] == f"{tmp_path}/gone: cannot be read: No such file or directory"

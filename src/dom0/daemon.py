@@ -23,6 +23,7 @@ from dom0.agent.logins import Logins
 from dom0.agent.machine import Machine, StatusSources
 from dom0.agent.metrics_server import MetricsServer
 from dom0.agent.neighbours import Neighbours
+from dom0.agent.notify import Notifier
 from dom0.agent.processes import NEW_SOCKET, HostProcesses, SeenFromScope
 from dom0.agent.progress import Changes
 from dom0.agent.readiness import Readiness
@@ -100,6 +101,7 @@ async def _serve(engine: Engine) -> None:
                 partial(disks.filling, data),
                 lambda: scopes.problems(*machine.seen, time.time()),
                 lambda: tuple(problem for server in servers for problem in server.problems),
+                lambda: notifier.unsent() if machine.desired.notify else (),
             ),
             sharing=lambda: image_server.status,
             farm=_tell_farm,
@@ -119,8 +121,10 @@ async def _serve(engine: Engine) -> None:
         journal=machine.journal,
         is_guest=own.is_guest,
     )
+    notifier = Notifier(STATE, machine.journal.note)
     servers, neighbours = (image_server, metrics_server, web_server), Neighbours(ambassadors, machine, readiness)
     watches: list[Watch] = [*(server.run for server in servers), partial(_end_when_ended, engine, machine, own)]
+    watches.append(partial(_tell_people, machine, notifier))
     if not own.is_guest:
         watches.append(partial(_follow_farm, engine, RoleRunner(engine, machine, own, give_way), neighbours))
     log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
@@ -148,15 +152,6 @@ async def _run(
             if await handover.is_at_work(engine):
                 machine.begin_handover()
         watches.append(partial(_mend_handover, engine, machine))
-    telling = partial(
-        notify.tell,
-        STATE,
-        machine.journal,
-        machine.changed,
-        status=machine.status,
-        wanted=lambda: machine.desired.notify,
-        is_seen=lambda: machine.seen[0] is not None,
-    )
     logins = Logins(
         engine,
         STATE,
@@ -165,7 +160,7 @@ async def _run(
         container=lambda: machine.container_ids.get(SSHD),
         keys=machine.ssh_keys,
     )
-    watches += [telling, logins.run, partial(_end_when_cut_off, machine)]
+    watches += [logins.run, partial(_end_when_cut_off, machine)]
     async with asyncio.TaskGroup() as tasks:
         beside = [tasks.create_task(watch()) for watch in watches]
         tasks.create_task(ambassadors.run())
@@ -173,6 +168,16 @@ async def _run(
         ambassadors.close()
         for task in beside:
             task.cancel()
+
+
+async def _tell_people(machine: Machine, notifier: Notifier) -> None:
+    await notify.tell(
+        notifier,
+        machine.changed,
+        status=machine.status,
+        wanted=lambda: machine.desired.notify,
+        is_seen=lambda: machine.seen[0] is not None,
+    )
 
 
 async def _numbers(machine: Machine, ambassadors: Ambassadors) -> bytes:

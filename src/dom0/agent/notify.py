@@ -1,8 +1,8 @@
 """Tells people what goes wrong, as `x-dom0.notify` asks: what (`alerts`), where to, until it is there.
 
 What has been told and what waits to be sent is on the disk: no restart of the agent tells it again. What cannot be
-delivered is tried again for a day; the journal has it when it begins to fail, and when it is given up. The server of a
-farm tells of its nodes by the same `Notifier`.
+delivered is tried again for a day; the journal has it when it begins to fail, and when it is given up, and the status
+says it as long as it waits. The server of a farm tells of its nodes by the same `Notifier`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -20,7 +20,6 @@ from dom0 import secret_file
 from dom0.agent import alerts
 from dom0.agent.alerts import Known, Message
 from dom0.agent.events import Kind
-from dom0.agent.journal import Journal
 from dom0.agent.progress import Changes
 from dom0.agent.status import Status
 from dom0.agent.store import Damaged, read_json, write_json
@@ -50,6 +49,7 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     message: Message
     tries: int = 0
     again: float = 0.0
+    failed: str = ""  # why it was not sent; "": not tried yet
 
 
 class NotifyState(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,8 +59,7 @@ class NotifyState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def tell(
-    state: Path,
-    journal: Journal,
+    notifier: Notifier,
     changed: Changes,
     *,
     status: Callable[[], Status],
@@ -68,12 +67,13 @@ async def tell(
     is_seen: Callable[[], bool],
 ) -> None:
     """What goes wrong with the machine, until it is cancelled. `is_seen`: that can be said, it has been looked at."""
-    notifier = Notifier(state, journal.note)
     while True:
         await changed.until(lambda: wanted() is not None and is_seen())
-        notify, found = wanted(), status()
+        notify, found, before = wanted(), status(), notifier.unsent()
         assert notify is not None
         await notifier.turn(notify, found.project, _worth_telling(found))
+        if notifier.unsent() != before:
+            changed.tell()
         await asyncio.sleep(EVERY)
 
 
@@ -95,6 +95,21 @@ class Notifier:
         """The problems of that code, by subject, that people know of, until they are told that these are over."""
         standing = self._state().known.standing.values()
         return {one.problem.subject: one.problem for one in standing if one.is_told and one.problem.code == code}
+
+    def unsent(self) -> tuple[Problem, ...]:
+        """Where people are not told just now what goes wrong: a problem for each place, of the oldest that waits."""
+        failed: Mapping[str, Letter] = {one.place: one for one in reversed(self._state().waiting) if one.failed}
+        return tuple(
+            Problem(
+                code="notify-unsent",
+                subject="notify",
+                title=f"nobody is told: {letter.failed}",
+                severity=Severity.WARNING,
+                hint="it is tried again; mend x-dom0.notify or its env_file, and run dom0 up",
+                since=letter.message.time,
+            )
+            for _, letter in sorted(failed.items())
+        )
 
     def _state(self) -> NotifyState:
         if self._told is None:
@@ -143,7 +158,7 @@ class Notifier:
                 await send(letter, notify, machine)
             except Dom0Error as error:
                 pause = min(FIRST_PAUSE * 2.0 ** min(letter.tries, 10), LONGEST_PAUSE)
-                later = replace(letter, tries=letter.tries + 1, again=time.time() + pause)
+                later = replace(letter, tries=letter.tries + 1, again=time.time() + pause, failed=error.message)
                 if not 0 <= now - letter.message.time < KEPT_FOR:
                     self._give_up(letter, error.message)
                     self._replace(letter, None)
@@ -201,4 +216,4 @@ def _worth_telling(status: Status) -> Iterator[Problem]:
     back = status.generation
     if back is not None and back.back_at and back.back_because != BY_A_PERSON:
         title = f"the machine went back to generation {back.number}: {back.back_because}"
-        yield Problem(code="generation-failed", subject="dom0", title=title, hint="dom0 history")
+        yield Problem(code="generation-failed", subject="dom0", title=title, hint="dom0 history", since=back.back_at)
