@@ -369,8 +369,8 @@ def test_what_a_search_leaves_out_is_counted_and_one_that_is_cut_off_is_never_ca
 
     async def search(request: Request) -> Response:
         if request.path == "/v1/watch":
-            status = make_status(services=(make_service("web", Phase.READY),))
-            return Response(stream(status), content_type="application/x-ndjson")
+            never, one = make_service("home", Phase.DATA), make_service("web", Phase.READY, started=900.0)
+            return Response(stream(make_status(services=(never, one))), content_type="application/x-ndjson")
         if request.path != "/v1/logs":
             return await answer(request)
         return Response(found() if "find" in request.query else stream(), content_type="application/x-ndjson")

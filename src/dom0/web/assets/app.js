@@ -221,8 +221,8 @@ function stopAsking() {
 }
 
 function chooseLog(wanted) {
-  const names = state.status.services.map((one) => one.container).filter(Boolean);
-  const name = wanted || state.log?.container || names[0];
+  const there = state.status.services.filter((one) => one.container);
+  const name = wanted || state.log?.container || (there.find((one) => one.started) ?? there[0])?.container; // what was never started has printed nothing
   if (name && state.log?.container !== name) openLog(name);
 }
 
