@@ -174,7 +174,8 @@ def _listen(port: int) -> socket.socket:
     try:
         return socket.create_server((HERE, port))
     except OSError as error:
-        raise UsageError(f"web: port {port} of {HERE}: {error.strerror}", hint="leave --port out") from error
+        what = os.strerror(error.errno or 0)  # strerror has the address once more
+        raise UsageError(f"web: port {port} of {HERE}: {what}", hint="leave --port out") from error
 
 
 class Elsewhere:
