@@ -62,7 +62,7 @@ export function under(one, now) {
 
 export function generations(seen) {
   const { history, now } = seen;
-  return card("Generations", { sub: "newest first; the good ones can be gone back to", right: cmd("history") },
+  return card("Generations", { sub: "newest first; any of them can be gone back to", right: cmd("history") },
     h("ol.line.long", null, history.map((one) => {
       return h("li", { "data-key": one.number, id: `generation-${one.number}` },
         h(`span.dot.${one.current ? "current" : one.outcome}`, { "aria-hidden": "true" }, one.number),
