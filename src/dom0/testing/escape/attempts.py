@@ -39,6 +39,7 @@ def cases() -> list[Case]:
         *_json(),
         *_http(),
         *_references(),
+        *_sockets(),
         *_create(),
         *_orchestrator(),
         *_granted(),
@@ -389,8 +390,15 @@ def _orchestrator() -> Iterator[Case]:
         yield Case(17, f"HostConfig.{key} of the orchestrator", _host(**{key: f"container:{ROOT}"}))
 
 
+def _sockets() -> Iterator[Case]:
+    """12: the sockets of dom0 and of other scopes."""
+    for source in _SOCKETS:
+        yield Case(12, f"a bind of {source}", _host(Binds=[f"{source}:/s"]))
+        yield Case(12, f"a mount of {source}", _host(Mounts=[_mount(source)]))
+
+
 def _create() -> Iterator[Case]:
-    """12 to 24: what a container may be."""
+    """13 to 24: what a container may be."""
     for key, value in _POWERS:
         yield Case(13, f"HostConfig.{key}: {json.dumps(value)}", _host(**{key: value}))
     for bind in _BINDS:
@@ -684,6 +692,14 @@ _POWERS: tuple[tuple[str, Any], ...] = (
     ("PortBindings", {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "0"}]}),
     ("PortBindings", {"80/tcp": [{"HostPort": ""}] * 1000}),
     ("PublishAllPorts", True),
+)
+_SOCKETS = (
+    "/run/dom0",
+    "/run/dom0/dom0.sock",
+    "/run/dom0/scopes",
+    "/run/dom0/scopes/other",
+    "/run/dom0/scopes/other/docker.sock",
+    "/var/run/dom0/scopes/guest",
 )
 _BINDS = (
     "/:/h",
