@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from itertools import islice
 
 import docker
 from docker.types import LogConfig, Mount, Ulimit
@@ -82,7 +83,7 @@ def seen(client: docker.DockerClient) -> list[str]:
     """What is told of a container while it is made."""
     told = client.events(decode=True, filters={"type": "container", "event": ["create", "destroy"]})
     client.containers.create(IMAGE, ["true"], name="seen").remove()
-    return [f"{one['Action']} {one['Actor']['Attributes']['name']}" for one, _ in zip(told, range(2), strict=False)]
+    return [f"{one['Action']} {one['Actor']['Attributes']['name']}" for one in islice(told, 2)]
 
 
 def unpacked(archive: bytes) -> list[tuple[str, int]]:
