@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
+from http import HTTPStatus
 
 import h11
 import msgspec
@@ -225,4 +226,12 @@ async def send(client: Channel, document: Document, *, method: str = "GET", clos
     if closes or client.is_last:
         headers.append(("Connection", "close"))
     data = h11.Data(b"" if method == "HEAD" else body)
-    await client.send(h11.Response(status_code=document.status, headers=headers), data, h11.EndOfMessage())
+    head = h11.Response(status_code=document.status, headers=headers, reason=_reason(document.status))
+    await client.send(head, data, h11.EndOfMessage())
+
+
+def _reason(status: int) -> str:
+    """As the Engine says it: docker-py prints it."""
+    with contextlib.suppress(ValueError):
+        return HTTPStatus(status).phrase
+    return ""
