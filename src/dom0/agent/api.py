@@ -1,4 +1,4 @@
-"""The agent's API on its unix socket; `status` and `ambassador_status` describe its documents and paths.
+"""The agent's API on its unix socket; its documents are in `status` and the modules beside it.
 
 Only root and the socket's group may open it. Bodies are small and strict; what is not understood is refused.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
 import resource
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -61,6 +60,7 @@ from dom0.http.web_pages import ON_UNIX_SOCKET, check_request
 from dom0.names import Access
 from dom0.plan.differences import Difference
 from dom0.plan.preview import Change
+from dom0.unix_socket import listen
 
 HINT = "see docs/reference/api.md"
 STATUSES = {UsageError.exit_code: 400, ProjectError.exit_code: 400, Busy.exit_code: 409}
@@ -89,12 +89,8 @@ async def serve(
             socket = path if access is Access.ALL else path.with_name(access.socket)
             most = half - 2 * eighth if access is Access.ALL else eighth
             handler = partial(answer, server.route(api.answered(access)))
-            unnamed = socket.with_name(f".{socket.name}.new")
-            await stack.enter_async_context(server.serve(handler, unnamed, most=most, beyond=_too_many))
-            # Complete before it has its name: nobody meets it half-made, nor an old one in its place.
-            await asyncio.to_thread(os.chown, unnamed, -1, gid)
-            await asyncio.to_thread(unnamed.chmod, 0o660)
-            await asyncio.to_thread(unnamed.replace, socket)
+            listening = await asyncio.to_thread(listen, socket, mode=0o660, owner=(-1, gid))
+            await stack.enter_async_context(server.serve(handler, listening, most=most, beyond=_too_many))
         yield lambda access, name: server.route(api.answered(access, name))
 
 

@@ -33,6 +33,7 @@ from dom0.http.server import Handler, HttpError, Request, Response
 from dom0.names import WEB_SOCKET, WEB_USER, Access
 from dom0.plan.desired import Web
 from dom0.run import beside_result, ourselves
+from dom0.unix_socket import listen
 
 CERTIFICATE = "web/server.pem"
 ANEW = 86400.0  # seconds, and the certificate is looked at again; the process has it as it was when it began
@@ -115,14 +116,11 @@ class WebServer(Listener[Web]):
     @asynccontextmanager
     async def _answering(self) -> AsyncIterator[None]:
         """What the process asks, on a socket that is its user's and root's."""
-        unnamed = self._socket.with_name(f".{self._socket.name}.new")
         self._socket.parent.mkdir(parents=True, exist_ok=True)
         self._socket.parent.chmod(0o755)
         try:
-            async with server.serve(partial(api.answer, self._answer), unnamed, most=MOST):
-                os.chown(unnamed, 0, WEB_USER)
-                unnamed.chmod(0o660)
-                unnamed.replace(self._socket)
+            listening = listen(self._socket, mode=0o660, owner=(0, WEB_USER))
+            async with server.serve(partial(api.answer, self._answer), listening, most=MOST):
                 yield
         finally:
             self._register.page = nowhere
