@@ -55,6 +55,7 @@ from dom0.plan.checks import check_runs
 from dom0.plan.desired import Desired, Role
 from dom0.plan.expand import expand
 from dom0.plan.facts import NOWHERE, Facts, image_ref, images_needed
+from dom0.socketproxy.scope import is_in_one
 
 GENERATED = f"FROM {BASE_IMAGE}\nADD project.tar /\n"  # COPY would give directories the time of the build
 
@@ -109,10 +110,9 @@ async def _built(
     if project := found.project if found else None:
         check_runs(options.running, project.name, project.locations)
     base = await build_base(engine, say)
+    draft, layer = Draft(engine, directory, base, say, options), b""
     if project:
-        desired = _check(project, base)
-        if options.refuse is not None:
-            await options.refuse(desired)
+        await draft.check(project)
     if project and _has_ambassadors(project):
         await build_ambassador(engine, say)
     written = {layer: name for name, layer in layer_names(project).items()} if project else {}
@@ -125,32 +125,36 @@ async def _built(
             return
     await room.check(engine)
     async with build_lock(say, options.tag, str(directory)):
-        draft, layer = Draft(engine, str(directory)), b""
         try:
             if found is None:
-                image_id, placed = await _build_own(draft, directory / own, base, say, options)
+                image_id, placed = await _build_own(draft, directory / own)
             else:
-                image_id, placed, layer = await _build_generated(draft, directory, found, base, before, say, options)
+                image_id, placed, layer = await _build_generated(draft, directory, found, before)
             changed = before is None or before.id != image_id
             yield Built(await engine.image(image_id), changed, placed, layer, written)
         finally:
             await draft.forget()
 
 
-def _check(project: Project, base: Image) -> Desired:
-    """Without its images. Raises ProjectError for what no machine can run, whatever those and its Engine are."""
-    return expand(project, Facts(images={need.ref: NOWHERE for need in images_needed(project)}, base=base))
-
-
 class Draft:
-    """The names of images during a build. The same at each build of a project, so that kills do not leave many."""
+    """One build on `base`, and the names that its images have meanwhile."""
 
-    def __init__(self, engine: Engine, directory: str) -> None:
+    def __init__(self, engine: Engine, directory: Path, base: Image, say: Say, options: Options) -> None:
         self.engine = engine
+        self.base = base
+        self.say = say
+        self.options = options
         self._of = f"{os.uname().nodename} {os.geteuid()} {directory}"
         self._given: set[str] = set()
 
+    async def check(self, project: Project) -> None:
+        """Without its images. Raises ProjectError for what no machine can run, whatever those and its Engine are."""
+        desired = expand(project, Facts(images={need.ref: NOWHERE for need in images_needed(project)}, base=self.base))
+        if self.options.refuse is not None:
+            await self.options.refuse(desired)
+
     def name(self, ref: str) -> str:
+        """The same at each build of the project, so that kills do not leave many."""
         name = f"{names.BUILT}:building-{hashlib.sha256(f'{self._of} {ref}'.encode()).hexdigest()[:12]}"
         self._given.add(name)
         return name
@@ -178,13 +182,7 @@ async def find_dockerfile(engine: Engine, directory: Path) -> str:
 
 
 async def _build_generated(
-    draft: Draft,
-    directory: Path,
-    reading: Reading,
-    base: Image,
-    before: Image | None,
-    say: Say,
-    options: Options,
+    draft: Draft, directory: Path, reading: Reading, before: Image | None
 ) -> tuple[str, Project, bytes]:
     """The image's ID, the project as it lies there, and the layer with its files if that is small.
 
@@ -192,7 +190,7 @@ async def _build_generated(
 
     The agent's reading runs concurrently with the build of the image, but is awaited before services are built.
     """
-    project = reading.project
+    project, options, base, say = reading.project, draft.options, draft.base, draft.say
     writable_binds = selection.writable_binds(project, directory) if project.name in options.taken_over else None
     if writable_binds is None:
         selection.check_links(project, directory)
@@ -210,20 +208,20 @@ async def _build_generated(
                 f"{unfit}: an image that containerd keeps cannot hold a file of this name",
                 hint="give it another name, or leave it out: a line in .dockerignore",
             )
-        as_agent = asyncio.create_task(_read_as_agent(draft.engine, base, staged, reading, say))
+        as_agent = asyncio.create_task(_read_as_agent(draft, staged, reading))
         try:
             if _builds(project, directory) or second_reading.other_compose(base, project.compose_version):
                 await as_agent
             if apart:
                 say(private.words(apart))
-            built = await _build_services(draft, project, directory, say, options)
+            built = await _build_services(draft, project, directory)
             say(f"{options.tag}: the files of {project.name} on top of {BASE_IMAGE}")
             made = fingerprint.BuildInputs(_builds(project, directory), "", kept, apart, project.name, writable_binds)
             told = await _labels(draft.engine, directory, project, made, built) | {labels.BASE: base.id}
             files = scratch / "project.tar"
             pack(staged, files, found, leave_out=apart)
-            image_id = await _as_before(draft, base, files, found, told, before, options) if writable_binds else ""
-            image_id = image_id or await _put_on_base(draft, base, files, found, told, options)
+            image_id = await _as_before(draft, files, found, told, before) if writable_binds and before else ""
+            image_id = image_id or await _put_on_base(draft, files, found, told)
             is_small = files.stat().st_size <= SMALL and not whiteout(found)
             return image_id, await as_agent, files.read_bytes() if is_small else b""
         finally:
@@ -232,24 +230,16 @@ async def _build_generated(
 
 
 async def _as_before(
-    draft: Draft,
-    base: Image,
-    files: Path,
-    found: Mapping[str, contents.TreeEntry],
-    told: Mapping[str, str],
-    before: Image | None,
-    options: Options,
+    draft: Draft, files: Path, found: Mapping[str, contents.TreeEntry], told: Mapping[str, str], before: Image
 ) -> str:
     """The ID of the image `before` if the new one would differ from it in the digest of its inputs alone, else "".
 
     That counts what services write into a directory from which another one is built, and no image may hold it.
     """
-    if before is None:
-        return ""
     alike = {**told, labels.INPUTS: before.labels.get(labels.INPUTS, "")}
     if alike == told or not alike.items() <= before.labels.items():
         return ""
-    image_id = await _put_on_base(draft, base, files, found, alike, options)
+    image_id = await _put_on_base(draft, files, found, alike)
     if image_id == before.id:
         return image_id
     with contextlib.suppress(EngineError):
@@ -258,18 +248,13 @@ async def _as_before(
 
 
 async def _put_on_base(
-    draft: Draft,
-    base: Image,
-    files: Path,
-    found: Mapping[str, contents.TreeEntry],
-    told: Mapping[str, str],
-    options: Options,
+    draft: Draft, files: Path, found: Mapping[str, contents.TreeEntry], told: Mapping[str, str]
 ) -> str:
     """The ID of dom0-base with the tar `files` on it: loaded as a layer, or built where the Engine cannot do that."""
-    engine, tag = draft.engine, draft.name(options.tag)
+    engine, base, tag = draft.engine, draft.base, draft.name(draft.options.tag)
     info = await engine.info()
     # A scope's socket passes no image on in the form in which containerd takes a layer alone.
-    if not whiteout(found) and not (info.containerd_store and info.is_scoped):
+    if not whiteout(found) and not (info.containerd_store and is_in_one(info.labels)):
         if info.containerd_store:
             return await added_layer.add(engine, base.id, files, tag=tag, labels=told, created=EPOCH)
         with files.open("rb") as tar:
@@ -281,14 +266,14 @@ async def _put_on_base(
             archive.add(file, file.name)
     args = {"SOURCE_DATE_EPOCH": str(EPOCH)}
     with context.open("rb") as tar:
-        return await engine.build_image(tar, tag=tag, labels=told, args=args, no_cache=options.no_cache)
+        return await engine.build_image(tar, tag=tag, labels=told, args=args, no_cache=draft.options.no_cache)
 
 
-async def _build_own(draft: Draft, own: Path, base: Image, say: Say, options: Options) -> tuple[str, Project]:
+async def _build_own(draft: Draft, own: Path) -> tuple[str, Project]:
     """The image's ID, and the project as it lies there. Built once to read that as the agent will and to build its
     services, and again, from the cache, with labels that depend on the project.
     """
-    engine = draft.engine
+    engine, base, say, options = draft.engine, draft.base, draft.say, draft.options
     say(f"{options.tag}: as {own} says")
     trial, tag = draft.name("trial"), draft.name(options.tag)
     recipe = docker_cli.DockerBuild(options.tag, own.parent, trial, own, no_cache=options.no_cache, pull=options.pull)
@@ -305,10 +290,8 @@ async def _build_own(draft: Draft, own: Path, base: Image, say: Say, options: Op
                 apart = private.of_image(found)  # of the image below: the project has its own
                 private.lay(apart, etc, [own.parent], found.get(labels.PROJECT, ""))
                 project = await load(etc, PLACED)
-                desired = _check(project, base)
-                if options.refuse is not None:
-                    await options.refuse(desired)
-                await _check_in_base(engine, base, etc, project, say)
+                await draft.check(project)
+                await _check_in_base(draft, etc, project)
                 for line in project.warnings:
                     say(line)
             except ProjectError as error:
@@ -318,7 +301,7 @@ async def _build_own(draft: Draft, own: Path, base: Image, say: Say, options: Op
                 await build_ambassador(engine, say)
             inherited = await _inherited(engine, project)
             kept = {name: service for name, service in project.services.items() if name not in inherited}
-            built = await _build_services(draft, msgspec.structs.replace(project, services=kept), etc, say, options)
+            built = await _build_services(draft, msgspec.structs.replace(project, services=kept), etc)
             built |= {image_ref(project, name): image.id for name, image in inherited.items()}
             # Of the image's own /etc/dom0 every file is in the digest anyway.
             elsewhere = (fingerprint.ELSEWHERE, fingerprint.OURS)
@@ -351,7 +334,7 @@ async def _inherited(engine: Engine, project: Project) -> dict[str, Image]:
     return found
 
 
-async def _read_as_agent(engine: Engine, base: Image, etc: Path, reading: Reading, say: Say) -> Project:
+async def _read_as_agent(draft: Draft, etc: Path, reading: Reading) -> Project:
     """The project as it lies in `etc`. An agent with another Docker Compose reads the same, but for hashes.
 
     Raises ProjectError, with the project's own file names, if `etc` is not read as `project`.
@@ -362,17 +345,17 @@ async def _read_as_agent(engine: Engine, base: Image, etc: Path, reading: Readin
     except ProjectError as error:
         hint = f"does .dockerignore leave out what the project needs? Write !NAME at its end\n{error.hint}".strip()
         raise ProjectError(as_written(error.message, project), hint=hint) from error
-    await _check_in_base(engine, base, etc, project, say)
+    await _check_in_base(draft, etc, project)
     return found
 
 
-async def _check_in_base(engine: Engine, base: Image, etc: Path, project: Project, say: Say) -> None:
+async def _check_in_base(draft: Draft, etc: Path, project: Project) -> None:
     """Where the machine has another Docker Compose than this host. Raises ProjectError, as _read_as_agent."""
-    if not (theirs := second_reading.other_compose(base, project.compose_version)):
+    if not (theirs := second_reading.other_compose(draft.base, project.compose_version)):
         return
-    say(f"{project.name}: read by Docker Compose {project.compose_version} here and {theirs} of the machine")
+    draft.say(f"{project.name}: read by Docker Compose {project.compose_version} here and {theirs} of the machine")
     try:
-        await second_reading.require_alike(engine, base, etc, project)
+        await second_reading.require_alike(draft.engine, draft.base, etc, project)
     except ProjectError as error:
         raise ProjectError(as_written(error.message, project), hint=error.hint) from error
 
@@ -426,16 +409,15 @@ def _has_ambassadors(project: Project) -> bool:
     )
 
 
-async def _build_services(
-    draft: Draft, project: Project, directory: Path, say: Say, options: Options
-) -> dict[str, str]:
+async def _build_services(draft: Draft, project: Project, directory: Path) -> dict[str, str]:
     """Returns what was built, as `names.Names`."""
     built = {name: image_ref(project, name) for name, service in project.services.items() if service.build is not None}
     if not built:
         return {}
-    say(f"{project.name}: building {', '.join(built)}")
+    options = draft.options
+    draft.say(f"{project.name}: building {', '.join(built)}")
     file = build_file(project, directory, draft.name)
-    await docker_cli.compose_build(file, project.name, say, no_cache=options.no_cache, pull=options.pull)
+    await docker_cli.compose_build(file, project.name, draft.say, no_cache=options.no_cache, pull=options.pull)
     return {ref: (await draft.image(ref)).id for ref in built.values()}
 
 
