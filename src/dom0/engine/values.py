@@ -181,11 +181,6 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True):
     swarm_active: bool = False
     containerd_store: bool = False  # images are kept by containerd, not by a driver of the Engine's own
 
-    @property
-    def is_scoped(self) -> bool:
-        """Whether it is what a scoped socket shows of an Engine."""
-        return any(label.startswith("dom0.scope=") for label in self.labels)
-
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `GET /events`. `type` is container, network, volume, image, daemon…; `time` in seconds."""

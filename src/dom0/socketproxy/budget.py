@@ -26,7 +26,7 @@ from dom0.run import capture
 from dom0.socketproxy import cgroup, listing, requests
 from dom0.socketproxy.cgroup import CgroupDriver, Group
 from dom0.socketproxy.grants import Budget
-from dom0.socketproxy.scope import LABEL, Scope
+from dom0.socketproxy.scope import LABEL, Scope, is_in_one
 from dom0.socketproxy.upstream import Upstream
 
 _AS_ROOT = f"run it as root on the host; in a container: -v {CGROUPS}:{CGROUPS_INSIDE}"
@@ -67,7 +67,7 @@ async def provide(upstream: Upstream, scope: Scope, budget: Budget, parent: str 
     """
     try:
         info = await _info(upstream)
-        if _is_scoped(info):
+        if is_in_one(info.get("Labels") or ()):
             return Provided(await _ask_for(upstream, scope, budget, parent))
         driver = _driver(upstream, info)
         group = cgroup.group_of(scope, parent, systemd=driver.systemd, above=_above(driver))
@@ -183,7 +183,7 @@ async def used(upstream: Upstream, parent: str) -> Used | None:
     """What the kernel counts in the group `parent` (a `CgroupParent`); None where it cannot be read from here."""
     try:
         info = await _info(upstream)
-        return None if _is_scoped(info) else counted(_root(_driver(upstream, info)), parent)
+        return None if is_in_one(info.get("Labels") or ()) else counted(_root(_driver(upstream, info)), parent)
     except (Dom0Error, OSError):
         return None
 
@@ -210,7 +210,7 @@ async def remove(upstream: Upstream, parent: str) -> str:
         return ""
     try:
         info = await _info(upstream)
-        if _is_scoped(info):  # the outer one's server has it
+        if is_in_one(info.get("Labels") or ()):  # the outer one's server has it
             return ""
         root = _root(_driver(upstream, info))
         hierarchies = [root] if (root / "cgroup.controllers").exists() else list(root.iterdir())
@@ -235,10 +235,6 @@ def _remove(directory: Path) -> None:
 async def _info(upstream: Upstream) -> dict[str, Any]:
     document: dict[str, Any] = (await upstream.ask("GET", "info")).document
     return document
-
-
-def _is_scoped(info: dict[str, Any]) -> bool:
-    return any(text.startswith(f"{LABEL}=") for text in info.get("Labels") or ())
 
 
 def _driver(upstream: Upstream, info: dict[str, Any]) -> CgroupDriver:
