@@ -1,12 +1,6 @@
 """Documents of the agent's API about ambassadors, beside those in `status`. Used by the CLI too.
 
-    GET  /v1/ambassadors                        -> [AmbassadorStatus]
-    GET  /v1/ambassadors/{name}/history         -> [Receipt], oldest first
-    GET  /v1/ambassadors/{name}/flows           -> [PlacedFlow]; ?listener=6379/tcp, ?generation=7
-    POST /v1/ambassadors/{name}/rewire  Rewire  -> Rewired
-    POST /v1/ambassadors/{name}/lead    Lead    -> Rewired
-    POST /v1/ambassadors/{name}/undo    Undo    -> Rewired
-`name` is that of the service. Receipt, Rewire, Undo, State and Flow are in dom0.ambassador.
+Receipt, Rewire, Undo, State and Flow are in dom0.ambassador.
 """
 
 from __future__ import annotations

@@ -1,11 +1,4 @@
-"""Documents of the agent's API about the project's files. Light to import, used by the CLI too.
-
-GET  /v1/files                -> [FileInfo]: what the machine changed, and conflicts
-GET  /v1/files/diff?path=…    -> FileDiff
-POST /v1/files/take  FilesRequest -> [FileInfo], as they are afterwards
-POST /v1/files/keep  FilesRequest -> [FileInfo]
-POST /v1/files/plan  FilesPlanRequest -> [FileInfo]: what placing that project would do
-"""
+"""Documents of the agent's API about the project's files. Light to import, used by the CLI too."""
 
 from __future__ import annotations
 

@@ -1,25 +1,7 @@
 """Documents of the agent's API on /run/dom0/dom0.sock. Light to import, used by the CLI too.
 
-    GET  /v1/status               -> Status
-    GET  /v1/watch                -> Status, one JSON a line, at every change
-    GET  /v1/history              -> [GenerationInfo], newest first
-    GET  /v1/generations/N/differences -> [Difference], as in plan/differences.py; ?before=1
-    GET  /v1/generations/N/plan   -> [Change], as in plan/preview.py: what a rollback to it would do
-    GET  /v1/storage              -> StorageStatus, as in agent/storage.py
-    GET  /v1/usage                -> UsageStatus, as in agent/vitals.py
-    GET  /v1/scopes               -> [ScopeStatus], as in agent/scope_status.py
-    GET  /v1/farms                -> [ServedFarm], as in agent/served_farms.py
-    POST /v1/farms/served ServedFarm -> 204, of a farm's server
-    GET  /v1/boots                -> [Boot], as in host/boot.py
-    GET  /v1/logs                 -> LogLine, one JSON a line
-    GET  /v1/events               -> Entry, one JSON a line, as in agent/events.py
-    POST /v1/up        UpRequest  -> Progress, one JSON a line; the last one has an outcome
-    POST /v1/rollback  RollbackRequest -> Progress lines, as up
-    POST /v1/try       TryRequest -> 204; the next generation from that image goes back unless confirmed
-    POST /v1/confirm   CurrentRequest -> Status
-    POST /v1/abort     CurrentRequest -> Status; what is not good yet ends, and the machine goes back
-    POST /v1/services/S/start, stop, restart -> [Acted]
-    GET  /v1/openapi.json         -> all of this, as OpenAPI 3.1
+What is answered with which of them: `api.ROUTES`.
+
 An error is `{"message": …, "hint": …}` with status 400 (asked wrongly), 403 (by a web page), 409 (busy, or changed
 meanwhile) or 500.
 """
