@@ -128,14 +128,10 @@ async def _serve(engine: Engine) -> None:
     if not own.is_guest:
         watches.append(partial(_follow_farm, engine, RoleRunner(engine, machine, own, give_way), neighbours))
     log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
-    _close_when_told(machine)
-    async with serve(machine, ambassadors, RUN / "dom0.sock", gid=_engines_group()) as answers:
-        await _run(engine, machine, ambassadors, watches, may_be_handed_over=may_be_handed_over)
-
-
-def _close_when_told(machine: Machine) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, machine.close)
+    async with serve(machine, ambassadors, RUN / "dom0.sock", gid=_engines_group()) as answers:
+        await _run(engine, machine, ambassadors, watches, may_be_handed_over=may_be_handed_over)
 
 
 def _engines_group() -> int:

@@ -27,7 +27,7 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int  # of its job
 
 
-_SNAPSHOT = re.compile(r"latest|[0-9a-f]{8,64}")
+SNAPSHOT = re.compile(r"latest|[0-9a-f]{8,64}")
 
 
 @click.group(name="backup")
@@ -129,7 +129,7 @@ def restore(volume: str, snapshot: str, machine: str | None, yes: bool, as_json:
     $ dom0 backup restore data
     $ dom0 backup restore data 4f6f8e1c
     """
-    if not _SNAPSHOT.fullmatch(snapshot):
+    if not SNAPSHOT.fullmatch(snapshot):
         raise UsageError(f"{snapshot}: is no snapshot's ID", hint=f"snapshots: dom0 backup ls {volume}")
     given = [*(["--yes"] if yes else []), *(["--machine", machine] if machine else [])]
     go_where_files_are("backup", "restore", volume, snapshot, *given, as_json=as_json)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dom0 import terminal, times
-from dom0.cli.backup import bring_back, say_restored
+from dom0.cli.backup import SNAPSHOT, bring_back, say_restored
 from dom0.cli.engine_client import on_engine
 from dom0.cli.places import go_where_files_are
 from dom0.errors import Dom0Error, UsageError
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from dom0.backup.restic import Backup, Repository, Restored
     from dom0.engine.protocol import Engine
     from dom0.home import Homes
-
-_SNAPSHOT = re.compile(r"latest|[0-9a-f]{8,64}")
 
 _backup_json = click.option(
     "--json", "as_json", is_flag=True, help="An object: snapshot, files, size, added, complete."
@@ -141,7 +138,7 @@ def restore(
     if path.exists():
         password = None if insecure_no_password else read_password(password_file, new=False)
         repository = repository_at(path, password)
-    elif _SNAPSHOT.fullmatch(source):
+    elif SNAPSHOT.fullmatch(source):
         go_where_files_are("home", "restore", source, *(["--yes"] if yes else []), as_json=as_json)
         repository, wanted = local_repository(), source
     else:

@@ -47,7 +47,7 @@ class RootStart:
         Returns its ID, "" if there is no such image, None if nobody has looked. Raises ProjectError.
         """
         try:
-            if not is_here() or _agent_listens():
+            if not is_here() or blocking.is_listening(str(agent_socket())):
                 return None
             asked, others = ask_for_images(), quick_engine.send(_ROOTS, "GET")
             from dom0.images.names import has_its_names  # with what compares a project, while the Engine answers
@@ -131,11 +131,3 @@ def _uninterrupted() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _agent_listens() -> bool:
-    try:
-        blocking.connect(str(agent_socket())).close()
-    except OSError:
-        return False
-    return True

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dom0.agent.status import Status
-from dom0.cli.client import Agent, AgentUnreachable
+from dom0.cli.client import SUCCESSION_WITHIN, Agent, AgentUnreachable
 from dom0.cli.report import Report, watching
 from dom0.errors import Busy, RolledBack
 from dom0.names import short_id
@@ -18,7 +18,6 @@ from dom0.names import short_id
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
 
-SUCCESSION_WITHIN = 240.0  # seconds for the new root container to be in its place
 PAUSE = 0.1  # seconds between looks at it
 UNDO = "go back when it has ended: dom0 rollback"  # its generation is good, so there is nothing to abort
 

@@ -25,7 +25,6 @@ PROJECT_FILES = (
 )
 IN_PLACE = "in-place.json"  # agent/in_place.py, which loads msgspec
 _IMAGES = "/images/json"
-ANSWER_WITHIN = 30.0  # seconds; a small machine that has just been switched on has much to do
 
 
 class Unchanged(NamedTuple):
@@ -76,7 +75,7 @@ def look(project: Path, tag: str) -> tuple[Unchanged | None, str | None]:
         if not is_here():
             return unknown
         connection = blocking.connect(str(agent_socket()))
-        blocking.send(connection, "GET", "/v1/status", timeout=ANSWER_WITHIN)
+        blocking.send(connection, "GET", "/v1/status", timeout=quick_engine.ANSWER_WITHIN)
         asked = ask_for_images()
         from dom0.images import fingerprint, recipe  # noqa: F401 -- also what `is_current` loads: both answer meanwhile
 

@@ -179,7 +179,7 @@ class DockerEngine:
 
     async def usage(self, ref: str) -> Usage:
         path, where = f"{await self._container_path(ref)}/stats", _where("container", ref)
-        query = {"stream": _flag(False), "one-shot": _flag(True)}
+        query = {"stream": "0", "one-shot": "1"}
         return parse.usage(await self._http.call("GET", path, where=where, query=query), where)
 
     async def put_archive(self, ref: str, path: str, tar: bytes) -> None:
@@ -269,7 +269,7 @@ class DockerEngine:
         await self._http.call("POST", path, where=_where("container", ref), query=query, patience=patience)
 
     async def _container_path(self, ref: str) -> str:
-        if not _like_an_id(ref):
+        if not _ID_START.fullmatch(ref):
             return _container(ref)
         return _container((await self.container(ref)).id)
 
@@ -310,12 +310,12 @@ class DockerEngine:
 
     async def _container_id(self, ref: str) -> str:
         _container(ref)  # refuses what can be no name
-        return (await self.container(ref)).id if _like_an_id(ref) else ref
+        return (await self.container(ref)).id if _ID_START.fullmatch(ref) else ref
 
     async def _network_path(self, ref: str) -> str:
         where = _where("network", ref)
         path = f"/networks/{_segment(ref, where)}"
-        if not _like_an_id(ref):
+        if not _ID_START.fullmatch(ref):
             return path
         found = parse.network(await self._http.call("GET", path, where=where), where)
         if ref not in (found.id, found.name):
@@ -346,7 +346,7 @@ class DockerEngine:
     async def image(self, ref: str) -> Image:
         where = _where("image", ref)
         found = parse.image(await self._http.call("GET", f"{_image(ref)}/json", where=where), where)
-        if _like_an_image_id(ref) and f"{ref}:latest" not in found.tags:
+        if _IMAGE_ID_START.fullmatch(ref) and f"{ref}:latest" not in found.tags:
             raise NotFound(f"{where}: no such image")
         return found
 
@@ -361,7 +361,7 @@ class DockerEngine:
 
     async def _image_ref(self, ref: str) -> str:
         """A name that the Engine could take for the start of an ID, with its tag written out."""
-        if not _like_an_image_id(ref):
+        if not _IMAGE_ID_START.fullmatch(ref):
             return ref
         await self.image(ref)
         return f"{ref}:latest"
@@ -468,18 +468,8 @@ _MOUNT_BELOW_A_LINK = (
 )
 _ID_START = re.compile(r"[0-9a-f]{1,63}")
 _IMAGE_ID_START = re.compile(r"[0-9a-f]{1,64}")  # a full one begins with sha256:
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
-def _like_an_id(ref: str) -> bool:
-    return _ID_START.fullmatch(ref) is not None
-
-
-def _like_an_image_id(ref: str) -> bool:
-    return _IMAGE_ID_START.fullmatch(ref) is not None
-
-
 _ID = re.compile(r"[0-9a-f]{64}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def _where(kind: str, ref: str) -> str:

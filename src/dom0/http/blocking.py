@@ -66,6 +66,14 @@ def connect(path: str, *, timeout: float | None = None) -> socket.socket:
     return connection
 
 
+def is_listening(path: str, *, timeout: float | None = None) -> bool:
+    try:
+        connect(path, timeout=timeout).close()
+    except OSError:
+        return False
+    return True
+
+
 def ask(
     connection: socket.socket, method: str, target: str, *, body: bytes | None = None, timeout: float | None
 ) -> Answer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 
-import msgspec
 from msgspec.structs import replace
 
 from dom0.engine import bodies
@@ -235,7 +234,7 @@ async def passed(context: Context, asked: Asked) -> Call:
 
 async def updated(context: Context, asked: Asked) -> Call:
     _check_own(context, await owned.container(context, asked.names["container"]))
-    return await passed(context, msgspec.structs.replace(asked, body=rules.update(asked.body, context.grants)))
+    return await passed(context, replace(asked, body=rules.update(asked.body, context.grants)))
 
 
 async def removed(context: Context, asked: Asked) -> Call:
@@ -252,11 +251,11 @@ def _check_own(context: Context, found: owned.OwnedContainer) -> None:
 
 
 async def attached(context: Context, asked: Asked) -> Call:
-    return msgspec.structs.replace(await passed(context, asked), hijack=True)
+    return replace(await passed(context, asked), hijack=True)
 
 
 async def stats(context: Context, asked: Asked) -> Call:
-    return msgspec.structs.replace(
+    return replace(
         await passed(context, asked),
         line=lambda line: line | {"name": "/" + context.scope.short(line.get("name", "").removeprefix("/"))},
     )

@@ -31,7 +31,6 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     path: tuple[str, ...]  # unquoted, without version
     query: dict[str, str]
     upgrade: str  # what the client wants to speak after this, "" for HTTP
-    has_body: bool
     registry_auth: str  # X-Registry-Auth as it was sent
 
 
@@ -58,7 +57,6 @@ def read(request: h11.Request, newest: tuple[int, int]) -> Head:
         query=_query(raw_query),
         upgrade=headers.get("Upgrade").lower(),
         registry_auth=headers.get("X-Registry-Auth"),
-        has_body=bool(headers.all("Transfer-Encoding")) or headers.get("Content-Length") not in ("", "0"),
     )
 
 

@@ -122,7 +122,7 @@ def arrange(farm: FarmDirectory) -> FarmTree:
     return FarmTree(
         farm=settings.name,
         listen=settings.listen,
-        served=_is_served(farm),
+        served=blocking.is_listening(os.path.realpath(farm.reach / "server.sock"), timeout=_LOOK_WITHIN),
         revision=seen.document.revision,
         waiting=tuple(info(node) for node in machines if node.state is NodeState.WAITING),
         roles=tuple(
@@ -137,14 +137,6 @@ def arrange(farm: FarmDirectory) -> FarmTree:
         floating=tuple(FarmFloat(name=name, services=tuple(ones)) for name, ones in sorted(services.items())),
         floating_waits=seen.document.floating.waits,
     )
-
-
-def _is_served(farm: FarmDirectory) -> bool:
-    try:
-        blocking.connect(os.path.realpath(farm.reach / "server.sock"), timeout=_LOOK_WITHIN).close()
-    except OSError:
-        return False
-    return True
 
 
 def _node(node: Node, status: NodeStatus, images: tuple[FarmImageInfo, ...], now: float) -> FarmNode:
