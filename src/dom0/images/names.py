@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from dom0.errors import Dom0Error, EngineError, NotFound
 from dom0.images.fingerprint import images_of
-from dom0.names import IMAGE
+from dom0.names import IMAGE, short_id
 
 if TYPE_CHECKING:
     from dom0.engine.protocol import Engine
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 BUILT = "dom0-built"
 BESIDE = "-beside"  # ends the name of one that was built under another name than dom0:latest
 FAILED = "dom0:failed"  # the last one whose generation failed
-_DIGITS = 12
 
 Names = Mapping[str, str]
 """Name -> ID of the image that has it, "" where none has."""
@@ -180,4 +179,4 @@ async def present(engine: Engine, names: Iterable[str]) -> dict[str, str]:
 
 
 def _built(image_id: str) -> str:
-    return f"{BUILT}:{image_id.removeprefix('sha256:')[:_DIGITS]}"
+    return f"{BUILT}:{short_id(image_id)}"

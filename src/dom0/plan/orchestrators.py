@@ -14,12 +14,12 @@ from pathlib import PurePosixPath
 import msgspec
 
 from dom0.compose.model import Project, Service, ServiceVolume, Volume
-from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, LogConfig, RestartPolicy
+from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, RestartPolicy
 from dom0.engine.values import Container, Image
 from dom0.engine.values import Volume as ActualVolume
 from dom0.names import CGROUPS, CGROUPS_INSIDE, ENGINE_SOCKET, ENGINE_SOCKET_INSIDE, ROOT, RUN, SCOPES, STATE
 from dom0.plan import labels
-from dom0.plan.builtins import builtin_slot
+from dom0.plan.builtins import LOG, builtin_slot
 from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, InjectedFile, Order, Role, Slot
 from dom0.plan.facts import Facts, image_ref
 from dom0.plan.refusal import refusal
@@ -32,7 +32,6 @@ GRANTS = "/etc/dom0/grants.json"
 SOCKET_TIMEOUT = 10.0  # seconds for it to answer
 STOP_TIMEOUT = 15  # seconds: it has 10 for what is under way
 SELDOM = 60_000_000_000  # nanoseconds between two looks of the Engine
-LOG = LogConfig(type="json-file", config={"max-size": "5m", "max-file": "2"})  # what is refused is in it
 _KEY = "x-dom0.orchestrator"
 PLACES = {STATE: "state", RUN: "run"}  # of a dom0, and the last part of its volumes' names
 _ENGINE_SOCKETS = (ENGINE_SOCKET, ENGINE_SOCKET_INSIDE)

@@ -9,6 +9,7 @@ from dom0.socketproxy import owned, shown
 from dom0.socketproxy.context import Asked, Call, Context, Document
 from dom0.socketproxy.filters import Filters
 from dom0.socketproxy.refusal import NOT_FOUND, UNAVAILABLE, Refused
+from dom0.socketproxy.scope import LABEL
 
 EVENT_FILTERS = ("container", "event", "image", "label", "network", "type", "volume", "scope")
 INFO_KEPT = (
@@ -40,7 +41,7 @@ async def info(context: Context, _asked: Asked) -> Document:
     own = {
         "ID": hashlib.sha256(f"{found.get('ID')}{context.scope.path}".encode()).hexdigest()[:32],
         "Name": context.scope.name,
-        "Labels": [f"dom0.scope={context.scope.path}"],
+        "Labels": [f"{LABEL}={context.scope.path}"],
         "Containers": len(states),
         "ContainersRunning": states.count("running"),
         "ContainersPaused": states.count("paused"),
