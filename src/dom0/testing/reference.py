@@ -48,7 +48,9 @@ def _global_options() -> list[click.Option]:
 
 
 def options(command: click.Command, *, exposed: bool) -> list[click.Option]:
-    return [one for one in command.params if isinstance(one, click.Option) and one.expose_value is exposed]
+    """`exposed`: all that a person is shown, else those that the command itself is not given."""
+    found = [one for one in command.params if isinstance(one, click.Option)]
+    return [one for one in found if (not one.hidden if exposed else not one.expose_value)]
 
 
 def _sections() -> Iterator[str]:
