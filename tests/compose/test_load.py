@@ -188,6 +188,26 @@ async def test_another_content_is_another_digest(tmp_path: Path) -> None:
     assert before.compose_hashes == after.compose_hashes
 
 
+@pytest.mark.parametrize(
+    ("key", "section"),
+    [
+        ("backup.data.env_file", "backup: {data: {to: /srv/backup, env_file: secret}}"),
+        (
+            "backup.data.ssh_key",
+            'backup: {data: {to: "sftp:me@nas:/srv", env_file: other, ssh_key: secret, known_hosts: ["nas ssh-rsa A"]}}',
+        ),
+        ("notify.env_file", "notify: {env_file: secret}"),
+    ],
+)
+async def test_a_secret_file_of_the_machine_that_is_missing_is_refused(tmp_path: Path, key: str, section: str) -> None:
+    box = project(tmp_path, f"{WEB}volumes: {{data: {{}}}}\nx-dom0: {{{section}}}\n")
+    (box / "other").write_text("RESTIC_PASSWORD=a\n")
+    with pytest.raises(ProjectError, match=f"x-dom0.{key}: secret: there is no such file"):
+        await load(box, FINAL)
+    (box / "secret").write_text("RESTIC_PASSWORD=a\n")
+    assert f"{FINAL}/secret" in (await load(box, FINAL)).digests
+
+
 async def test_a_bound_pipe_or_directory_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "directory").mkdir()

@@ -117,7 +117,8 @@ async def _resolve(
         resolved.fill_in_defaults(data, output.version)
         resolved.restore_empty_lists(data, own)
         data = _with_final_paths(data, files, view, final)
-        project = _accepted(data, files, output.warnings, on_one_host=on_one_host)
+        accepted = _accepted(data, files, output.warnings, on_one_host=on_one_host)
+        project = replace(accepted, working_dir=str(final))
         tree = mounted.ProjectTree(files.root, final, files.locations)
         hashed_as, ((digests, unread), profiles, keys) = await _both(
             _hashes(resolved.for_hashing(data), hashing, cache, wanted=hashed),
@@ -136,7 +137,6 @@ async def _resolve(
         disabled=tuple(sorted(files.services - set(project.services))),
         compose_hashes={name: hashed_as[name] for name in project.services} if hashed else {},
         compose_version=output.version,
-        working_dir=str(final),
         config_files=tuple(str(final / layer) for layer in files.layers),
         opened=tuple(sorted(map(above.inner, files.copies))),
         env_files=tuple(sorted(map(above.inner, files.copies.keys() - {source.name for source in files.sources}))),
