@@ -246,6 +246,12 @@ class CurrentRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     generation: int | None = None  # that is meant; None: whichever is current
 
 
+class RestoredVolume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    volume: str  # has what the snapshot has
+    snapshot: str
+    kept: str  # the volume that has what was there before
+
+
 class TryRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dom0_image: ImageId
     seconds: Annotated[float, msgspec.Meta(gt=0.0, le=LONGEST_TRIAL)]

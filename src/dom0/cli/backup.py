@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -11,10 +13,11 @@ import click
 import msgspec
 
 from dom0 import terminal, times
+from dom0.agent.status import RestoredVolume
 from dom0.cli.client import Agent
 from dom0.cli.engine_client import on_engine
 from dom0.cli.places import go_where_files_are
-from dom0.errors import NotFound, UsageError
+from dom0.errors import Dom0Error, NotFound, UsageError
 
 if TYPE_CHECKING:
     from dom0.backup.restic import Repository, Restored, Snapshot, VolumeSource
@@ -162,9 +165,11 @@ async def bring_back(engine: Engine, source: VolumeSource, repository: Repositor
 
     kept = f"{source.volume}-restore-{datetime.now(UTC):%Y%m%dt%H%M%Sz}"
     terminal.say_progress(f"restoring into a new volume, {kept}, verifying, then replacing {source.volume}")
-    return await restic.restart_users(
-        engine, source, await restic.restore(engine, source, repository, snapshot, kept=kept)
-    )
+    restored = await restic.restore(engine, source, repository, snapshot, kept=kept)
+    with suppress(Dom0Error):  # no dom0 runs, or an older one: there is no journal to say it in
+        said = RestoredVolume(volume=restored.volume, snapshot=snapshot, kept=restored.kept)
+        await asyncio.to_thread(Agent(patient=False).note_restored, said)
+    return await restic.restart_users(engine, source, restored)
 
 
 def say_restored(restored: Restored, *, as_json: bool) -> None:

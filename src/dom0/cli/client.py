@@ -15,7 +15,15 @@ import msgspec
 
 from dom0 import __version__
 from dom0.agent.events import Entry
-from dom0.agent.status import GenerationInfo, Progress, RollbackRequest, Status, TryRequest, UpRequest
+from dom0.agent.status import (
+    GenerationInfo,
+    Progress,
+    RestoredVolume,
+    RollbackRequest,
+    Status,
+    TryRequest,
+    UpRequest,
+)
 from dom0.cli.places import agent_socket, is_here
 from dom0.errors import Busy, Dom0Error, EngineError, UsageError
 from dom0.host import launcher
@@ -131,6 +139,10 @@ class Agent:
     def announce_trial(self, dom0_image: str, seconds: float) -> None:
         """The next generation from `dom0_image` goes back after `seconds` unless it is confirmed."""
         self._request("POST", "/v1/try", TryRequest(dom0_image=dom0_image, seconds=seconds))
+
+    def note_restored(self, restored: RestoredVolume) -> None:
+        """For the journal."""
+        self._request("POST", "/v1/volumes/restored", restored)
 
     def confirm(self) -> Status:
         return self.call("POST", "/v1/confirm", Status)
