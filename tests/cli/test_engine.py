@@ -291,7 +291,7 @@ def test_down_removes_the_machine_and_keeps_volumes_and_what_is_not_its_own(
     engine_host.docker("network", "create", *labels(project="box"), "box_default")
     engine_host.docker("volume", "create", *labels(project="box"), "box_data")
     engine_host.docker(
-        "run", "-d", "--name", "dom0", *labels(project="box", role="root"), busybox.IMAGE, "sleep", "600"
+        "run", "-d", "--init", "--name", "dom0", *labels(project="box", role="root"), busybox.IMAGE, "sleep", "600"
     )
     start(engine_host, "web", "sleep 600")
     make_home(engine_host)

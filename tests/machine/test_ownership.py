@@ -31,7 +31,7 @@ def box(machine: Machine) -> Machine:
         machine.docker("commit", committed, f"{name}:1")
         machine.docker("run", "--detach", "--name", name, "--entrypoint", "sleep", f"{name}:1", "100000")
     typed = [f"--label=dom0.{key}={value}" for key, value in {"project": "box", "role": "service"}.items()]
-    machine.docker("run", "--detach", "--name", "typed", *typed, "busybox:test", "sleep", "100000")
+    machine.docker("run", "--detach", "--init", "--name", "typed", *typed, "busybox:test", "sleep", "100000")
     for kind in ("network", "volume"):
         machine.docker(kind, "create", "--label", "dom0.project=box", "--label", "dom0.hash=x", IMITATED)
     return machine
