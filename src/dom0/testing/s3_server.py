@@ -29,7 +29,8 @@ class S3Server:
 
     def start(self) -> None:
         argv = [str(Path(sys.executable).with_name("rclone")), "serve", "s3", "--addr", self._address]
-        argv += ["--dir-cache-time", "0s", "--config", os.devnull, str(self._directory)]
+        # A test may change the directory itself. With no time at all it forgets again and again, a processor's worth.
+        argv += ["--dir-cache-time", "100ms", "--config", os.devnull, str(self._directory)]
         own = {"RCLONE_AUTH_KEY": f'"{KEY},{SECRET}"'}  # a line of CSV
         self._process = self._host.popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=own)
         place, port = self._address.split(":")
