@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -56,10 +57,28 @@ def debian_layer() -> bytes:
     return debian_like()
 
 
+@pytest.fixture(scope="module")
+def with_restic(session_host: Host, debian_layer: bytes) -> Iterator[None]:
+    """The image of the worker, made once for all tests. By its second name it stays when one of them makes another."""
+    images = api.images(session_host.socket)
+    api.import_image(session_host.socket, ROOTFS_IMAGE, debian_layer)
+    asyncio.run(prepare(session_host))
+    session_host.docker("tag", restic.IMAGE, "of-all-tests")
+    yield
+    session_host.clean(keep=images)
+
+
+async def prepare(host: Host) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", host.docker_host)
+        engine = await DockerEngine.connect()
+        await restic.prepare_image(engine)
+        await engine.close()
+
+
 @pytest.fixture
-def machine(engine_host: Host, debian_layer: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
+def machine(with_restic: None, engine_host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
     """With a volume, and what restic needs."""
-    api.import_image(engine_host.socket, ROOTFS_IMAGE, debian_layer)
     monkeypatch.setenv("DOCKER_HOST", engine_host.docker_host)
     monkeypatch.setenv("DOM0_STATE", str(tmp_path / "state"))
     (tmp_path / "backup.env").write_text("# of the test\nRESTIC_PASSWORD='top secret'\n")
@@ -400,15 +419,21 @@ async def test_the_image_of_the_worker_is_made_anew_of_another_restic_or_another
         return (await engine.image(restic.IMAGE)).id
 
     monkeypatch.setattr(restic, "BASE_IMAGE", ROOTFS_IMAGE)  # other tests may have left a dom0-base on this host
-    first = await made()
-    assert await made() == first
     (tmp_path / "bin").mkdir()
-    newer = tmp_path / "bin" / "restic"
-    shutil.copy(shutil.which("restic") or "", newer)
-    with newer.open("ab") as file:
-        file.write(b"newer")
+    own = tmp_path / "bin" / "restic"
+    real = shutil.which("restic") or ""
+
+    def change(word: bytes) -> None:
+        shutil.copy(real, own)
+        with own.open("ab") as file:
+            file.write(word)
+
+    change(b"older")
     with monkeypatch.context() as patch:
-        patch.setenv("PATH", f"{newer.parent}:{os.environ['PATH']}")
+        patch.setenv("PATH", f"{own.parent}:{os.environ['PATH']}")
+        first = await made()
+        assert await made() == first
+        change(b"newer")
         second = await made()
         machine.docker("tag", second, "mine")
         api.import_image(machine.socket, ROOTFS_IMAGE, debian_layer)  # at another time, so it is another one
