@@ -194,7 +194,7 @@ async def test_another_content_is_another_digest(tmp_path: Path) -> None:
         ("backup.data.env_file", "backup: {data: {to: /srv/backup, env_file: secret}}"),
         (
             "backup.data.ssh_key",
-            'backup: {data: {to: "sftp:me@nas:/srv", env_file: other, ssh_key: secret, known_hosts: ["nas ssh-rsa A"]}}',
+            'backup: {data: {to: "sftp:me@nas:/b", env_file: other, ssh_key: secret, known_hosts: ["nas ssh-rsa A"]}}',
         ),
         ("notify.env_file", "notify: {env_file: secret}"),
     ],
