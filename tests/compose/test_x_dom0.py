@@ -110,6 +110,7 @@ def test_backups_and_people_who_are_told_may_be_written_so(section: dict[str, An
         ({"backup": {"data": {**BACKUP, "to": "/"}}}, "backup.data.to"),
         ({"backup": {"data": {**BACKUP, "to": "/a,readonly"}}}, "backup.data.to"),
         ({"backup": {"data": {**BACKUP, "to": "rclone:x"}}}, "backup.data.to"),
+        ({"backup": {"data": {**BACKUP, "to": "s3:https://s3.example"}}}, "backup.data.to"),
         ({"backup": {"data": {**BACKUP, "to": "rest:https://me:secret@backup.example/"}}}, "backup.data.to"),
         ({"backup": {"data": {**BACKUP, "to": "sftp:me@nas:/srv"}}}, "backup.data.to"),
         ({"backup": {"data": {**BACKUP, "ssh_key": "key"}}}, "backup.data.to"),

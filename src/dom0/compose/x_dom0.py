@@ -33,7 +33,7 @@ _SSH_KEY = (
     r"(?:\S.* )?(?:ssh-(?:ed25519|rsa)|ecdsa-sha2-nistp(?:256|384|521)"
     r"|sk-(?:ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com) [A-Za-z0-9+/]{32,}={0,2}(?: .*)?"
 )
-_BACKUP_TARGET = r"/[^,:]+|(?:sftp|s3):[^\s-]\S*|rest:https?://\S+"
+_BACKUP_TARGET = r"/[^,:]+|sftp:[^\s-]\S*|s3:(?:https?://)?[^\s/-][^\s/]*/[^\s/]\S*|rest:https?://\S+"
 _MOST_PARALLEL = 16
 _REPLACED = {"command"}  # lists that are one value, as `command` of a service is for Compose
 
@@ -369,11 +369,12 @@ def _backup_target(path: KeyPath, backup: BackupSettings) -> Iterator[Finding]:
 
 
 def notify_findings(notify: NotifySettings) -> Iterator[Finding]:
-    for key, url in (("ntfy", notify.ntfy), ("webhook", notify.webhook)):
+    for key, url, example in (
+        ("ntfy", notify.ntfy, "https://ntfy.sh/TOPIC"),
+        ("webhook", notify.webhook, "https://example.org/hook; one that is secret is WEBHOOK_URL=… in an env_file"),
+    ):
         if url and not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", url):
-            yield _finding(
-                f"notify.{key}", f"{url!r} is no address without a password", "such as https://ntfy.sh/TOPIC"
-            )
+            yield _finding(f"notify.{key}", f"{url!r} is not http(s)://HOST/…, without a login", f"such as {example}")
     if notify.env_file:
         yield from _file((KEY, "notify", "env_file"), notify.env_file.removeprefix("./"), "notify.env")
     elif not (notify.ntfy or notify.webhook or notify.mail):
