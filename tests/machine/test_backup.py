@@ -148,8 +148,8 @@ def test_a_restore_brings_the_volume_back_and_restarts_the_service(box: Machine)
     kept = box.docker("run", "--rm", "-v", f"{restored['kept']}:/kept", "busybox:test", "cat", "/kept/word").stdout
     assert kept == "two\n"
     noted = map(json.loads, box.dom0("events", "--json").stdout.splitlines())
-    [entry] = [one for one in noted if one["kind"] == "volume-restored"]
-    assert (entry["subject"], entry["reason"]) == ("box_data", f"what was there is in {restored['kept']}")
+    [entry] = [one for one in noted if one["subject"] == "dom0 backup restore"]
+    assert (entry["kind"], f"what was there is in {restored['kept']}" in entry["text"]) == ("command", True)
     assert entry["actor"] != "dom0"
     [snapshot] = json.loads(box.dom0("backup", "ls", "data", "--json").stdout)
     assert snapshot["id"] == backups(box)["box_data"]["snapshot"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -192,6 +193,10 @@ def test_a_key_may_be_added_and_taken_away_while_it_runs(client: Client) -> None
     assert client.run("true", key="stranger").code == 0
     client.machine.dom0("ssh", "rm", "test-stranger")
     assert client.run("true", key="stranger").code == 255
+    noted = map(json.loads, client.machine.dom0("events", "--json").stdout.splitlines())
+    told = {one["subject"]: one["text"] for one in noted if one["subject"].startswith("dom0 ssh")}
+    assert told.keys() == {"dom0 ssh add", "dom0 ssh rm"}
+    assert all(text.endswith("  test-stranger") for text in told.values())
 
 
 def test_a_login_goes_on_while_dom0_is_replaced(client: Client) -> None:

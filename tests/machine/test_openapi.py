@@ -108,7 +108,7 @@ def test_every_answer_is_as_the_agent_describes_it(agent: BareAgent) -> None:
     farm = {"farm": "attic", "directory": "/srv/attic", "revision": 1, "os": "", "paused": [], "remarks": []}
     check(204, "POST", "/v1/farms/served", {**farm, "nodes": [node]})
     get("/v1/farms")
-    check(204, "POST", "/v1/volumes/restored", {"volume": "data", "snapshot": "4f6f8e1c", "kept": "data-restore-1"})
+    check(204, "POST", "/v1/done", {"command": "dom0 ssh add", "text": "dom0 ssh add: SHA256:a me@laptop"})
     check(204, "POST", "/v1/try", {"dom0_image": f"sha256:{'a' * 64}", "seconds": 60})
     for route in ROUTES:
         method, path = route.replace("{service}", "nobody").replace("{name}", "nobody").split()

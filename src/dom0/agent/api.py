@@ -37,11 +37,11 @@ from dom0.agent.status import (
     Acted,
     CurrentRequest,
     DifferencesRequest,
+    DoneRequest,
     GenerationInfo,
     LogLine,
     LogsRequest,
     Progress,
-    RestoredVolume,
     RollbackRequest,
     Status,
     TryRequest,
@@ -327,10 +327,9 @@ class _Api:
         """Let the next generation of an image go back by itself unless it is confirmed."""
         self._machine.try_next(Trial(dom0_image=asked.dom0_image, seconds=asked.seconds))
 
-    async def note_restored(self, _request: Request, asked: RestoredVolume) -> None:
-        """Say that a volume has what a snapshot has, for the journal."""
-        text = f"{asked.volume} was restored from snapshot {asked.snapshot[:8]}"
-        self._journal.note(Kind.VOLUME_RESTORED, asked.volume, text, f"what was there is in {asked.kept}")
+    async def note_done(self, _request: Request, asked: DoneRequest) -> None:
+        """Say what a command has changed that does not ask the agent to, for the journal."""
+        self._journal.note(Kind.COMMAND, asked.command, asked.text)
 
     async def confirm(self, _request: Request, asked: CurrentRequest) -> Status:
         """Keep the generation that is on trial."""
@@ -429,7 +428,7 @@ ROUTES: Mapping[str, Route] = {
     "GET /v1/openapi.json": Route(Access.VIEW, _Api.openapi),
     "POST /v1/up": Route(Access.ALL, _Api.up, "dom0 up", LARGEST_PROJECT),
     "POST /v1/rollback": Route(Access.OPERATE, _Api.rollback, "dom0 rollback"),
-    "POST /v1/volumes/restored": Route(Access.ALL, _Api.note_restored),
+    "POST /v1/done": Route(Access.ALL, _Api.note_done),
     "POST /v1/try": Route(Access.ALL, _Api.try_next, "dom0 try"),
     "POST /v1/confirm": Route(Access.OPERATE, _Api.confirm, "dom0 confirm"),
     "POST /v1/abort": Route(Access.OPERATE, _Api.abort, "dom0 abort"),

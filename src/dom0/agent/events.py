@@ -54,7 +54,6 @@ class Kind(StrEnum):
     PULL_BEGUN = "pull-begun"
     PULL_DONE = "pull-done"
     PULL_FAILED = "pull-failed"
-    VOLUME_RESTORED = "volume-restored"  # from a backup
     LOGIN = "login"  # by ssh
     DEVICE_PAIRED = "device-paired"  # one that may look at the page over the network
     DEVICE_REFUSED = "device-refused"

@@ -246,10 +246,9 @@ class CurrentRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     generation: int | None = None  # that is meant; None: whichever is current
 
 
-class RestoredVolume(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    volume: str  # has what the snapshot has
-    snapshot: str
-    kept: str  # the volume that has what was there before
+class DoneRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    command: str  # that has changed this machine by itself: `dom0 ssh add`
+    text: str  # what it has done, one line
 
 
 class TryRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

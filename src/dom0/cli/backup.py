@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,11 +12,10 @@ import click
 import msgspec
 
 from dom0 import terminal, times
-from dom0.agent.status import RestoredVolume
-from dom0.cli.client import Agent
+from dom0.cli.client import Agent, note_done
 from dom0.cli.engine_client import on_engine
 from dom0.cli.places import go_where_files_are
-from dom0.errors import Dom0Error, NotFound, UsageError
+from dom0.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from dom0.backup.restic import Repository, Restored, Snapshot, VolumeSource
@@ -136,9 +134,6 @@ def restore(volume: str, snapshot: str, machine: str | None, yes: bool, as_json:
         raise UsageError(f"{snapshot}: is no snapshot's ID", hint=f"snapshots: dom0 backup ls {volume}")
     given = [*(["--yes"] if yes else []), *(["--machine", machine] if machine else [])]
     go_where_files_are("backup", "restore", volume, snapshot, *given, as_json=as_json)
-    if not yes:
-        question = f"Replace what is in {volume}? It is kept in another volume."
-        terminal.confirm(question, "backup restore: not confirmed, nothing was changed")
 
     async def work(engine: Engine) -> Restored:
         from dom0.backup import job, restic
@@ -154,21 +149,25 @@ def restore(volume: str, snapshot: str, machine: str | None, yes: bool, as_json:
                 others = ", ".join(sorted({one.hostname for one in taken}))
                 hint = f"it has those of {others}: name one with --machine" if others else "dom0 backup now makes one"
                 raise NotFound(f"{repository.at}: has no snapshot of {volume} of the machine {of}", hint=hint)
-        return await bring_back(engine, source, repository, wanted)
+        if not yes:
+            question = f"Replace what is in {volume}? It is kept in another volume."
+            terminal.confirm(question, "backup restore: not confirmed, nothing was changed")
+        return await bring_back("dom0 backup restore", engine, source, repository, wanted)
 
     say_restored(on_engine(work), as_json=as_json)
 
 
-async def bring_back(engine: Engine, source: VolumeSource, repository: Repository, snapshot: str) -> Restored:
-    """Raises Dom0Error."""
+async def bring_back(
+    command: str, engine: Engine, source: VolumeSource, repository: Repository, snapshot: str
+) -> Restored:
+    """`command`: for the journal. Raises Dom0Error."""
     from dom0.backup import restic
 
     kept = f"{source.volume}-restore-{datetime.now(UTC):%Y%m%dt%H%M%Sz}"
     terminal.say_progress(f"restoring into a new volume, {kept}, verifying, then replacing {source.volume}")
     restored = await restic.restore(engine, source, repository, snapshot, kept=kept)
-    with suppress(Dom0Error):  # no dom0 runs, or an older one: there is no journal to say it in
-        said = RestoredVolume(volume=restored.volume, snapshot=snapshot, kept=restored.kept)
-        await asyncio.to_thread(Agent(patient=False).note_restored, said)
+    what = f"{restored.volume} has what snapshot {snapshot[:8]} has; what was there is in {restored.kept}"
+    await asyncio.to_thread(note_done, command, what)
     return await restic.restart_users(engine, source, restored)
 
 

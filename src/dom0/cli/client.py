@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
@@ -16,9 +17,9 @@ import msgspec
 from dom0 import __version__
 from dom0.agent.events import Entry
 from dom0.agent.status import (
+    DoneRequest,
     GenerationInfo,
     Progress,
-    RestoredVolume,
     RollbackRequest,
     Status,
     TryRequest,
@@ -68,6 +69,12 @@ class _Refusal(msgspec.Struct):
 
 THROUGH_ENGINE = ("docker", "exec", "--interactive", ROOT, "dom0", "agent", "--dial")
 """Its input and output are a connection to the agent of the machine whose Engine docker asks."""
+
+
+def note_done(command: str, what: str) -> None:
+    """In the journal, what `command` has changed without asking the agent. Where none runs there is nobody to tell."""
+    with suppress(Dom0Error):
+        Agent(patient=False).note_done(DoneRequest(command=command, text=f"{command}: {what}"))
 
 
 class Agent:
@@ -140,9 +147,8 @@ class Agent:
         """The next generation from `dom0_image` goes back after `seconds` unless it is confirmed."""
         self._request("POST", "/v1/try", TryRequest(dom0_image=dom0_image, seconds=seconds))
 
-    def note_restored(self, restored: RestoredVolume) -> None:
-        """For the journal."""
-        self._request("POST", "/v1/volumes/restored", restored)
+    def note_done(self, done: DoneRequest) -> None:
+        self._request("POST", "/v1/done", done)
 
     def confirm(self) -> Status:
         return self.call("POST", "/v1/confirm", Status)

@@ -150,7 +150,7 @@ def restore(
     async def work(engine: Engine) -> Restored:
         from dom0 import home
 
-        return await bring_back(engine, await home.find_home(engine), repository, wanted)
+        return await bring_back("dom0 home restore", engine, await home.find_home(engine), repository, wanted)
 
     say_restored(on_engine(work), as_json=as_json)
 
