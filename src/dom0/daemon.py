@@ -35,6 +35,7 @@ from dom0.agent.store import exclusive_lock
 from dom0.agent.web_server import WebServer
 from dom0.engine.docker import DockerEngine
 from dom0.engine.protocol import Engine
+from dom0.engine.values import EngineInfo
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable, NotFound
 from dom0.host import boot_record, contract, launcher
 from dom0.names import FARM_FILE, SSHD, etc_directory, run_directory, state_directory
@@ -82,13 +83,7 @@ async def _serve(engine: Engine) -> None:
         resolve=lambda image, audience, handed: source.resolve(engine, ETC, STATE, own, audience, image, handed),
         hand_over=give_way,
         handover_may_come=may_be_handed_over,  # until we know
-        surroundings=Surroundings(
-            steps=STEPS_PER_CORE * info.cpus,
-            all_endpoints=tuple(map(int, info.api_version.split("."))) >= ALL_ENDPOINTS,
-            leaving=ambassadors.leaving,
-            processes=HostProcesses() if own.sees_host else SeenFromScope() if own.is_guest else None,
-            under_owner_until=own.started if own.is_guest else 0.0,
-        ),
+        surroundings=_surroundings(info, own, ambassadors),
         changed=changed,
         readiness=readiness,
         boot_notes=BootNotes(RUN / boot_record.RUNNING),
@@ -128,10 +123,24 @@ async def _serve(engine: Engine) -> None:
     if not own.is_guest:
         watches.append(partial(_follow_farm, engine, RoleRunner(engine, machine, own, give_way), neighbours))
     log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, machine.close)
+    _close_when_told(machine)
     async with serve(machine, ambassadors, RUN / "dom0.sock", gid=_engines_group()) as answers:
         await _run(engine, machine, ambassadors, watches, may_be_handed_over=may_be_handed_over)
+
+
+def _surroundings(info: EngineInfo, own: source.Own, ambassadors: Ambassadors) -> Surroundings:
+    return Surroundings(
+        steps=STEPS_PER_CORE * info.cpus,
+        all_endpoints=tuple(map(int, info.api_version.split("."))) >= ALL_ENDPOINTS,
+        leaving=ambassadors.leaving,
+        processes=HostProcesses() if own.sees_host else SeenFromScope() if own.is_guest else None,
+        under_owner_until=own.started if own.is_guest else 0.0,
+    )
+
+
+def _close_when_told(machine: Machine) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, machine.close)
 
 
 def _engines_group() -> int:
