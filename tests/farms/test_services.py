@@ -294,6 +294,20 @@ async def test_a_node_that_falls_silent_keeps_its_way_in_and_one_that_is_removed
         assert not (await guests()).guests
 
 
+async def test_an_agent_that_wants_nothing_says_so_in_place_of_the_one_before(
+    made: Farm, port: int, client: Client
+) -> None:
+    async def guests() -> ServicesAnswer:
+        return await made.say(client, "nas", ServicesRequest(key=OTHER_KEY))
+
+    async with serving(made.directory, port):
+        await made.say(client, "pi", ServicesRequest(wants=(TUNNEL,), key=KEY))
+        assert (await guests()).guests
+        async with made.following("pi"):
+            while (await guests()).guests:  # noqa: ASYNC110 -- it tells nobody
+                await asyncio.sleep(0.01)
+
+
 async def test_what_a_hostile_machine_says_is_refused_and_nothing_is_told_to_one_that_is_no_node(
     made: Farm, port: int, client: Client
 ) -> None:

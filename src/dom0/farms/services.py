@@ -296,7 +296,7 @@ class _Following:
         self._client = client
         self._secret = secret
         self._tunnel = own
-        self._said = ServicesRequest()
+        self._said: ServicesRequest | None = None  # the server may know what an agent before us has said
         self._heard = ServicesAnswer()
         self._failures = 0
         self._needed_at: float | None = asyncio.get_running_loop().time()
@@ -307,7 +307,7 @@ class _Following:
             try:
                 if self._neighbours.wanted is None:
                     pause = SOON
-                elif wanted or self._said.wants or self._heard.asked or self._is_asked():
+                elif wanted or self._heard.asked or self._is_asked() or self._is_to_be_corrected:
                     pause = await self._talk(wanted)
                 await self._end_unused()
             except (Dom0Error, OSError, Malformed) as error:
@@ -318,6 +318,11 @@ class _Following:
             except Exception:  # a bug here is in the way of no role
                 log.exception("farm: services")
             await asyncio.sleep(pause)
+
+    @property
+    def _is_to_be_corrected(self) -> bool:
+        """Whether a server that speaks to us may know that we want what we do not want any more."""
+        return bool(self._said.wants) if self._said else self._is_asked() is not None
 
     async def _talk(self, wanted: list[str]) -> float:
         """Return how long to wait then. Raises Dom0Error, OSError, Malformed."""
