@@ -1,5 +1,5 @@
-"""A farm of virtual machines from the network's loader to redis in their role, and again: without its server, and with
-little memory and disks that are none of theirs.
+"""A farm of virtual machines from the network's loader to redis in their role, and again: without its server, without a
+disk, and with little memory and disks that are none of theirs.
 
 BIOS and EFI, Debian's dnsmasq beside a router's DHCP server. The tests go on from each other.
 """
@@ -88,6 +88,28 @@ def test_with_the_server_off_a_machine_runs_its_role_and_has_its_data(farm: Netb
         farm.until_redis_answers("nas")
         assert farm.ask_redis("nas", "GET word").split() == ["$3", "nas"]
         farm.until_shown(machine, r"dom0: the farm's server does not answer: \S")
+
+
+def test_without_a_disk_a_machine_says_what_it_waits_for_and_is_approved_anew(farm: NetbootFarm) -> None:
+    """What it was is gone with the power. The server is off when it comes up again."""
+    farm.serve()
+    with farm.power("lamp", by="bios", memory=WITH_IMAGES, drives=[]) as machine:
+        code = farm.until_shown(machine, r"dom0 farm approve ([0-9a-f]{6}) --as NAME")[1]
+        farm.command("approve", code, "--as", "lamp", "--role", "store")
+        farm.until_redis_answers("lamp")
+        assert farm.ask_redis("lamp", "SET word lamp") == "+OK"
+    with farm.power("lamp", by="bios", memory=WITH_IMAGES, drives=[]) as machine:
+        farm.until_shown(machine, STARTED)
+        farm.kill()
+        farm.until_shown(machine, r"dom0: the farm's server does not answer: .+; asked again until it does")
+        farm.serve()
+        code = farm.until_shown(machine, r"dom0: code ([0-9a-f]{6}): on the server of the farm attic, dom0 farm")[1]
+        farm.command("remove", "lamp")
+        farm.command("approve", code, "--as", "lamp", "--role", "store")
+        farm.until_redis_answers("lamp")
+        assert farm.ask_redis("lamp", "GET word") == "$-1"
+    farm.command("remove", "lamp")
+    farm.kill()
 
 
 def test_boots_write_nothing_outside_the_data_disk(farm: NetbootFarm) -> None:

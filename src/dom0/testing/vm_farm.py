@@ -23,7 +23,7 @@ from dom0.testing.machine_farm import Farm
 T = TypeVar("T")
 NETWORK = "10.9.6"
 SERVER = f"{NETWORK}.1"
-MACHINES = {"nas": 11, "pi": 12}  # numbers of their cards, and of their addresses
+MACHINES = {"nas": 11, "pi": 12, "lamp": 13}  # numbers of their cards, and of their addresses
 PATIENCE = 1500.0  # seconds: a first boot, which loads images, on a busy machine without KVM
 _SIZE = 8 << 30  # bytes of a data disk; the file is sparse
 _EMPTY = "name: box\nx-dom0: {rollout: {monitor: 1s}}\n"
