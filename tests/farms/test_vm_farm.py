@@ -1,5 +1,5 @@
 """A farm of virtual machines from the network's loader to redis in their role, and again: without its server, without a
-disk, and with little memory and disks that are none of theirs.
+disk, with little memory and disks that are none of theirs, and with another base OS.
 
 BIOS and EFI, Debian's dnsmasq beside a router's DHCP server. The tests go on from each other.
 """
@@ -11,13 +11,20 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from dom0.farms import loader
 from dom0.farms.nodes import NodeState
 from dom0.farms.revisions import RoleState
-from dom0.osimage import qemu
+from dom0.host import uki
+from dom0.names import OS_VERSION
+from dom0.osimage import build, qemu
 from dom0.testing import data_disk, vm, vm_farm
+from dom0.testing.fake_uki import make_uki
 from dom0.testing.vm_farm import NetbootFarm
 
 BOOTS = int(os.environ.get("DOM0_TEST_NETBOOTS", "2"))
@@ -37,6 +44,7 @@ services:
 volumes: {data: }
 x-dom0: {rollout: {monitor: 1s, timeout: 20m}}
 """
+ANOTHER = "2.0"  # version of a base OS
 STARTED = r"dom0: \w+ has the address 10\.9\.6\.\d+"  # all that comes from the network is there
 
 
@@ -140,3 +148,42 @@ def is_untouched(disk: qemu.Drive) -> bool:
     argv = ["qemu-img", "map", "--output=json", str(disk.file)]
     told = subprocess.run(argv, check=True, capture_output=True).stdout
     return all(extent["depth"] > 0 for extent in json.loads(told))
+
+
+def test_two_machines_come_to_another_base_os_and_never_both_restart(farm: NetbootFarm) -> None:
+    farm.configure(image=False, os=another_base_os(farm.image.with_name("another.efi"), ANOTHER))
+    farm.serve()
+    holders = set[tuple[str, ...]]()
+
+    def has_come(name: str) -> bool:
+        """In its turn and well, while one of them at least answers."""
+        locks = tuple(lock.id for lock in farm.directory.rollout().locks)
+        holders.add(locks)
+        assert any(farm.redis_answers(each) for each in FIRMWARE)
+        return farm.report(name).os == ANOTHER and name not in locks
+
+    with ExitStack() as stack:
+        for name, by in FIRMWARE.items():
+            stack.enter_context(farm.power(name, by=by, memory=LEAST))
+        for name in FIRMWARE:
+            farm.until_redis_answers(name)
+        farm.up()
+        for name in FIRMWARE:
+            farm.until(partial(has_come, name))
+            farm.until_redis_answers(name)
+            assert farm.ask_redis(name, "GET word").split()[1] == name
+            argv = ["--dir", str(farm.path), name, "--", "cat", f"/proc/1/root{OS_VERSION}"]
+            assert farm.machine.dom0("farm", "exec", *argv).stdout == f"{ANOTHER}\n"
+    farm.kill()
+    assert holders == {(), ("nas",), ("pi",)}
+
+
+def another_base_os(file: Path, version: str) -> Path:
+    """The same but for the version that it says."""
+    base_os = vm.base_os()
+    initrd = (base_os / build.INITRD).read_bytes()
+    initrd += loader.archive({f"tree{OS_VERSION}": f"{version}\n".encode()})  # unpacked over what is there
+    line = uki.read(base_os / build.UKI).line.encode()
+    linux = (base_os / build.LINUX).read_bytes()
+    file.write_bytes(make_uki(version=version, linux=linux, initrd=initrd, cmdline=line))
+    return file

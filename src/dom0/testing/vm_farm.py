@@ -49,9 +49,10 @@ class NetbootFarm(Farm):
     def address(name: str) -> str:
         return f"{NETWORK}.{MACHINES[name]}"
 
-    def configure(self, *, image: bool = True) -> None:
-        """Write farm.yaml. `image`: which machines get with each start."""
+    def configure(self, *, image: bool = True, os: Path | None = None) -> None:
+        """Write farm.yaml. `image`: which machines get with each start; `os`: what the next revision says."""
         lines = ["name: attic", f"listen: {SERVER}:7701", "roles: {store: {soak: 1s}}"]
+        lines += [f"os: {os}"] if os else []
         lines += ["netboot:", "  interface: eth0", "  config: [format=blank]", f"  os: {vm.base_os() / build.UKI}"]
         lines += [f"  image: {self.image}"] if image else []
         (self.path / "farm.yaml").write_text("".join(f"{line}\n" for line in lines))
@@ -96,8 +97,14 @@ class NetbootFarm(Farm):
             asking.sendall(f"{line}\r\n".encode())
             return asking.recv(4096).decode().strip()
 
+    def redis_answers(self, name: str) -> bool:
+        try:
+            return self.ask_redis(name, "PING") == "+PONG"
+        except OSError:
+            return False
+
     def until_redis_answers(self, name: str) -> None:
-        self.until(lambda: self.ask_redis(name, "PING") == "+PONG")
+        self.until(lambda: self.redis_answers(name))
 
 
 @contextmanager
