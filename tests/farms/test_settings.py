@@ -51,7 +51,7 @@ def test_a_role_is_rolled_out_to_one_after_the_other_unless_it_says_otherwise() 
         ("name: a\nroles: {web: {project: web}}\n", "farm.yaml: roles.*.project: no such key"),
         ("name: a\nroles: [web]\n", "farm.yaml: roles: has to be a mapping"),
         ("name: a\nnotify: {}\n", "farm.yaml: notify: nobody is told"),
-        ("name: a\nnotify: {ntfy: 'ftp://x'}\n", "farm.yaml: notify.ntfy: 'ftp://x' is no address"),
+        ("name: a\nnotify: {ntfy: 'ftp://x'}\n", "farm.yaml: notify.ntfy: 'ftp://x' is not http(s)://HOST/"),
         ("name: a\nnotify: {mail: {to: [a@b], from: a@b}}\n", "farm.yaml: notify.mail.server: is missing"),
         ("name: a\nnotify: {env_file: /etc/x}\n", "notify.env_file: '/etc/x' is no file of this directory"),
         ("name: a\nfleetlock: yes\n", "farm.yaml: fleetlock: yes: is neither nodes nor open"),
