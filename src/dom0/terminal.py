@@ -147,10 +147,19 @@ def has_keyboard() -> bool:
 
 
 def confirm(question: str, refusal: str) -> None:
-    """Raises UsageError unless a person at a terminal says yes."""
+    """Raises UsageError unless a person at a terminal says yes. Ctrl-C ends it, where asyncio runs as well: its own
+    handler would wait for the answer.
+    """
+    import signal
+
     import click
 
-    if not has_keyboard() or not click.confirm(question, err=True):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        is_confirmed = has_keyboard() and click.confirm(question, err=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if not is_confirmed:
         raise UsageError(refusal, hint="--yes confirms")
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from dom0 import terminal
 from dom0.cli.client import note_done
-from dom0.cli.places import agent_socket, go_where_files_are, require_here
+from dom0.cli.places import go_where_files_are, require_here
 from dom0.errors import Dom0Error, UsageError
 from dom0.names import state_directory
 
@@ -75,7 +75,7 @@ def add(file: IO[bytes], as_json: bool) -> None:
         new = [key for key in given if key.fingerprint not in known]
         _write(path, [*present, *new])
     if new:
-        _note("add", new)
+        note_done("dom0 ssh add", ", ".join(map(_show, new)))
     lines = (f"{'added' if key in new else 'known'}  {_show(key)}" for key in given)
     terminal.say_done(new, *lines, as_json=as_json)
 
@@ -107,7 +107,7 @@ def remove(keys: tuple[str, ...], as_json: bool) -> None:
         present = load(path)
         gone = [_find(name, present) for name in dict.fromkeys(keys)]
         _write(path, [key for key in present if key not in gone])
-    _note("rm", gone)
+    note_done("dom0 ssh rm", ", ".join(map(_show, gone)))
     terminal.say_done(gone, *(f"removed  {_show(key)}" for key in gone), as_json=as_json)
 
 
@@ -163,11 +163,6 @@ def _find(name: str, keys: Sequence[Key]) -> Key:
     if len(found) > 1:
         raise UsageError(f"{name}: is the comment of {len(found)} keys", hint="name the fingerprint: dom0 ssh ls")
     return found[0]
-
-
-def _note(command: str, changed: Sequence[Key]) -> None:
-    if agent_socket().exists():
-        note_done(f"dom0 ssh {command}", ", ".join(map(_show, changed)))
 
 
 def _show(key: Key) -> str:

@@ -34,7 +34,7 @@ from dom0.plan.refusal import refusal
 
 SSH_STATE = "/var/lib/dom0/ssh"  # host keys, and the keys that `dom0 ssh add` let in
 PROJECT_KEYS = "/etc/ssh/authorized_keys.d"  # images/dom0-base/tree/etc/ssh/sshd_config.d/dom0.conf
-LOG = LogConfig(type="json-file", config={"max-size": "5m", "max-file": "2"})  # others fill it
+LOG = LogConfig(type="json-file", config={"max-size": "5m", "max-file": "2"})  # whoever reaches their ports fills it
 LONGEST_HOSTNAME = 63  # of the kernel's 64 with its NUL
 
 
