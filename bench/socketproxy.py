@@ -44,10 +44,10 @@ without that a digest would be enough to get what others have. Without an Engine
 processor time: 0.53 for the hash, 0.25 in the kernel to receive and send it, 0.02 for the chunks it comes in.
 
 `docker load` takes longer while the archive passes; then the Engine unpacks what it has, as without a scope. In seven
-pairs on 2026-11-29, by hand, in memory and on a busy machine that gave them nearly all of its two processors, it took 1.17 s (1.03 to 1.23) on the
-Engine's socket until docker had sent all, and 1.66 s (1.40 to 1.83) on a scoped one. docker and the Engine have 1.3 s
-of work meanwhile, and the server, which hardly ever waits for either, adds 1.0 s. A thread that hashes took 0.2 to
-0.4 s of processor time more and ended no sooner."""
+pairs on 2026-11-29, by hand, in memory and on a busy machine that gave them nearly all of its two processors, it took
+1.17 s (1.03 to 1.23) on the Engine's socket until docker had sent all, and 1.66 s (1.40 to 1.83) on a scoped one.
+docker and the Engine have 1.3 s of work meanwhile, and the server, which hardly ever waits for either, adds 1.0 s. A
+thread that hashes took 0.2 to 0.4 s of processor time more and ended no sooner."""
 GRANTS = "images: {use: [busybox]}"
 BIG = "big:1"
 ROWS = ("ping", "list", "start", "archive", "logs", "load", "memory")
