@@ -190,6 +190,7 @@ def test_a_bad_revision_touches_one_node_which_goes_back_by_itself(farm: Farm) -
     bad = farm.up()
     assert "web" in farm.until_said("one", bad, "failed")["reason"]
     assert farm.machine.until(lambda: farm.status()["paused"])["web"].startswith("one failed: ")
+    farm.nodes["one"].until_good()
     assert set(farm.nodes["one"].output("box-web-1").splitlines()) == {"good secret"}  # it may have been started twice
     one, two = farm.status()["nodes"]
     assert (two["revision"], two["state"], two["fetched"], two["target"]) == (good, "good", True, 0)
