@@ -738,6 +738,38 @@ def test_what_is_not_so_any_more_is_not_asked_any_more(desk: Browser, box: Machi
     desk.problems.clear()  # the browser says that streams have ended: that generation has an agent of its own
 
 
+def test_a_hand_over_is_seen_from_the_old_agent_to_the_new_one_on_the_same_page(page: Browser, box: Machine) -> None:
+    show(page, "events")
+    page.run("""
+        window.lines = [];
+        new MutationObserver(() => lines.push(document.getElementById("line").innerText))
+            .observe(document.getElementById("line"), { subtree: true, childList: true, characterData: true });
+        0
+    """)
+    since = json.loads(box.dom0("events", "--json").stdout.splitlines()[-1])["seq"]
+    box.write(COMPOSE.format(hostile=HOSTILE, password="fifth", memory="80m"))
+    box.up()
+    number = box.status()["generation"]["number"]
+    own = box.container("dom0")["Image"].removeprefix("sha256:")[:12]
+    page.until_text(own, "#about")
+    told = [json.loads(line) for line in box.dom0("events", "--json", "--since", str(since)).stdout.splitlines()]
+    kinds = [one["kind"] for one in told]
+    assert kinds.index("handover-begun") < kinds.index("agent-ended") < kinds.index("agent-started")
+    shown = [one["text"] for one in told if one["kind"] in ("handover-begun", "agent-ended", "agent-started")]
+    for text in shown:
+        page.until_text(text, ".events")
+    show(page, "generations")
+    page.until_text("runs now", f"#generation-{number}")
+    show(page, "services")
+    box.docker("stop", "--time", "0", "box-beside-1")
+    page.until_text("stopped", "[data-key='beside-1']")
+    box.dom0("start", "beside")
+    page.until_text("ready", "[data-key='beside-1']")
+    said = page.run("window.lines")  # of this very page: it was not loaded anew
+    assert all(line == "" or line.startswith("Not connected since") for line in said), said
+    page.problems.clear()  # the browser says that streams have ended
+
+
 def test_a_used_address_opens_nothing(web: Web) -> None:
     require(browser.missing(), "tests of the page")
     used = web.address

@@ -66,7 +66,8 @@ from dom0.unix_socket import listen
 HINT = "see docs/reference/api.md"
 STATUSES = {UsageError.exit_code: 400, ProjectError.exit_code: 400, Busy.exit_code: 409}
 AWAY_STATUS, OTHER_STATUS = 503, 500
-WATCH_AT_MOST_EVERY = 0.2  # seconds
+WATCH_EVERY = 0.2  # seconds, when one change follows another
+WATCH_AT_ONCE = 3  # after a quiet time: what a change leads to comes just after it
 PAGE = 1000  # events in an answer
 LONGEST_NUMBER = 9  # digits
 T = TypeVar("T")
@@ -272,9 +273,10 @@ class _Api:
     async def _statuses(
         self, request: Request, asked: WatchRequest
     ) -> AsyncGenerator[list[Status | dict[str, object]]]:
-        clock, before = asyncio.get_running_loop().time, None
+        clock, before, not_before = asyncio.get_running_loop().time, None, -math.inf
         while not request.is_gone:
-            seen, not_before = self._machine.changed.count, clock() + WATCH_AT_MOST_EVERY
+            seen = self._machine.changed.count
+            not_before = max(not_before, clock() - (WATCH_AT_ONCE - 1) * WATCH_EVERY) + WATCH_EVERY
             status = self._machine.status()
             yield [difference(before, status) if before is not None else status]
             before = status if asked.differences else None
