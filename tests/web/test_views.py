@@ -176,6 +176,37 @@ def test_what_is_old_and_what_is_chosen_is_said(address: str) -> None:
         assert looking.problems == []
 
 
+def test_what_stays_keeps_the_focus_when_what_stood_before_it_goes(tmp_path: Path) -> None:
+    require(browser.missing(), "tests of the page")
+    mended = threading.Event()
+    web = make_service("web", Phase.READY, started=1000.0)
+    wrong = make_status(services=(web,), problems=BLIND.problems)
+
+    async def watched() -> AsyncGenerator[bytes]:
+        yield msgspec.json.encode(wrong) + b"\n"
+        await asyncio.to_thread(mended.wait)
+        yield msgspec.json.encode(make_status(services=(web,), problems=())) + b"\n"
+        await asyncio.Event().wait()
+
+    async def mend(request: Request) -> Response:
+        if request.path == "/v1/watch":
+            return Response(watched(), content_type="application/x-ndjson")
+        return await answer(request)
+
+    with serving(tmp_path, mend, operates=False) as address, Browser() as looking:
+        try:
+            looking.open(address)
+            looking.until("document.querySelectorAll('main .card').length > 2")
+            looking.run("location.hash = '#/services'")
+            looking.until("!!document.querySelector('[data-key=problems] + [data-key=Services]')")
+            looking.run("document.querySelector('[data-key=web-1] a').focus()")
+        finally:
+            mended.set()
+        looking.until("!document.querySelector('[data-key=problems]')")
+        assert looking.run("document.activeElement.closest('tr')?.dataset.key") == "web-1"
+        assert looking.problems == []
+
+
 async def three_generations(request: Request) -> Response:
     """Of which what was before the oldest one is not kept."""
     if request.path == "/v1/history":

@@ -84,6 +84,8 @@ export function patch(old, fresh) {
 }
 
 function patchChildren(parent, fresh) {
+  const wanted = new Set(fresh.map(key));
+  for (const node of [...parent.childNodes]) if (key(node) && !wanted.has(key(node))) node.remove(); // before what stays would have to move past it
   const keyed = new Map([...parent.childNodes].filter(key).map((node) => [key(node), node]));
   let at = parent.firstChild;
   for (const one of fresh) {
