@@ -182,6 +182,9 @@ async def test_an_image_is_found_by_name_tag_and_id(bench: Bench) -> None:
     assert await bench.engine.image(image.id) == image
     assert [row.id for row in await bench.engine.images() if IMAGE in row.tags] == [image.id]
     assert await bench.engine.images(labels=["a=1"]) == ()
+    like = f"{IMAGE.partition(':')[0][:-1]}*"
+    assert [row.id for row in await bench.engine.images(named=like)] == [image.id]
+    assert await bench.engine.images(named=f"{like}/other") == ()
 
 
 @pytest.mark.parametrize("cut", [slice(0, 19), slice(7, 19), slice(7, None), slice(0, 70)])

@@ -447,7 +447,7 @@ async def test_what_was_tagged_while_the_image_came_keeps_its_name_when_the_load
         fail(EngineError("unpack"))
 
     if moment == "before":
-        engine.before = engine.on("images", tag)  # which layers are there is asked before they come
+        engine.before = engine.on("load_image", tag)
     engine.after = engine.on("load_image", tag_and_fail)
     with pytest.raises(EngineError, match="unpack"):
         await pull(engine, depot, parse(name), meter=Meter())

@@ -91,7 +91,7 @@ class DockerEngine:
     # containers
 
     async def containers(self, *, labels: Sequence[str] = ()) -> tuple[ContainerSummary, ...]:
-        query = {"all": "1"} | _label_filter(labels)
+        query = {"all": "1"} | _filters({"label": labels})
         return parse.containers(
             await self._http.call("GET", "/containers/json", where="containers", query=query), "containers"
         )
@@ -339,8 +339,9 @@ class DockerEngine:
 
     # images
 
-    async def images(self, *, labels: Sequence[str] = ()) -> tuple[Image, ...]:
-        data = await self._http.call("GET", "/images/json", where="images", query=_label_filter(labels))
+    async def images(self, *, labels: Sequence[str] = (), named: str = "") -> tuple[Image, ...]:
+        query = _filters({"label": labels, "reference": [named] if named else []})
+        data = await self._http.call("GET", "/images/json", where="images", query=query)
         return parse.images(data, "images")
 
     async def image(self, ref: str) -> Image:
@@ -432,9 +433,7 @@ class DockerEngine:
     async def events(
         self, *, since: float | None = None, filters: Mapping[str, Sequence[str]] = {}
     ) -> AsyncGenerator[Event, None]:
-        query = {} if since is None else {"since": f"{since:.9f}"}
-        if filters:
-            query["filters"] = msgspec.json.encode({key: list(values) for key, values in filters.items()}).decode()
+        query = ({} if since is None else {"since": f"{since:.9f}"}) | _filters(filters)
         async with contextlib.aclosing(self._stream_events(query)) as stream:
             async for event in stream:
                 yield event
@@ -482,8 +481,9 @@ def _flag(value: bool) -> str:
     return "1" if value else "0"
 
 
-def _label_filter(labels: Sequence[str]) -> dict[str, str]:
-    return {"filters": msgspec.json.encode({"label": list(labels)}).decode()} if labels else {}
+def _filters(filters: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    wanted = {key: list(values) for key, values in filters.items() if values}
+    return {"filters": msgspec.json.encode(wanted).decode()} if wanted else {}
 
 
 def _container(ref: str) -> str:

@@ -147,8 +147,8 @@ class Engine(Protocol):
         """Already gone is no error; in use is Conflict."""
         ...
 
-    async def images(self, *, labels: Sequence[str] = ()) -> tuple[Image, ...]:
-        """Summary rows: the fields of the image's config are empty."""
+    async def images(self, *, labels: Sequence[str] = (), named: str = "") -> tuple[Image, ...]:
+        """Summary rows: the fields of the image's config are empty. `named`: those with a name like that pattern."""
         ...
 
     async def image(self, ref: str) -> Image: ...

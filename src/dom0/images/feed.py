@@ -56,7 +56,7 @@ MOST_HELD = 120.0  # seconds: an Engine downloads three layers at once, so pulls
 _HOST = "127.0.0.1"
 RETRIES = "Retrying in "  # how the Engine says it: moby's distribution/xfer/download.go
 _MOST = 16  # connections: an Engine takes three layers at once
-_LOOK_AGAIN = 0.02  # seconds
+_LOOK_AGAIN = 0.005  # seconds
 _PIECE = 256 << 10  # bytes: each thread keeps the memory of one or two
 _HAS = ("Pull complete", "Already exists")  # of a layer, as a graph driver's Engine says it
 _NEVER = Descriptor("application/vnd.oci.image.layer.v1.tar", digest_of(b"this layer never comes"), 1024)
@@ -98,7 +98,7 @@ async def feeding(
 
 async def remove_left_names(engine: Engine) -> None:
     """Those of processes that were killed. Raises EngineError."""
-    for row in await engine.images():
+    for row in await engine.images(named=f"{_HOST}:*/{LOADED}"):
         for found in filter(None, map(_NAME.fullmatch, row.tags)):
             if not await asyncio.to_thread(_is_listened_at, int(found[1])):
                 await remove_name(engine, found[0])

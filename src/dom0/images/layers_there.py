@@ -38,11 +38,11 @@ class Remembered:
 
     async def in_containerd(self, engine: Engine) -> frozenset[str]:
         """Digests of layers that need not be sent. Of images that are gone nothing is remembered any more."""
-        there = {row.id for row in await engine.images()}
+        # What begins with a dot is what another process writes.
+        paths = [path for path in self._directory.glob("*") if not path.name.startswith(".")]
+        there = {row.id for row in await engine.images()} if paths else ()
         found: set[str] = set()
-        for path in self._directory.iterdir() if self._directory.is_dir() else ():
-            if path.name.startswith("."):  # another process writes it
-                continue
+        for path in paths:
             if f"sha256:{path.name}" not in there:
                 path.unlink(missing_ok=True)
                 continue

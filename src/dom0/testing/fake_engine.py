@@ -20,12 +20,14 @@ import tarfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
 from msgspec.structs import asdict, replace
 
 from dom0.engine.bodies import ContainerBody, EndpointSettings, NetworkBody, UpdateBody, VolumeBody
+from dom0.engine.docker import split_tag
 from dom0.engine.values import (
     Container,
     ContainerSummary,
@@ -342,11 +344,12 @@ class FakeEngine:
     # images
 
     @_call
-    async def images(self, *, labels: Sequence[str] = ()) -> tuple[Image, ...]:
+    async def images(self, *, labels: Sequence[str] = (), named: str = "") -> tuple[Image, ...]:
         return tuple(
             Image(id=i.id, tags=i.tags, digests=i.digests, labels=i.labels, created=i.created, size=i.size)
             for i in self.docker.images.all.values()
             if all(_has_label(i.labels, label) for label in labels)
+            and (not named or any(fnmatchcase(split_tag(tag)[0], named) for tag in i.tags))
         )
 
     @_call
