@@ -155,6 +155,7 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--store", choices=STORES)
     arguments = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # our own commands keep their byte code, as anybody's do
     owned.sweep()
     found = []
     for store in STORES if arguments.store is None else (arguments.store,):
