@@ -11,24 +11,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from msgspec.structs import replace
 
 from dom0 import sizes, times
 from dom0.agent.events import Kind
 from dom0.agent.status import PullStatus
-from dom0.compose.model import Project
-from dom0.compose.x_dom0 import PullSettings
 from dom0.durations import seconds
-from dom0.engine.protocol import Engine
 from dom0.errors import Dom0Error, Final
 from dom0.names import pull_directory
-from dom0.plan.facts import ImageNeed
 from dom0.socketproxy.scope import is_in_one
 
 if TYPE_CHECKING:
+    from dom0.compose.model import Project
+    from dom0.compose.x_dom0 import PullSettings
+    from dom0.engine.protocol import Engine
     from dom0.images.pull import FindLogin
+    from dom0.plan.facts import ImageNeed
     from dom0.registry.credentials import Login
     from dom0.registry.depot import Depot
     from dom0.registry.fetch import Terms
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 TOLD_EVERY = 1.0  # seconds
 BRIEFLY = 20.0  # seconds in which nothing comes, after which the copy that is here is used
 
-Pull = Callable[[ImageNeed, bool], Awaitable[None]]
+Pull: TypeAlias = "Callable[[ImageNeed, bool], Awaitable[None]]"
 """Returns when the Engine has the image; whether it has a copy already decides how long it is tried.
 
 Raises Dom0Error, OSError.
@@ -120,6 +120,8 @@ def depot_of(project: Project) -> Depot:
 
 
 def settings_of(project: Project) -> PullSettings:
+    from dom0.compose.x_dom0 import PullSettings
+
     return (project.machine.pull if project.machine else None) or PullSettings()
 
 

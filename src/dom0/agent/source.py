@@ -24,12 +24,11 @@ from dom0.compose import x_dom0
 from dom0.compose.findings import UNKNOWN, Locations, refuse
 from dom0.compose.model import Project
 from dom0.durable import Unwritable
-from dom0.engine.protocol import Engine
+from dom0.engine.protocol import Engine, find_image
 from dom0.engine.values import EngineInfo, Image
 from dom0.errors import Dom0Error, ProjectError, UsageError
 from dom0.images import contents, private
 from dom0.images.fingerprint import images_of
-from dom0.images.names import find
 from dom0.images.unpack import unpack_layer, unpacked
 from dom0.names import BASE_IMAGE, PLACED
 from dom0.plan import labels
@@ -117,8 +116,12 @@ async def find_own(engine: Engine) -> Own:
 async def own_of(engine: Engine, image: Image) -> Own:
     """What an agent would be that runs from `image`."""
     built_on = image.labels.get(labels.BASE, "")
-    base = await find(engine, built_on or image.id)
-    if base is None and (here := await find(engine, BASE_IMAGE)) and image.layers[: len(here.layers)] == here.layers:
+    base = await find_image(engine, built_on or image.id)
+    if (
+        base is None
+        and (here := await find_image(engine, BASE_IMAGE))
+        and image.layers[: len(here.layers)] == here.layers
+    ):
         base = here  # by its layers: another store, from which both were brought, knew it by another ID
     # Where the tag was moved and the layer's own image pruned, any image with the same files will do.
     return _as_from(Own(base=base or image, built_on=built_on), image)
@@ -334,7 +337,7 @@ async def _find_here(engine: Engine, need: ImageNeed, built: str) -> Image | Non
 
     Brought to an Engine that keeps images in another way, a built one has another ID than where it was built.
     """
-    local = (await find(engine, built) if built and need.built else None) or await find(engine, need.ref)
+    local = (await find_image(engine, built) if built and need.built else None) or await find_image(engine, need.ref)
     if local is None and (need.built or need.pull_policy in ("never", "build")):
         raise ProjectError(
             f"{need.where}: the image {need.ref} is not on this machine",

@@ -32,11 +32,10 @@ import msgspec
 
 from dom0 import temporary
 from dom0.engine.bodies import VolumeBody
-from dom0.engine.protocol import Engine, find_container
+from dom0.engine.protocol import Engine, find_container, find_image
 from dom0.errors import Busy, Dom0Error, EngineError, NotFound
 from dom0.images import docker_cli
 from dom0.images.contents import digest, file_entry
-from dom0.images.names import find
 from dom0.names import BASE_IMAGE, ROOTFS_IMAGE
 from dom0.plan import labels
 from dom0.plan.desired import Role
@@ -282,8 +281,8 @@ async def prepare_image(engine: Engine) -> None:
     the two is another one; where there is no restic, as in a job's container, or it cannot be made anew, it is taken as
     it is.
     """
-    present, restic = await find(engine, IMAGE), shutil.which("restic")
-    bases = [(name, found) for name in (BASE_IMAGE, ROOTFS_IMAGE) if (found := await find(engine, name))]
+    present, restic = await find_image(engine, IMAGE), shutil.which("restic")
+    bases = [(name, found) for name in (BASE_IMAGE, ROOTFS_IMAGE) if (found := await find_image(engine, name))]
     if present and not (restic and bases):
         return
     if restic is None:
@@ -305,7 +304,7 @@ async def prepare_image(engine: Engine) -> None:
     except (Dom0Error, OSError):
         if present is None:
             raise
-    before = await find(engine, present.id) if present else None
+    before = await find_image(engine, present.id) if present else None
     if before and not before.tags:
         with contextlib.suppress(EngineError):  # a backup is under way with it
             await engine.remove_image(before.id)

@@ -272,9 +272,9 @@ def _load(*modules: str) -> None:
 
 async def image_as_it_is(engine: Engine, tag: str, say: Callable[[str], None]) -> Image:
     """Where no project is read. Raises UsageError if there is no such image."""
-    from dom0.images.names import find
+    from dom0.engine.protocol import find_image
 
-    image = await find(engine, tag)
+    image = await find_image(engine, tag)
     if image is None:
         raise UsageError(
             f"{tag}: there is no such image, and no project in this directory",

@@ -19,10 +19,10 @@ from dom0.cli.client import Agent
 from dom0.cli.engine_client import connected
 from dom0.cli.places import agent_socket, is_here
 from dom0.compose import parser
+from dom0.engine.protocol import find_image
 from dom0.engine.values import EngineInfo
 from dom0.errors import Dom0Error, EngineError
 from dom0.images import fetched, recipe
-from dom0.images.names import find
 from dom0.names import BASE_IMAGE, MIRROR
 from dom0.package_data import PACKAGE
 from dom0.plan.labels import COMPOSE, compose_version
@@ -127,7 +127,7 @@ async def _engine(compose: str, *, disk: bool = True) -> list[CheckResult]:
     """`compose`: what the Docker Compose of this host says that it is."""
     try:
         async with connected() as engine:
-            info, base = await engine.info(), await find(engine, BASE_IMAGE)
+            info, base = await engine.info(), await find_image(engine, BASE_IMAGE)
     except EngineError as error:
         hint = error.hint or "systemctl start docker; or apt-get install docker.io"
         return [CheckResult("Docker Engine", MISSING, error.message, hint)]

@@ -16,7 +16,6 @@ from dom0.names import IMAGE
 
 ANSWER_WITHIN = 20.0  # seconds; the image's health check gives up after thirty
 _ENGINE_WITHIN = 60.0  # seconds; then the agent says itself that there is none
-YOUNG = 50_000  # objects until garbage is looked for: that takes a twentieth of all processor time with the usual 700
 
 
 def answer(argv: Sequence[str]) -> bool:
@@ -60,7 +59,6 @@ def run_agent() -> None:
     from dom0 import daemon, log
 
     gc.freeze()
-    gc.set_threshold(YOUNG)
     gc.enable()
     log.configure(os.environ.get("DOM0_LOG", "info"))
     asyncio.run(daemon.run(answer.take_info(asked)))
@@ -76,7 +74,6 @@ def _up(directory: Path | None) -> bool:
     if machine is not None:
         terminal.say(machine.text)
         return True
-    gc.set_threshold(YOUNG)
     from dom0.cli.root_start import RootStart
 
     with RootStart() as root:

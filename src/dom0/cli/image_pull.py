@@ -155,12 +155,12 @@ async def pull_missing(engine: Engine, directory: Path, peers: Sequence[str] = (
     from dom0.agent.pull import depot_of, keys_of, settings_of, terms_of
     from dom0.agent.source import find_pulls
     from dom0.compose.load import load
-    from dom0.images.names import find
+    from dom0.engine.protocol import find_image
     from dom0.plan.facts import images_needed
 
     project = await load(directory, PLACED, hashed=False)
     wanted, failed = read_needs(images_needed(project))
-    pulls = [need for need in await find_pulls(engine, list(wanted)) if await find(engine, need.ref) is None]
+    pulls = [need for need in await find_pulls(engine, list(wanted)) if await find_image(engine, need.ref) is None]
     keys, terms, depot = partial(keys_of, project), terms_of(project), depot_of(project)
     peers = [*peers, *settings_of(project).peers]
     pulled, others = await pull_all(engine, [wanted[need] for need in pulls], peers, keys, terms, depot)

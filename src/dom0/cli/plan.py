@@ -117,13 +117,13 @@ async def _image(engine: Engine, project: Path | None, tag: str, *, adopts: bool
 
 async def _builds(engine: Engine, image: Image, tag: str) -> list[Change]:
     """The names that would move to what is built."""
+    from dom0.engine.protocol import find_image
     from dom0.images.fingerprint import images_of
-    from dom0.images.names import find
     from dom0.plan.preview import Change
 
     changes = []
     for name, image_id in {tag: image.id, **images_of(image.labels)}.items():
-        present = await find(engine, name)
+        present = await find_image(engine, name)
         if present is None or present.id != image_id:
             reason = "what it is made from has changed" if present else "it does not exist"
             changes.append(Change(action="build", kind="image", name=name, reason=reason))

@@ -224,6 +224,14 @@ async def find_container(engine: Engine, ref: str) -> Container | None:
         return None
 
 
+async def find_image(engine: Engine, ref: str) -> Image | None:
+    """None if there is none, or no longer."""
+    try:
+        return await engine.image(ref)
+    except NotFound:
+        return None
+
+
 async def find_containers(engine: Engine, refs: Iterable[str]) -> tuple[Container, ...]:
     """Those of them that exist."""
     return tuple([found for ref in refs if (found := await find_container(engine, ref))])

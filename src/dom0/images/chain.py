@@ -9,12 +9,11 @@ import hashlib
 from contextlib import AbstractAsyncContextManager
 
 from dom0 import temporary
-from dom0.engine.protocol import Engine
+from dom0.engine.protocol import Engine, find_image
 from dom0.engine.values import Image
 from dom0.errors import Dom0Error
 from dom0.images import ambassador, archive, base, docker_cli, fetched, recipe, rootfs
 from dom0.images.docker_cli import Say
-from dom0.images.names import find
 from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ROOTFS_IMAGE
 from dom0.plan.labels import INPUTS, ROOTFS_ID
 
@@ -44,7 +43,7 @@ async def build_base(engine: Engine, say: Say, *, no_cache: bool = False) -> Ima
 async def build_ambassador(engine: Engine, say: Say, *, no_cache: bool = False) -> Image:
     """dom0-ambassador as it should be now, built if it is not; with `no_cache` in any case. Raises Dom0Error."""
     if recipe.BAKED.exists():
-        if (here := await find(engine, AMBASSADOR_IMAGE)) is None:  # there is no recipe inside a dom0 image
+        if (here := await find_image(engine, AMBASSADOR_IMAGE)) is None:  # there is no recipe inside a dom0 image
             raise Dom0Error(
                 f"{AMBASSADOR_IMAGE}: is not on this Engine",
                 hint="run dom0 image build on a host with the dom0 package, or bring it: docker save, docker load",
@@ -80,7 +79,7 @@ async def _build_rootfs(engine: Engine, say: Say, *, no_cache: bool) -> Image:
 
 
 async def _made_from(engine: Engine, tag: str, inputs: str) -> Image | None:
-    image = await find(engine, tag)
+    image = await find_image(engine, tag)
     return image if image and image.labels.get(INPUTS) == inputs else None
 
 

@@ -37,13 +37,12 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from dom0.engine.protocol import Engine
+from dom0.engine.protocol import Engine, find_image
 from dom0.errors import EngineError
 from dom0.http import server
 from dom0.http.channel import Channel, nothing
 from dom0.http.server import HttpError, Request, Response
 from dom0.images.loading import LOADED, NamedImage, remove_name
-from dom0.images.names import find
 from dom0.names import short_id
 from dom0.registry.credentials import Login
 from dom0.registry.depot import Depot
@@ -206,7 +205,7 @@ class Feed:
         """
         if not self._containerd_store or not self._ended or self._image.reference.digest is not None:
             return False
-        found = await find(self._engine, self._name)
+        found = await find_image(self._engine, self._name)
         if found is None or found.id != self._image.id:
             return False
         await self._engine.tag_image(self._name, self._image.reference.familiar())

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from dom0.engine.protocol import Engine
+from dom0.engine.protocol import Engine, find_image
 from dom0.engine.values import EngineInfo
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable
 from dom0.images import saved
 from dom0.images.layer_list import MAKE, list_layers
 from dom0.images.layers_there import in_graph_driver
 from dom0.images.loading import NamedImage, load_as, remove_name
-from dom0.images.names import find
 from dom0.images.saved import SavedImage, SavedImages
 from dom0.registry.manifest import parse_platform
 
@@ -77,7 +76,7 @@ async def _look(engine: Engine, archive: SavedImages, image: SavedImage, info: E
     top = (image.index or image.manifest).digest
     image_id = top if info.containerd_store else image.manifest.config.digest
     named = NamedImage(image.names[0], image.manifest, image.index, image_id)
-    there = await find(engine, image_id)
+    there = await find_image(engine, image_id)
     # An index is of all platforms, and only some of them may be there; or a kill has ended a load.
     if there and there.layers == image.diff_ids and named.while_loaded.familiar() not in there.tags:
         return _Image(image, named, frozenset(layer.digest for layer in image.manifest.layers), is_whole=True)

@@ -8,9 +8,8 @@ from typing import IO
 
 import msgspec
 
-from dom0.engine.protocol import Engine
+from dom0.engine.protocol import Engine, find_image
 from dom0.errors import EngineError
-from dom0.images.names import find
 from dom0.names import short_id
 from dom0.registry.archive import Archive
 from dom0.registry.manifest import Descriptor, ImageManifest, Index
@@ -63,7 +62,7 @@ async def load_as(
     """
     archive = Archive(name, image.manifest, image.index, opened, left_out=left_out, last=last)
     await engine.load_image(archive, name=image.reference.familiar())
-    found = await find(engine, image.id if name.digest else name.familiar())
+    found = await find_image(engine, image.id if name.digest else name.familiar())
     if found is None or found.id != image.id:
         raise EngineError(f"image {image.reference.familiar()}: the Docker Engine has not made {image.id} of it")
 

@@ -16,12 +16,12 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from dom0.errors import Dom0Error, EngineError, NotFound
+from dom0.engine.protocol import Engine, find_image
+from dom0.errors import Dom0Error, EngineError
 from dom0.images.fingerprint import images_of
 from dom0.names import IMAGE, short_id
 
 if TYPE_CHECKING:
-    from dom0.engine.protocol import Engine
     from dom0.engine.values import Image
 
 BUILT = "dom0-built"
@@ -30,13 +30,6 @@ FAILED = "dom0:failed"  # the last one whose generation failed
 
 Names = Mapping[str, str]
 """Name -> ID of the image that has it, "" where none has."""
-
-
-async def find(engine: Engine, ref: str) -> Image | None:
-    try:
-        return await engine.image(ref)
-    except NotFound:
-        return None
 
 
 def has_its_names(tags: Collection[str]) -> bool:
@@ -68,7 +61,7 @@ async def unmark(engine: Engine, image_id: str) -> None:
     if not image_id:
         return
     with contextlib.suppress(EngineError):
-        image = await find(engine, image_id)
+        image = await find_image(engine, image_id)
         ids = images_of(image.labels).values() if image else ()
         for name in (_built(image_id), _built(image_id) + BESIDE, *map(_built, ids)):
             with contextlib.suppress(EngineError):
@@ -118,7 +111,7 @@ async def left(engine: Engine, image_id: str, names: Names) -> AsyncIterator[Non
 
     After a kill in the block the agent's next start does it. Raises EngineError, before the block.
     """
-    latest = await find(engine, IMAGE)
+    latest = await find_image(engine, IMAGE)
     if latest is not None and latest.id == image_id:
         await mark(engine, latest, IMAGE)
     try:
@@ -135,7 +128,7 @@ async def give_back(engine: Engine, image_id: str, names: Names) -> None:
 
     Raises EngineError.
     """
-    failed = await find(engine, image_id)
+    failed = await find_image(engine, image_id)
     if failed is None or names.get(IMAGE) == image_id:
         return
     its_own = {image_id, *images_of(failed.labels).values()}
@@ -144,7 +137,7 @@ async def give_back(engine: Engine, image_id: str, names: Names) -> None:
         {
             name: names[name]
             for name, present_id in (await present(engine, names)).items()
-            if present_id in its_own - {names[name]} and names[name] and await find(engine, names[name])
+            if present_id in its_own - {names[name]} and names[name] and await find_image(engine, names[name])
         },
     )
     await engine.tag_image(image_id, FAILED)
@@ -153,15 +146,15 @@ async def give_back(engine: Engine, image_id: str, names: Names) -> None:
 
 async def not_taken_up(engine: Engine) -> str:
     """ID of the image that has the name dom0:latest although a kill ended its `taken_up`, "" for none."""
-    latest = await find(engine, IMAGE)
-    return latest.id if latest and await find(engine, _built(latest.id)) else ""
+    latest = await find_image(engine, IMAGE)
+    return latest.id if latest and await find_image(engine, _built(latest.id)) else ""
 
 
 async def _wanted(engine: Engine, image_id: str) -> Names:
     if not image_id:
         return {}
-    is_latest = await find(engine, _built(image_id)) is not None
-    if not is_latest and await find(engine, _built(image_id) + BESIDE) is None:
+    is_latest = await find_image(engine, _built(image_id)) is not None
+    if not is_latest and await find_image(engine, _built(image_id) + BESIDE) is None:
         return {}
     wanted = await _service_images(engine, await engine.image(image_id))
     return wanted | {IMAGE: image_id} if is_latest else wanted
@@ -169,12 +162,12 @@ async def _wanted(engine: Engine, image_id: str) -> Names:
 
 async def _service_images(engine: Engine, image: Image) -> dict[str, str]:
     """What was built with it, as `Names`. Brought from an Engine that keeps images in another way, it is not here."""
-    return {name: id_ for name, id_ in images_of(image.labels).items() if await find(engine, id_)}
+    return {name: id_ for name, id_ in images_of(image.labels).items() if await find_image(engine, id_)}
 
 
 async def present(engine: Engine, names: Iterable[str]) -> dict[str, str]:
     """As `Names`."""
-    found = {name: await find(engine, name) for name in names}
+    found = {name: await find_image(engine, name) for name in names}
     return {name: image.id if image else "" for name, image in found.items()}
 
 

@@ -26,7 +26,7 @@ from dom0.compose.load import load
 from dom0.compose.model import Project
 from dom0.compose.x_dom0 import MachineSettings
 from dom0.engine.layer import whiteout
-from dom0.engine.protocol import Engine
+from dom0.engine.protocol import Engine, find_image
 from dom0.engine.values import Image
 from dom0.errors import EngineError, ProjectError
 from dom0.images import (
@@ -45,7 +45,6 @@ from dom0.images.built import Built
 from dom0.images.chain import build_ambassador, build_base, build_lock
 from dom0.images.docker_cli import Say
 from dom0.images.layout import as_written, layer_names, pack, stage
-from dom0.images.names import find
 from dom0.images.reading import Reading, read
 from dom0.images.recipe import EPOCH
 from dom0.images.unpack import unpacked
@@ -116,7 +115,7 @@ async def _built(
     if project and _has_ambassadors(project):
         await build_ambassador(engine, say)
     written = {layer: name for name, layer in layer_names(project).items()} if project else {}
-    before = await find(engine, options.tag)
+    before = await find_image(engine, options.tag)
     anew = options.no_cache or options.pull
     if before and not anew and own == fingerprint.dockerfile_of(before.labels):
         present = await names.present(engine, fingerprint.references(directory, before.labels))
@@ -175,7 +174,7 @@ async def find_dockerfile(engine: Engine, directory: Path) -> str:
     plain = directory / dockerfile.PLAIN
     ref = dockerfile.image_of_last_stage(plain) if plain.is_file() else ""
     if ref.removesuffix(":latest") != BASE_IMAGE:
-        image = await find(engine, ref) if ref else None
+        image = await find_image(engine, ref) if ref else None
         if image is None or image.labels.get(labels.ROLE) != Role.ROOT:
             return ""
     return "" if await dockerfile.builds_service(directory) else dockerfile.PLAIN
@@ -323,7 +322,7 @@ async def _inherited(engine: Engine, project: Project) -> dict[str, Image]:
         context = Path(service.build.context) if service.build else None
         if context is None or not context.is_absolute() or context.exists():
             continue
-        image = await find(engine, image_ref(project, name))
+        image = await find_image(engine, image_ref(project, name))
         if image is None:
             raise ProjectError(
                 f"services.{name}.build: its context is not in the image, and there is no image "

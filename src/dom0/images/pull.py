@@ -26,13 +26,12 @@ from msgspec.structs import replace
 
 from dom0 import times
 from dom0.durable import Unwritable
-from dom0.engine.protocol import Engine
+from dom0.engine.protocol import Engine, find_image
 from dom0.engine.values import EngineInfo
 from dom0.errors import Denied, EngineError, EngineUnreachable, Final, NotFound, NotThere, Unwelcome, UsageError
 from dom0.images.feed import RETRIES, EngineDisk, feeding, remove_left_names
 from dom0.images.layers_there import Remembered, in_graph_driver
 from dom0.images.loading import NamedImage, load_as, remove_name
-from dom0.images.names import find
 from dom0.registry import credentials
 from dom0.registry.archive import DamagedArchive, diff_ids
 from dom0.registry.ask import patiently
@@ -338,7 +337,7 @@ class _Pull(msgspec.Struct, frozen=True):
         config = await self._config(image)
         with naming(image.reference):
             ids = diff_ids(config, image.manifest)
-        there = await find(self.engine, image.id)
+        there = await find_image(self.engine, image.id)
         # An index is of all platforms, and only some of them may be there; or a kill has ended a load.
         if there is None or there.layers != ids or image.while_loaded.familiar() in there.tags:
             return await self._fetch_and_load(image, ids)
@@ -455,7 +454,7 @@ class _Pull(msgspec.Struct, frozen=True):
         if not self.info.containerd_store:
             await self._load_as(image.reference, image, left_out)
         elif image.reference.digest is not None:  # which no other image has
-            there = await find(self.engine, image.id)
+            there = await find_image(self.engine, image.id)
             try:
                 await self._load_as(image.reference, image, left_out)
             except BaseException:  # Ctrl-C too

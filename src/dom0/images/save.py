@@ -13,12 +13,11 @@ import msgspec
 from dom0 import temporary
 from dom0.compose.load import load
 from dom0.durable import sync, writing
-from dom0.engine.protocol import Engine
+from dom0.engine.protocol import Engine, find_image
 from dom0.engine.values import Image
 from dom0.errors import Dom0Error
 from dom0.images import docker_cli, private, saved
 from dom0.images.layer_list import ImageLayers, not_needed
-from dom0.images.names import find
 from dom0.images.project import Needs, needs_of
 from dom0.images.saved import SavedImages
 from dom0.images.unpack import unpacked
@@ -44,14 +43,14 @@ async def images_of_machine(engine: Engine) -> MachineImages:
     dom0-rootfs goes along where dom0-base stands on it: with it the machine makes images of its own without a network,
     and as all of it lies in dom0-base as well, that costs some kB.
     """
-    if (image := await find(engine, IMAGE)) is None:
+    if (image := await find_image(engine, IMAGE)) is None:
         raise Dom0Error(f"{IMAGE}: there is no such image", hint="dom0 build")
     if image.labels.get(labels.ROLE) != Role.ROOT:
         raise Dom0Error(f"{IMAGE}: is not the image of a machine", hint="dom0 build")
     needs = await _needs(engine, image)
     wanted = dict.fromkeys([IMAGE, BASE_IMAGE, *needs.images])
-    found = {ref: await find(engine, ref) for ref in wanted}
-    base, rootfs = found[BASE_IMAGE], await find(engine, ROOTFS_IMAGE)
+    found = {ref: await find_image(engine, ref) for ref in wanted}
+    base, rootfs = found[BASE_IMAGE], await find_image(engine, ROOTFS_IMAGE)
     # by its layers: another store, from which both were brought, knew it by another ID
     if base and rootfs and base.layers[: len(rootfs.layers)] == rootfs.layers:
         found[ROOTFS_IMAGE] = rootfs
