@@ -382,6 +382,7 @@ async def test_a_rewire_to_another_node_waits_for_the_farm_or_says_why_it_is_now
 WAYS = (
     ("80/tcp", frozenset({FAR})),
     ("81/tcp", frozenset({f"plaintext:{FAR}"})),
+    ("81", frozenset({f"plaintext:{FAR}"})),
     ("", frozenset({FAR, f"plaintext:{FAR}"})),
 )
 
@@ -400,6 +401,19 @@ async def test_a_rewire_to_another_node_goes_as_the_listener_does() -> None:
             bench.ambassadors.tell_far(dict.fromkeys(wants, ("10.9.0.1:6379",)), {})
             await rewiring
             bench.ambassadors.tell_far({}, {})
+
+
+@pytest.mark.parametrize(("to", "listener"), [(FAR, "53/udp"), (FAR, "53-54/udp"), (f"plaintext:{FAR}", "80")])
+async def test_what_the_ambassador_refuses_is_asked_of_no_other_node(to: str, listener: str) -> None:
+    state = make_state("10.0.0.4:80")
+    udp = [replace(state.listeners[0], listener=f"{port}/udp", plaintext=True) for port in (53, 54)]
+    bench = Bench(FakeTalk(replace(state, listeners=(*state.listeners, *udp)), refusal=UsageError("to: refused")))
+    await bench.start(slot("echo"), forwards=True)
+    async with bench.running():
+        await bench.until(lambda: bench.ambassadors.status() and bench.ambassadors.status()[0].state)
+        bench.ambassadors.tell_far({FAR: (), f"plaintext:{FAR}": ()}, dict.fromkeys([FAR, f"plaintext:{FAR}"], "gone"))
+        with pytest.raises(UsageError, match="to: refused"):
+            await bench.ambassadors.rewire("echo", Rewire(to=(to,), listener=listener))
 
 
 class SlowTalk(FakeTalk):

@@ -21,7 +21,7 @@ from dom0.agent.conversation import Conversation, Talk, Unanswered
 from dom0.agent.followed import Located, concerns, find, shared, wanted
 from dom0.agent.progress import Changes
 from dom0.agent.readiness import Readiness
-from dom0.ambassador.declaration import DrainFor, parse_policy
+from dom0.ambassador.declaration import DrainFor, find_far_flaw, parse_listeners, parse_policy
 from dom0.ambassador.messages import Flows, Follow, History, Planned, Receipt, Rewire, Show, State, Undo
 from dom0.ambassador.sources import Followed
 from dom0.engine.protocol import Engine, find_containers
@@ -30,7 +30,7 @@ from dom0.engine.values import State as Life
 from dom0.errors import Dom0Error, EngineError, NotFound, UsageError
 from dom0.forward.dataplane import Flow
 from dom0.forward.drain import ENDED, Counts, Drain, forecast
-from dom0.forward.table import Protocol
+from dom0.forward.table import Listener, Protocol, parse_listener
 from dom0.health import Problem, Severity
 from dom0.plan import labels
 from dom0.plan.desired import Role
@@ -84,11 +84,21 @@ class Known(msgspec.Struct):
         return tuple(dict.fromkeys((*told, *(source for wished in self.wished for source in wished))))
 
     def by_its_ways(self, wished: tuple[Followed, ...], listener: str) -> tuple[Followed, ...]:
-        """As its `listener` leads there, or all of them, where it is on another node."""
-        listeners = self.state.listeners if self.state else ()
-        meant = [it for it in listeners if it.listener == listener] or listeners
-        ways = {it.plaintext for it in meant} or {False}
-        return tuple(dict.fromkeys(it.in_plaintext if way else it for way in ways for it in wished))
+        """As its `listener` leads there, or all of them, where it is on another node; without what it will refuse."""
+        if self.state is None:
+            return wished
+        named: tuple[Listener, ...] = ()
+        with contextlib.suppress(ValueError):  # the ambassador refuses it, and says why
+            named = parse_listeners(listener)
+        ways = {parse_listener(it.listener): it.plaintext for it in self.state.listeners}
+        meant = [it for it in ways if it in named] or ways
+        led = (
+            source.in_plaintext if ways[it] else source
+            for source in wished
+            for it in meant
+            if find_far_flaw(source, it, plaintext=ways[it]) is None
+        )
+        return tuple(dict.fromkeys(led))
 
     def hear(self, state: State, *, anew: bool = False) -> None:
         """An older one may come later, on another connection. `anew`: by one that may have begun to count again."""
