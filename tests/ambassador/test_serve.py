@@ -537,11 +537,19 @@ def test_what_is_on_another_node_stays_until_the_agent_knows_where_it_is_or_that
 
 def test_a_rewire_leads_to_another_node_where_the_listener_may(wires: Wires) -> None:
     a, b = (provider.v4 for provider in wires.providers)
-    environ = settings(**{"6379": {"to": [f"{a}:6379"], "plaintext": True}, "6380": {"to": [f"{a}:6380"]}})
+    environ = settings(
+        **{
+            "6379": {"to": [f"{a}:6379"], "plaintext": True},
+            "6380": {"to": [f"{a}:6380"]},
+            "53/udp": {"to": [f"{a}:6379"], "plaintext": True},
+        }
+    )
     with running(wires, environ) as amb:
         amb.ask(Follow(found={FAR: (f"{b}:6379",)}), State)
         with pytest.raises(Dom0Error, match=r"to: plaintext:node:nas/service:redis:6379: nothing would be encrypted"):
             amb.rewire(FAR, listener="6380")
+        with pytest.raises(Dom0Error, match=r"to: node:nas/service:redis:6379: to another node goes TCP alone"):
+            amb.rewire(TUNNEL, listener="53/udp")
         with pytest.raises(Dom0Error, match=r"to: no address is known for node:nas/service:redis:6379"):
             amb.rewire(TUNNEL, listener="6380")
         assert amb.rewire(TUNNEL, listener="6379").after == (f"{b}:6379",), "as the listener says"

@@ -64,7 +64,7 @@ def places(*of: tuple[int, str]) -> Offer:
         ),
         (places((7000, "127.0.0.1")), "127.0.0.1", (), "nas asks the farm's server from 127.0.0.1"),
         (places((7000, "")), "fe80::1%eth0", (), "nas asks the farm's server from fe80::1%eth0"),
-        (places(), "10.9.0.1", (), "nas publishes no fixed port for it"),
+        (places(), "10.9.0.1", (), "nas publishes no fixed TCP port for it"),
         (Offer(is_ready=False), "10.9.0.1", (), "nothing of it is ready on nas"),
     ],
 )
@@ -179,7 +179,7 @@ async def test_a_node_is_asked_for_what_others_want_and_for_nothing_else(made: F
         nas.ports = {REDIS: None}
         await pi.hears("nothing of it is ready on nas")
         nas.ports = {REDIS: ()}
-        await pi.hears("nas publishes no fixed port for it")
+        await pi.hears("nas publishes no fixed TCP port for it")
 
 
 async def test_where_a_node_or_the_server_is_silent_nothing_is_known_and_it_is_said_why(
@@ -191,14 +191,14 @@ async def test_where_a_node_or_the_server_is_silent_nothing_is_known_and_it_is_s
             async with made.following("nas") as nas:
                 nas.ports = {REDIS: ()}
                 pi.wanted = frozenset({FAR})
-                await pi.hears("nas publishes no fixed port for it")
+                await pi.hears("nas publishes no fixed TCP port for it")
             await pi.hears("nas has said nothing of it for 1 seconds or more")
             assert pi.told[0] == {}
         await pi.hears("the farm's server does not say: ")
         assert pi.told[0] == {}
         async with serving(made.directory, port), made.following("nas") as nas:
             nas.ports = {REDIS: ()}
-            await pi.hears("nas publishes no fixed port for it")
+            await pi.hears("nas publishes no fixed TCP port for it")
 
 
 async def test_a_node_that_is_asked_hears_of_it_with_its_order_which_is_no_other_one(
@@ -250,7 +250,7 @@ async def test_nodes_are_told_the_keys_of_those_that_they_want_something_of_or_t
         ({"lacks": "its kernel is old"}, {"key": KEY}, "pi has no tunnel: its kernel is old; `plaintext: true` goes"),
         ({"key": KEY}, {"lacks": "its kernel is old"}, "nas has no tunnel: its kernel is old; `plaintext: true` goes"),
         ({"key": KEY}, {"key": KEY}, "the address of pi in the tunnel is another node's too: remove its farm-wi"),
-        ({"key": KEY}, {"key": OTHER_KEY, "offers": {REDIS: Offer(is_ready=True)}}, "nas publishes no fixed port"),
+        ({"key": KEY}, {"key": OTHER_KEY, "offers": {REDIS: Offer(is_ready=True)}}, "nas publishes no fixed TCP port"),
         ({"key": KEY}, {"key": OTHER_KEY, "offers": {REDIS: Offer(is_ready=False)}}, "nothing of it is ready on nas"),
     ],
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dom0.names import AMBASSADOR_IMAGE
 from dom0.testing import chain, machine_farm, redis
 from dom0.testing.hosts import Host
 from dom0.testing.machine_farm import hosts_on_a_switch
@@ -20,7 +21,7 @@ NETWORK = "10.9.8"
 ADDRESSES = {name: f"{NETWORK}.{number}" for number, name in enumerate(("pc", "nas", "pi"), 1)}
 ELSEWHERE = f"{NETWORK}.20"
 FAR = "node:{}/service:redis:6379"
-CONSUMER = """
+CONSUMER = f"""
 name: pc
 services:
   redis:
@@ -28,12 +29,18 @@ services:
     x-dom0:
       ambassador:
         listen:
-          "6379": {to: ["node:nas/service:redis:6379"], plaintext: true, down: refuse}
+          "6379": {{to: ["node:nas/service:redis:6379"], plaintext: true, down: refuse}}
+  echo:
+    image: dom0-ambassador
+    x-dom0:
+      ambassador:
+        listen:
+          53/udp: {{to: ["{ADDRESSES["nas"]}:5300"], plaintext: true}}
   visitor:
     image: redis:test
     command: ["sleep", "100000"]
     stop_grace_period: 0s
-x-dom0: {rollout: {monitor: 0s}}
+x-dom0: {{rollout: {{monitor: 0s}}}}
 """
 PROVIDER = """
 name: NAME
@@ -44,6 +51,8 @@ services:
     ports: [PORTS]
 x-dom0: {rollout: {monitor: 0s}}
 """
+
+ECHO = ("UDP4-LISTEN:53,fork", "PIPE")
 
 
 class Farm(machine_farm.Farm):
@@ -63,6 +72,18 @@ class Farm(machine_farm.Farm):
         command = ("exec", "pc-visitor-1", "timeout", "5", "redis-cli", "-h", "redis", "get", "who")
         said = self.pc.docker(*command, check=False)
         return (said.stdout + said.stderr).strip()
+
+    def echo(self, port: int) -> None:
+        """Have `nas` answer each datagram that comes to `port` with the same one, and those to no other port."""
+        published = f"{ADDRESSES['nas']}:{port}:53/udp"
+        nas = self.nodes["nas"]
+        nas.docker("rm", "--force", "echo")
+        nas.docker(*f"run -d --name echo -p {published} --entrypoint socat {AMBASSADOR_IMAGE}".split(), *ECHO)
+
+    def echoed(self) -> str:
+        """What somebody in the network of the visitor gets back."""
+        argv = f"docker run --rm -i --network pc_default --entrypoint socat {AMBASSADOR_IMAGE} -t 2 - UDP4:echo:53"
+        return self.pc.host.run(argv.split(), stdin=b"heard", check=False).stdout
 
     def targets(self) -> list[str]:
         shown = json.loads(self.pc.dom0("ambassador", "show", "redis", "--json").stdout)
@@ -88,7 +109,8 @@ def farm(engines_possible: None, tmp_path_factory: pytest.TempPathFactory) -> It
     with hosts_on_a_switch({name: {} for name in ADDRESSES}, NETWORK) as hosts:
         for host in hosts.values():
             redis.provide(host)
-        chain.provide_ambassador(hosts["pc"])
+        for name in ("pc", "nas"):
+            chain.provide_ambassador(hosts[name])
         made = Farm(hosts, tmp_path_factory.mktemp("farm"))
         made.provide("nas", f'"{ADDRESSES["nas"]}:7000:6379"')
         made.provide("pi", '"7001:6379"')
@@ -114,6 +136,17 @@ def test_a_visitor_reaches_redis_on_another_node_at_the_port_that_is_published_t
     assert listening(farm.nodes["nas"].host) == {7000, 7702}, "nothing was opened for it"
 
 
+def test_udp_goes_to_an_address_of_another_node_and_not_to_where_its_service_is(farm: Farm) -> None:
+    farm.echo(5300)
+    assert farm.pc.until(lambda: farm.echoed() == "heard")
+    farm.echo(5301)
+    assert farm.echoed() == ""
+    far = farm.pc.dom0("ambassador", "rewire", "echo", "--to", "node:nas/service:echo:53", check=False)
+    assert (far.code, "node:nas/service:echo:53: to another node goes TCP alone" in far.stderr) == (2, True)
+    farm.pc.dom0("ambassador", "rewire", "echo", "--to", f"{ADDRESSES['nas']}:5301")
+    assert farm.echoed() == "heard"
+
+
 def test_it_follows_to_another_port_and_another_address(farm: Farm) -> None:
     before = farm.pc.lives("pc-redis-1", "pc-visitor-1")
     farm.provide("nas", '"7100:6379"')
@@ -127,7 +160,7 @@ def test_it_follows_to_another_port_and_another_address(farm: Farm) -> None:
 
 def test_a_service_that_is_not_published_or_stopped_is_a_problem_with_its_reason(farm: Farm) -> None:
     farm.provide("nas", "")
-    farm.until_problem("error", "nas publishes no fixed port for it")
+    farm.until_problem("error", "nas publishes no fixed TCP port for it")
     assert "refused" in farm.answer()
     farm.provide("nas", '"7000:6379"')
     farm.until_answered("nas", f"{ELSEWHERE}:7000")

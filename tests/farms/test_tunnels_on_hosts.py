@@ -85,6 +85,10 @@ class Farm(machine_farm.Farm):
         said = self.pc.docker(*argv, check=False)
         return (said.stdout + said.stderr).strip()
 
+    def echoed(self, at: str) -> str:
+        """What comes back to `pc` when it sends a datagram there."""
+        return self.pc.host.run(["socat", "-t", "2", "-", f"UDP4:{at}"], stdin=b"heard", check=False).stdout
+
     def problems(self) -> list[dict[str, Any]]:
         return [one for one in self.pc.status()["problems"] if one["subject"].startswith("redis ")]
 
@@ -141,6 +145,9 @@ def test_a_visitor_reaches_redis_on_another_node_and_nobody_on_the_network_reads
     assert target.removesuffix(":7000") in farm.interfaces(farm.nas)
     refused = farm.pc.host.run(["bash", "-c", f"echo > /dev/tcp/{NAS}/7000"], check=False)
     assert "refused" in refused.stderr, "on the network it is published for nobody"
+    farm.nas.host.popen(["socat", "UDP4-LISTEN:7000,fork", "PIPE"])
+    assert farm.pc.until(lambda: farm.echoed(f"{NAS}:7000") == "heard")
+    assert farm.echoed(target) == "", "by the tunnel goes TCP alone"
     for machine in (farm.pc, farm.nas):
         assert (machine.state / KEY).stat().st_mode & 0o777 == 0o600
     assert "nothing is encrypted" not in farm.pc.dom0("ambassador", "show", "redis").stdout

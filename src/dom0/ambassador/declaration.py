@@ -264,7 +264,8 @@ def find_far_flaw(source: Source, listener: Listener, *, plaintext: bool) -> Fla
     if not isinstance(source, Followed) or not source.is_far:
         return None
     if listener.protocol is not Protocol.TCP:
-        return Flaw((), f"{source}: to another node goes TCP alone")
+        hint = "for UDP name ADDRESS:PORT at which it is published there; nothing is encrypted on the way"
+        return Flaw((), f"{source}: to another node goes TCP alone", hint)
     if source.in_plaintext == source and not plaintext:
         what = f"{source}: nothing would be encrypted on the way; who is on that network could read and change it"
         return Flaw((), what, "where that may be say so beside `to`: plaintext: true")

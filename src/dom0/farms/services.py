@@ -274,7 +274,7 @@ def _unpublished(offer: Offer, node: str) -> str:
     if not offer.is_ready:
         return f"nothing of it is ready on {node}"
     if not offer.places:
-        return f"{node} publishes no fixed port for it: `ports` of the service say which, and at which address"
+        return f"{node} publishes no fixed TCP port for it: `ports` of the service say which, and at which address"
     return ""
 
 
