@@ -38,7 +38,7 @@ from dom0.engine.protocol import Engine
 from dom0.engine.values import EngineInfo
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable, NotFound
 from dom0.host import boot_record, contract, launcher
-from dom0.names import FARM_FILE, SSHD, etc_directory, run_directory, state_directory
+from dom0.names import ENGINE_SOCKET, FARM_FILE, SSHD, Access, etc_directory, run_directory, state_directory
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ async def _serve(engine: Engine) -> None:
         watches.append(partial(_follow_farm, engine, RoleRunner(engine, machine, own, give_way), neighbours))
     log.info("Docker Engine %s, %d cores; image %s", info.version, info.cpus, own.image or "none")
     _close_when_told(machine)
-    async with serve(machine, ambassadors, RUN / "dom0.sock", gid=_engines_group()) as answers:
+    async with serve(machine, ambassadors, RUN / Access.ALL.socket, gid=_engines_group()) as answers:
         await _run(engine, machine, ambassadors, watches, may_be_handed_over=may_be_handed_over)
 
 
@@ -145,7 +145,8 @@ def _close_when_told(machine: Machine) -> None:
 
 def _engines_group() -> int:
     """Of its socket: who may use that owns the machine."""
-    return source.SOCKET.stat().st_gid if source.SOCKET.exists() else 0
+    socket = Path(ENGINE_SOCKET)
+    return socket.stat().st_gid if socket.exists() else 0
 
 
 async def _run(

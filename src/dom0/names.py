@@ -13,6 +13,7 @@ IMAGE = "dom0:latest"  # of the machine
 BASE_IMAGE = "dom0-base"  # below it: the agent, the login, the programs of both
 ROOTFS_IMAGE = "dom0-rootfs"  # below that: Debian
 AMBASSADOR_IMAGE = "dom0-ambassador"
+KEPT_IMAGES = "dom0-kept"  # the repository of tags that only keep an image from being pruned
 
 ROOT = "dom0"  # the root container, with the agent in it
 HANDOVER = "dom0-handover"  # puts one root container in the place of another

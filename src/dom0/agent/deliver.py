@@ -20,12 +20,11 @@ from dom0.errors import Dom0Error
 from dom0.plan.desired import Notify
 
 WITHIN = 20.0  # seconds for each answer
-PLACES = ("ntfy", "webhook", "mail")
 SMTPS = 465
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    place: str  # one of PLACES
+    place: str  # ntfy, webhook or mail
     machine: str
     message: Message
     notify: Notify

@@ -15,11 +15,9 @@ from dom0.agent.status import Outcome
 from dom0.engine.protocol import Engine
 from dom0.errors import Dom0Error, EngineError, NotFound
 from dom0.images import names
-from dom0.names import IMAGE, short_id
+from dom0.names import IMAGE, KEPT_IMAGES, short_id
 
 log = logging.getLogger(__name__)
-
-KEPT = "dom0-kept"  # the repository of those tags
 
 
 def names_of(generation: Generation) -> dict[str, str]:
@@ -57,8 +55,10 @@ async def keep(engine: Engine, known: Iterable[Generation]) -> None:
     try:
         good = [g for g in known if g.outcome in (Outcome.GOOD, Outcome.TRIAL)]
         needed = {image_id for g in good for image_id in (g.dom0_image, *(slot.image_id for slot in g.desired.slots))}
-        wanted = {f"{KEPT}:{short_id(image_id)}": image_id for image_id in needed - {""}}
-        present = {tag: row.id for row in await engine.images() for tag in row.tags if tag.startswith(f"{KEPT}:")}
+        wanted = {f"{KEPT_IMAGES}:{short_id(image_id)}": image_id for image_id in needed - {""}}
+        present = {
+            tag: row.id for row in await engine.images() for tag in row.tags if tag.startswith(f"{KEPT_IMAGES}:")
+        }
         for tag in (tag for tag, image_id in wanted.items() if present.get(tag) != image_id):  # a load may move one
             with contextlib.suppress(NotFound):  # it was removed; going back to that generation will say so
                 await engine.tag_image(wanted[tag], tag)

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 COMPOSE_FILES = "compose.d"  # in the project directory of an image
 HOST_ROOT = Path("/proc/1/root")
-SOCKET = Path("/var/run/docker.sock")
 CONTAINER_ID = re.compile(r"/containers/([0-9a-f]{64})/")
 
 Say = Callable[[str], None]

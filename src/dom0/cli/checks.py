@@ -23,7 +23,7 @@ from dom0.engine.protocol import find_image
 from dom0.engine.values import EngineInfo
 from dom0.errors import Dom0Error, EngineError
 from dom0.images import fetched, recipe
-from dom0.names import BASE_IMAGE, MIRROR
+from dom0.names import BASE_IMAGE, CGROUPS, MIRROR
 from dom0.package_data import PACKAGE
 from dom0.plan.labels import COMPOSE, compose_version
 from dom0.registry.web import is_loopback
@@ -182,7 +182,7 @@ def _disk(info: EngineInfo) -> CheckResult:
 
 
 def _cgroups() -> CheckResult:
-    root = Path("/sys/fs/cgroup")
+    root = Path(CGROUPS)
     if (root / "cgroup.controllers").exists():
         controllers = (root / "cgroup.controllers").read_text().split()
         version, absent = "2", {"memory", "cpu", "pids"} - set(controllers)

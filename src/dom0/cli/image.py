@@ -16,7 +16,7 @@ from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.engine_client import on_engine
 from dom0.cli.report import Report
 from dom0.errors import Dom0Error, UsageError
-from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, ROOTFS_IMAGE, short_id
+from dom0.names import AMBASSADOR_IMAGE, BASE_IMAGE, KEPT_IMAGES, ROOTFS_IMAGE, short_id
 from dom0.plan import labels
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ def rows_of(images: Sequence[Image], users: Mapping[str, Sequence[str]]) -> list
 
 def _name(image: Image) -> str:
     """Without the tags that only keep an image from being pruned."""
-    names = [tag.removesuffix(":latest") for tag in image.tags if not tag.startswith("dom0-kept:")]
+    names = [tag.removesuffix(":latest") for tag in image.tags if not tag.startswith(f"{KEPT_IMAGES}:")]
     return min(names, default="")
 
 

@@ -7,12 +7,12 @@ import re
 
 import msgspec
 
-from dom0.names import PLACED
+from dom0.names import PLACED, STATE
 
 _VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _RUN = ("docker", "containerd", "dom0", "docker.sock")
 _WHOLE = (
-    *("/proc", "/sys", "/dev", "/var/lib/docker", "/var/lib/containerd", "/var/lib/dom0"),
+    *("/proc", "/sys", "/dev", "/var/lib/docker", "/var/lib/containerd", STATE),
     *(f"{run}/{name}" for run in ("/run", "/var/run") for name in _RUN),
 )
 

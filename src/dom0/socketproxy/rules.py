@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dom0.engine import bodies
+from dom0.names import ENGINE_SOCKET, ENGINE_SOCKET_INSIDE
 from dom0.socketproxy import logs, paths, requests
 from dom0.socketproxy.cgroup import PERIOD
 from dom0.socketproxy.grants import CAPABILITIES, MOST_CPUS, Device, Grants, Ports, Subnet, is_within
@@ -42,7 +43,7 @@ SYSCTLS = re.compile(  # a dot in the name of a device is written as a slash
 TMPFS_OPTION = re.compile(
     r"(size|nr_blocks|nr_inodes|mode|uid|gid)=[0-9a-zA-Z]+%?|ro|rw|noexec|exec|nosuid|nodev|noatime"
 )
-SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
+SOCKETS = (ENGINE_SOCKET, ENGINE_SOCKET_INSIDE)
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 MOST_PORTS = 1_000  # of a container, its image's too: each is in lists
 MOST_CHOSEN_PORTS = 20  # of a container: for each the host has a process
