@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dom0.agent.alerts import BETWEEN, CALM, HOLD, LONGEST_CALM, MOST_SHOWN, Known, Message, look, resumed
+from dom0.agent.alerts import BETWEEN, CALM, HOLD, LONGEST_CALM, MOST_SHOWN, KnownAlerts, Message, look, resumed
 from dom0.health import Problem
 
 STEP = 5.0
@@ -19,7 +19,7 @@ class Looks:
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
-        self.known = Known()
+        self.known = KnownAlerts()
         self.told: list[Message] = []
 
     def see(self, problems: Sequence[Problem], seconds: float) -> list[Message]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dom0.agent.placement import OLD, RECORD, TEMPORARY, Placement
-from dom0.agent.three_way import Action
+from dom0.agent.three_way import FileAction
 from dom0.durable import Unwritable
 from dom0.errors import ProjectError, UsageError
 from dom0.images import left_out
@@ -33,17 +33,17 @@ def target(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def place(files: Path, target: Path) -> Callable[[], dict[str, Action]]:
+def place(files: Path, target: Path) -> Callable[[], dict[str, FileAction]]:
     """What was done, where it was more than nothing."""
 
-    def place() -> dict[str, Action]:
+    def place() -> dict[str, FileAction]:
         steps = Placement(target).place(files)
-        return {path: step.action for path, step in steps.items() if step.action is not Action.NOTHING}
+        return {path: step.action for path, step in steps.items() if step.action is not FileAction.NOTHING}
 
     return place
 
 
-Place = Callable[[], dict[str, Action]]
+Place = Callable[[], dict[str, FileAction]]
 
 
 def test_files_modes_and_links_arrive(files: Path, target: Path, place: Place) -> None:
@@ -76,7 +76,7 @@ def test_an_owner_that_the_machine_changed_stays_and_a_new_content_comes(
     os.chown(target / "conf", 911, 911)
     (files / WEB).write_text("two")
     (files / WEB).chmod(0o600)
-    assert place() == {WEB: Action.UPDATE}
+    assert place() == {WEB: FileAction.UPDATE}
     found = (target / WEB).stat()
     assert ((target / WEB).read_text(), found.st_uid, found.st_mode & 0o777) == ("two", 911, 0o600)
     assert (target / "conf").stat().st_uid == 911
@@ -100,18 +100,18 @@ def test_what_the_machine_changed_is_never_overwritten_and_named_where_the_proje
 ) -> None:
     place()
     (target / WEB).write_text("precious")
-    assert place() == {WEB: Action.KEEP}
+    assert place() == {WEB: FileAction.KEEP}
     (files / WEB).write_text("two")
-    assert [place(), place()] == [{WEB: Action.CONFLICT}, {WEB: Action.CONFLICT}]
+    assert [place(), place()] == [{WEB: FileAction.CONFLICT}, {WEB: FileAction.CONFLICT}]
     assert (target / WEB).read_text() == "precious"
 
 
 def test_what_the_machine_removed_does_not_come_back(files: Path, target: Path, place: Place) -> None:
     place()
     (target / WEB).unlink()
-    assert place() == {WEB: Action.KEEP}
+    assert place() == {WEB: FileAction.KEEP}
     (files / "conf" / "more.conf").write_text("x")
-    assert place() == {WEB: Action.KEEP, "conf/more.conf": Action.CREATE}
+    assert place() == {WEB: FileAction.KEEP, "conf/more.conf": FileAction.CREATE}
     assert not (target / WEB).exists()
 
 
@@ -121,7 +121,7 @@ def test_a_directory_that_the_machine_removed_comes_back_only_for_what_is_new_in
     place()
     (target / WEB).unlink()
     (target / "conf").rmdir()
-    assert place() == {"conf": Action.KEEP, WEB: Action.KEEP}
+    assert place() == {"conf": FileAction.KEEP, WEB: FileAction.KEEP}
     (files / "conf" / "more.conf").write_text("x")
     place()
     assert [path.name for path in (target / "conf").iterdir()] == ["more.conf"]
@@ -154,7 +154,7 @@ def test_what_is_in_a_directory_whose_content_the_project_left_out_stays(
     (files / "data" / "year" / "photo").write_text("of nobody else")
     place()
     shutil.rmtree(files / "data" / "year")
-    assert place()["data/year/photo"] is Action.KEEP
+    assert place()["data/year/photo"] is FileAction.KEEP
     assert (target / "data" / "year" / "photo").read_text() == "of nobody else"
     (files / "data" / "new").write_text("the project's")
     assert "data/year/photo" not in place()
@@ -217,7 +217,7 @@ def test_a_link_that_a_container_laid_leads_nothing_outside(
     target.mkdir(parents=True)
     (target / where).parent.mkdir(exist_ok=True)
     (target / where).symlink_to(outside if where == "conf" else outside / "web.conf")
-    assert place() == {where: Action.CONFLICT}
+    assert place() == {where: FileAction.CONFLICT}
     assert (outside / "web.conf").read_text() == "somebody's"
     Placement(target).take(files, [where])
     assert (target / WEB).read_text() == "one"
@@ -233,7 +233,7 @@ def test_a_link_that_a_container_laid_leads_nothing_outside(
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(files: Path, target: Path, place: Place) -> None:
     (target / "conf").mkdir(parents=True)
     os.mkfifo(target / WEB)
-    assert place() == {WEB: Action.CONFLICT}
+    assert place() == {WEB: FileAction.CONFLICT}
     Placement(target).take(files, [WEB])
     assert (target / WEB).read_text() == "one"
 
@@ -242,16 +242,16 @@ def test_a_file_of_another_size_is_not_read(files: Path, target: Path, place: Pl
     place()
     with (target / WEB).open("r+") as sparse:
         sparse.truncate(2**40)
-    assert place() == {WEB: Action.KEEP}
+    assert place() == {WEB: FileAction.KEEP}
 
 
 def test_what_is_damaged_or_missing_makes_the_machine_right(files: Path, target: Path, place: Place) -> None:
     place()
     target.with_name(RECORD).write_bytes(b"\0\0")
     (target / WEB).write_text("precious")
-    assert place() == {WEB: Action.CONFLICT}
+    assert place() == {WEB: FileAction.CONFLICT}
     target.with_name(RECORD).unlink()
-    assert place() == {WEB: Action.CONFLICT}
+    assert place() == {WEB: FileAction.CONFLICT}
     assert (target / WEB).read_text() == "precious"
 
 
@@ -261,7 +261,7 @@ def test_the_list_of_an_earlier_dom0_says_what_was_placed(files: Path, target: P
     target.with_name(RECORD).write_text(json.dumps([WEB]))
     place()
     (files / WEB).write_text("two")
-    assert place() == {WEB: Action.UPDATE}
+    assert place() == {WEB: FileAction.UPDATE}
 
 
 def test_a_name_that_is_no_utf_8_is_a_name(files: Path, target: Path, place: Place) -> None:
@@ -269,7 +269,7 @@ def test_a_name_that_is_no_utf_8_is_a_name(files: Path, target: Path, place: Pla
     (files / name).write_text("one")
     place()
     (target / name).write_text("precious")
-    assert place() == {name: Action.KEEP}
+    assert place() == {name: FileAction.KEEP}
 
 
 def test_a_directory_that_cannot_be_made_is_told(target: Path, place: Place) -> None:
@@ -310,9 +310,9 @@ def test_the_machines_version_is_kept_until_the_project_says_something_new(
     (files / WEB).write_text("two")
     place()
     Placement(target).keep(files, [WEB])
-    assert place() == {WEB: Action.KEEP}
+    assert place() == {WEB: FileAction.KEEP}
     (files / WEB).write_text("three")
-    assert place() == {WEB: Action.CONFLICT}
+    assert place() == {WEB: FileAction.CONFLICT}
     assert (target / WEB).read_text() == "precious"
 
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from dom0.agent.events import Entry
 from dom0.agent.status import Phase, PullStatus
 from dom0.agent.vitals import FileSystem, UsageStatus, Vitals
-from dom0.cli.top import REVERSED, Seen, frame
+from dom0.cli.top import REVERSED, Sample, frame
 from dom0.engine.values import Usage
 from dom0.run import Output
 from dom0.testing.fake_agent import FakeAgent, Lines, Turns, make_service, make_status
@@ -35,18 +35,18 @@ USAGE = UsageStatus(now=1180.0, machine=MACHINE, containers={"c" * 64: Usage(mem
 EVENT = Entry(seq=7, time=1100.0, kind="start-container", subject="box-web-1", text="start box-web-1", reason="ended")
 
 
-def seen(**changes: Any) -> Seen:
+def seen(**changes: Any) -> Sample:
     return replace(
-        Seen(status=make_status(), events=(EVENT,), usage=USAGE, percent={"c" * 64: 12.34}, machine_percent=10.0),
+        Sample(status=make_status(), events=(EVENT,), usage=USAGE, percent={"c" * 64: 12.34}, machine_percent=10.0),
         **changes,
     )
 
 
-def texts(of: Seen, sort: str = "service", **options: Any) -> list[str]:
+def texts(of: Sample, sort: str = "service", **options: Any) -> list[str]:
     return [text for _, text in frame(of, sort, **options)[0]]
 
 
-def many(count: int) -> Seen:
+def many(count: int) -> Sample:
     services = tuple(
         make_service(f"s{number:03}", Phase.READY, container_id=f"{number:064}", restarts=number)
         for number in range(count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dom0.farms import boots, rollout
 from dom0.farms.boots import TRIES, Boots
-from dom0.farms.rollout import Rollout
+from dom0.farms.rollout import RolloutState
 
 GOOD = Boots(good="1.0")
 
@@ -54,7 +54,7 @@ def test_another_base_os_is_tried_as_often() -> None:
 
 
 def test_a_person_lets_nodes_try_again() -> None:
-    state = Rollout(boots=served(served(GOOD, 5)[0], 5, name="pi2")[0])
+    state = RolloutState(boots=served(served(GOOD, 5)[0], 5, name="pi2")[0])
     assert rollout.resume(state, ["store"]).boots == state.boots
     assert rollout.resume(state, ["web"]).boots == GOOD
     assert set(rollout.forget(state, "pi1").boots.tried) == {"pi2"}

@@ -17,7 +17,7 @@ from dom0.farms import directory, lock, nodes, pin
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import MachineInfo, Node, NodeState, key_of
 from dom0.farms.revisions import KEPT, Blob, FarmImage, Report, Revision, RoleContent, RoleState
-from dom0.farms.rollout import Lock, Pause, Rollout, Settled, Turn
+from dom0.farms.rollout import Lock, Pause, RolloutState, Settled, Turn
 from dom0.registry.manifest import digest_of
 
 # strace(1) counts each system call for itself, so one test kills at one of them, again and again
@@ -94,7 +94,7 @@ for step in steps:
         assert "No space left on device" in error.message, error.message
     else:
         raise AssertionError
-assert farm.nodes() == nodes.Nodes() and farm.rollout() == rollout.Rollout()
+assert farm.nodes() == nodes.Nodes() and farm.rollout() == rollout.RolloutState()
 assert farm.reports() == {"a" * 64: revisions.Report(os="1.0")}
 assert farm.revisions() == made[:-1] and farm.current() == made[-2]
 assert farm.has_blob(blob.digest, blob.size) and not farm.blob(f"sha256:{3:064}").exists()
@@ -164,7 +164,9 @@ def test_a_reboot_lock_whose_taking_is_killed_at_any_write_is_had_or_not_and_all
     tmp_path: Path, pem: bytes, call: str
 ) -> None:
     turn = Turn(number=7, role="store", revision=2, content="x", since=1e9)
-    before = Rollout(drawn=7, turns={"nas": turn}, pauses={"web": Pause(why="pi1 failed", since=1e9)}, drained=("pi3",))
+    before = RolloutState(
+        drawn=7, turns={"nas": turn}, pauses={"web": Pause(why="pi1 failed", since=1e9)}, drained=("pi3",)
+    )
     for at in OFTEN:
         farm = FarmDirectory(tmp_path / str(at))
         farm.make("attic", pem, {"roles/web/compose.yaml": b"name: web\n"})
@@ -208,7 +210,7 @@ def test_revisions_that_nobody_needs_go_with_their_blobs(farm: FarmDirectory) ->
     farm.put_report("b" * 64, Report(fetched=fetched.roles["web"].digest))
     turn = Turn(number=1, role="web", revision=in_turn.number, content="x", since=1.0)
     kept = Settled(revision=settled.number, content="y")
-    farm.change_rollout(lambda _: (Rollout(turns={"pi1": turn}, settled={"web": kept}), None))
+    farm.change_rollout(lambda _: (RolloutState(turns={"pi1": turn}, settled={"web": kept}), None))
     (farm.state / "blobs" / ".left.1.new").write_bytes(b"of a killed one")
     with farm.publishing():
         assert farm.prune() == ([5], len(b"layer 5") + len(b"of a killed one"))

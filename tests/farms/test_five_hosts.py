@@ -15,7 +15,7 @@ import pytest
 
 from dom0.farms import join
 from dom0.farms.directory import FarmDirectory
-from dom0.farms.rollout import Rollout
+from dom0.farms.rollout import RolloutState
 from dom0.testing import chain
 from dom0.testing.hosts import switch_on, until
 from dom0.testing.machine_farm import Farm, hosts_on_a_switch
@@ -99,7 +99,7 @@ class House(Farm):
         return sum("box-page-1" in container and state == "running" for container, state in states.items())
 
     @property
-    def rollout(self) -> Rollout:
+    def rollout(self) -> RolloutState:
         """What is on the server's disk of it."""
         return FarmDirectory(self.path).rollout()
 

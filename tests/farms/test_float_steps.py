@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from dom0.engine.swarm_bodies import ContainerSpec, Mode, ServiceBody, SwarmNetworkBody, TaskSpec
 from dom0.farms.float_content import FloatFile, FloatProject, digest_of_body
-from dom0.farms.float_steps import Action, FloatObject, FloatStep, Kind, steps
+from dom0.farms.float_steps import FloatAction, FloatObject, FloatStep, Kind, steps
 
 SERVICE = ServiceBody(name="blog_web", task_template=TaskSpec(container_spec=ContainerSpec(image="web")), mode=Mode())
 NETWORK = SwarmNetworkBody(name="blog_default", driver="overlay", check_duplicate=True)
@@ -63,24 +63,24 @@ def test_what_others_made_is_neither_changed_nor_removed() -> None:
     others = [replace(one, farm=farm, digest="") for one in ALL for farm in ("", "another")]
     assert found(*others) == []
     step = only(*ALL[:2], there("service", "blog_web", farm="", digest=""))
-    assert (step.action, step.is_due) == (Action.STAYS, False)
+    assert (step.action, step.is_due) == (FloatAction.STAYS, False)
     assert "did not make" in step.why
 
 
 def test_a_service_that_changed_is_updated_and_a_network_stays() -> None:
     step = only(*ALL[:2], there("service", "blog_web", digest="old"))
-    assert (step.action, step.id, step.digest) == (Action.UPDATE, "id of blog_web", DIGESTS["blog_web"])
+    assert (step.action, step.id, step.digest) == (FloatAction.UPDATE, "id of blog_web", DIGESTS["blog_web"])
     step = only(there("network", "blog_default", digest="old"), *ALL[1:])
-    assert step.action is Action.STAYS
+    assert step.action is FloatAction.STAYS
     assert "cannot be changed" in step.why
 
 
 def test_what_swarm_went_back_from_is_not_tried_again_but_another_one_is() -> None:
     back = there("service", "blog_web", digest="old", update="rollback_completed", said="web failed")
     step = only(*ALL[:2], back, tried={"blog_web": DIGESTS["blog_web"]})
-    assert step.action is Action.STAYS
+    assert step.action is FloatAction.STAYS
     assert "web failed" in step.why
-    assert only(*ALL[:2], back, tried={"blog_web": "one before"}).action is Action.UPDATE
+    assert only(*ALL[:2], back, tried={"blog_web": "one before"}).action is FloatAction.UPDATE
 
 
 def test_a_file_with_another_content_has_another_name_and_the_old_one_goes_when_nothing_needs_it() -> None:

@@ -23,7 +23,7 @@ from dom0.errors import Busy, Dom0Error, Temporary
 from dom0.farms import follow, join, lock, nodes, orders, pin, reboot, rollout, serve
 from dom0.farms.base_os import BaseOsHost, Host
 from dom0.farms.directory import FarmDirectory
-from dom0.farms.follow import Kept
+from dom0.farms.follow import StoredReport
 from dom0.farms.join import Membership
 from dom0.farms.nodes import MachineInfo, key_of
 from dom0.farms.peers import is_in_memory
@@ -121,7 +121,7 @@ class Node:
 
     @property
     def kept(self) -> Report:
-        return msgspec.json.decode((self.state / follow.FILE).read_bytes(), type=Kept).report
+        return msgspec.json.decode((self.state / follow.FILE).read_bytes(), type=StoredReport).report
 
     def is_said(self, state: RoleState, revision: int) -> bool:
         """Whether the server has it."""
@@ -373,7 +373,7 @@ async def test_why_a_fetch_failed_is_not_said_of_one_that_has_come(farm: FarmDir
         revise(farm, 1, content)
         await until(lambda: node.is_said(RoleState.GOOD, 1))
         await node.kill()
-        full = Kept(report=replace(node.kept, reason="no space left on device"))
+        full = StoredReport(report=replace(node.kept, reason="no space left on device"))
         (node.state / follow.FILE).write_bytes(msgspec.json.encode(full))
         node.start()
         await until(lambda: node.kept.reason == "")
@@ -390,7 +390,7 @@ async def test_a_server_that_sends_without_end_is_heard_as_long_as_the_blob_is(f
                 await writer.drain()
 
     server, tls = Pin("127.0.0.1", port, pin.fingerprint(farm.server_pem)), pin.of_server(farm.server_pem)
-    origin = follow._Origin(Client(lambda: pin.connect(server), "farm"), SECRET)
+    origin = follow._FarmServer(Client(lambda: pin.connect(server), "farm"), SECRET)
     wanted, heard = Descriptor(media_type="", digest=f"sha256:{0:064}", size=10), bytearray()
 
     async def fetch() -> None:
@@ -420,7 +420,7 @@ async def test_what_is_in_a_secret_that_floats_goes_past_the_disk(
 
     monkeypatch.setattr(follow, "Depot", refuse)
     server, tls = Pin("127.0.0.1", port, pin.fingerprint(farm.server_pem)), pin.of_server(farm.server_pem)
-    origin = follow._Origin(Client(lambda: pin.connect(server), "farm"), SECRET)
+    origin = follow._FarmServer(Client(lambda: pin.connect(server), "farm"), SECRET)
     source = follow._FloatSource(cast("Any", None), origin)
     listening = await asyncio.start_server(answer, "127.0.0.1", port, reuse_port=True, ssl=tls)
     async with asyncio.timeout(60), listening:
@@ -583,7 +583,7 @@ async def test_a_file_of_its_own_that_is_damaged_is_begun_anew(farm: FarmDirecto
 def test_what_a_node_kept_is_nothing_damaged_and_looking_at_it_fills_no_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert follow.read(tmp_path) == Kept()
+    assert follow.read(tmp_path) == StoredReport()
     (tmp_path / follow.FILE).write_bytes(b"{}}")
     with pytest.raises(Dom0Error, match="is damaged"):
         follow.read(tmp_path)

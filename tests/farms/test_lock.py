@@ -21,7 +21,7 @@ from dom0.errors import Busy, UsageError
 from dom0.farms import lock, nodes, serve
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import MachineInfo, Node, key_of
-from dom0.farms.rollout import Lock, Rollout, Turn
+from dom0.farms.rollout import Lock, RolloutState, Turn
 from dom0.farms.settings import FarmSettings, RoleSettings
 
 NOW = 1_800_000_000.0
@@ -35,7 +35,7 @@ def of(name: str, group: str = "web", *, foreign: bool = False) -> Lock:
 
 
 def test_as_many_as_at_once_have_a_lock_and_each_may_ask_again() -> None:
-    state = Rollout()
+    state = RolloutState()
     for name in ("pi1", "pi2", "pi1", "pi2"):
         state = lock.acquire(state, ATTIC, of(name))
     assert [one.id for one in state.locks] == ["pi1", "pi2"]
@@ -49,17 +49,17 @@ def test_as_many_as_at_once_have_a_lock_and_each_may_ask_again() -> None:
 
 
 def test_nobody_gives_back_what_another_one_has() -> None:
-    state = lock.acquire(Rollout(), ATTIC, of("pi1"))
+    state = lock.acquire(RolloutState(), ATTIC, of("pi1"))
     for other in (of("pi2"), of("PI1"), of("pi1", foreign=True)):
         assert lock.release(state, other) == state
-    foreign = lock.acquire(Rollout(), ATTIC, of("pi1", foreign=True))
+    foreign = lock.acquire(RolloutState(), ATTIC, of("pi1", foreign=True))
     for other in (of("pi1"), of("pi1", "store", foreign=True)):
         assert lock.release(foreign, other) == foreign
 
 
 def test_who_goes_to_a_revision_has_a_place_and_may_reboot_in_it() -> None:
     turn = Turn(number=1, role="web", revision=2, content="x", since=NOW)
-    state = Rollout(turns={"pi1": turn, "pi2": turn})
+    state = RolloutState(turns={"pi1": turn, "pi2": turn})
     with pytest.raises(Busy):
         lock.acquire(state, ATTIC, of("pi3"))
     assert lock.acquire(state, ATTIC, of("pi1")).locks
@@ -68,15 +68,15 @@ def test_who_goes_to_a_revision_has_a_place_and_may_reboot_in_it() -> None:
 
 
 def test_a_person_takes_a_lock_away_and_a_typing_mistake_is_named() -> None:
-    state = lock.acquire(Rollout(), ATTIC, of("pi1"))
+    state = lock.acquire(RolloutState(), ATTIC, of("pi1"))
     with pytest.raises(UsageError) as refused:
         lock.unlock(state, "pi11")
     assert refused.value.hint == "did you mean pi1?"
-    assert lock.unlock(state, "pi1") == (Rollout(), of("pi1"))
+    assert lock.unlock(state, "pi1") == (RolloutState(), of("pi1"))
 
 
 def test_those_that_are_no_nodes_have_only_so_many() -> None:
-    state = Rollout()
+    state = RolloutState()
     for number in range(lock.MOST):
         state = lock.acquire(state, ATTIC, of("x", f"group{number}", foreign=True))
     with pytest.raises(Busy, match="have locks already"):
@@ -87,7 +87,7 @@ def test_those_that_are_no_nodes_have_only_so_many() -> None:
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from(["pi1", "pi2", "pi3", "pi4"]), st.booleans())))
 def test_at_random_a_group_is_never_more_than_full(asked: Iterable[tuple[bool, str, bool]]) -> None:
     """Beside it a model: the set of those that were told that they may."""
-    state, may = Rollout(), set[tuple[str, bool]]()
+    state, may = RolloutState(), set[tuple[str, bool]]()
     for reboots, name, foreign in asked:
         wanted = of(name, foreign=foreign)
         if reboots:
@@ -178,7 +178,7 @@ async def test_only_nodes_are_heard_and_only_in_the_group_of_their_role(port: in
         assert (status, said["kind"]) == (401, "not_admitted")
     status, said = await ask(port, "/v1/pre-reboot", secret, params("pi1", "store"))
     assert (status, said) == (403, {"kind": "not_admitted", "value": "the group of pi1 is its role, web"})
-    assert farm.rollout() == Rollout()
+    assert farm.rollout() == RolloutState()
 
 
 @only_nodes
@@ -187,7 +187,7 @@ async def test_a_node_that_got_another_role_gives_back_the_lock_that_it_has(port
     assert (await ask(port, "/v1/pre-reboot", secret, params("pi1")))[0] == 200
     farm.change(lambda before: nodes.assign(before, "pi1", "store"))
     assert (await ask(port, "/v1/steady-state", secret, params("pi1")))[0] == 200
-    assert farm.rollout() == Rollout()
+    assert farm.rollout() == RolloutState()
 
 
 @for_all
@@ -236,7 +236,7 @@ async def test_what_is_no_request_of_the_protocol_locks_nothing(port: int, farm:
         assert (status, said["kind"]) == (400, "bad_request")
     assert (await ask(port, "/v1/pre-reboot", "", b" " * 100_000))[0] == 413
     assert (await ask(port, "/v1/pre-reboot", "", params("x"), method="GET"))[0] == 405
-    assert farm.rollout() == Rollout()
+    assert farm.rollout() == RolloutState()
 
 
 async def test_locks_outlive_the_server_and_a_disk_that_cannot_be_written_gives_none(
@@ -256,4 +256,4 @@ async def test_locks_outlive_the_server_and_a_disk_that_cannot_be_written_gives_
             port = int(listening.getsockname()[1])
             status, said = await ask(port, "/v1/pre-reboot", secret["pi1"], params("pi1"))
             assert (status, said["kind"]) == (503, "server_problem")
-    assert farm.rollout() == Rollout()
+    assert farm.rollout() == RolloutState()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dom0.farms import orders
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.lost import TOGETHER, find_lost
-from dom0.farms.rollout import REBOOT_WITHIN, SILENT, Lock, Rollout, drain
+from dom0.farms.rollout import REBOOT_WITHIN, SILENT, Lock, RolloutState, drain
 from dom0.testing.receiver import Receiver
 from dom0.testing.told_house import House, Told
 
@@ -20,14 +20,14 @@ LOOK = 5.0  # seconds
 
 def test_a_node_is_lost_that_is_silent_for_longer_than_it_may() -> None:
     silent = {"nas": 10.0, "pi1": SILENT - TOGETHER - 1, "pi2": SILENT}
-    assert find_lost(Rollout(), silent, ()) == ["pi2"]
-    assert find_lost(Rollout(), silent | {"pi2": SILENT - 1}, ()) == []
-    assert find_lost(Rollout(), silent, ["nas"]) == ["nas", "pi2"]
-    assert find_lost(drain(Rollout(), "pi2"), silent, ["pi2"]) == []
-    reboots = Rollout(locks=(Lock(group="web", id="pi2", since=0.0),))
+    assert find_lost(RolloutState(), silent, ()) == ["pi2"]
+    assert find_lost(RolloutState(), silent | {"pi2": SILENT - 1}, ()) == []
+    assert find_lost(RolloutState(), silent, ["nas"]) == ["nas", "pi2"]
+    assert find_lost(drain(RolloutState(), "pi2"), silent, ["pi2"]) == []
+    reboots = RolloutState(locks=(Lock(group="web", id="pi2", since=0.0),))
     assert find_lost(reboots, silent, ()) == []
     assert find_lost(reboots, {"pi2": REBOOT_WITHIN}, ()) == ["pi2"]
-    other = Rollout(locks=(Lock(group="web", id="pi2", since=0.0, foreign=True),))
+    other = RolloutState(locks=(Lock(group="web", id="pi2", since=0.0, foreign=True),))
     assert find_lost(other, silent, ()) == ["pi2"]
 
 
@@ -35,7 +35,7 @@ def test_a_node_is_lost_that_is_silent_for_longer_than_it_may() -> None:
 def test_those_that_one_power_cut_took_are_lost_at_the_same_look(words: list[float], first: float) -> None:
     """`words`: how long before it each of them has said its last one: it asks again when it has its answer."""
     while True:
-        found = find_lost(Rollout(), {str(number): first + word for number, word in enumerate(words)}, ())
+        found = find_lost(RolloutState(), {str(number): first + word for number, word in enumerate(words)}, ())
         if found:
             break
         first += LOOK

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from dom0.farms import join, nodes, orders, peers, pin, serve
 from dom0.farms.directory import FarmDirectory
-from dom0.farms.follow import _Origin
+from dom0.farms.follow import _FarmServer
 from dom0.farms.nodes import MachineInfo, key_of
 from dom0.farms.pin import Pin
 from dom0.farms.revisions import Blob, FarmImage, FollowRequest, Gives, Peers, Report, Revision, RoleContent
@@ -43,7 +43,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry_peers, "IDLE", 60.0)
 
 
-class CountedOrigin(_Origin):
+class CountedOrigin(_FarmServer):
     """`sent`: bytes of blobs that the server gave."""
 
     sent = 0

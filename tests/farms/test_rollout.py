@@ -19,10 +19,10 @@ from dom0.farms.rollout import (
     SILENT,
     TURN_WITHIN,
     Lock,
+    NodeTarget,
     NodeView,
-    Rollout,
+    RolloutState,
     RolloutStep,
-    Target,
 )
 from dom0.farms.settings import FarmSettings, NetbootSettings, RoleSettings
 
@@ -55,9 +55,9 @@ class World:
         self.now = NOW
         self.current: Revision | None = None
         self.since = 0.0
-        self.state = Rollout()
+        self.state = RolloutState()
         self.nodes = {name: NodeView(name=name, role=role, report=Report(), last=NOW) for name, role in nodes.items()}
-        self.told: dict[str, Target] = {}
+        self.told: dict[str, NodeTarget] = {}
         self.bad: set[str] = set()
         self.gone: set[str] = set()
         self.cannot_fetch: set[str] = set()
@@ -119,7 +119,7 @@ class World:
 
     def end_os(self, name: str) -> None:
         """A restart ends, where its turn is about the base OS too."""
-        report, target = self.nodes[name].report, self.told.get(name, Target())
+        report, target = self.nodes[name].report, self.told.get(name, NodeTarget())
         wanted = self.contents[target.run].os if target.turn else None
         if name in self.gone or report.state is not RoleState.GOOD or report.os_failed == target.turn:
             return
@@ -541,7 +541,7 @@ def test_who_is_drained_gets_nothing() -> None:
     world.publish(2, web="two")
     found = world.run()
     assert world.at("two") == ["pi2", "pi3"]
-    assert found.targets["pi1"] == Target(why="drained")
+    assert found.targets["pi1"] == NodeTarget(why="drained")
     world.publish(3, web="three")
     world.round()
     assert [*world.look().state.turns] == ["pi2"]
@@ -586,8 +586,8 @@ def test_who_dies_in_its_turn_and_comes_back_when_it_is_called_off_keeps_nobody_
 
 def test_another_node_of_the_same_name_is_neither_drained_nor_rebooting() -> None:
     of_both = (Lock(group="web", id="pi1", since=NOW), Lock(group="web", id="pi1", since=NOW, foreign=True))
-    state = rollout.drain(rollout.drain(replace(Rollout(), locks=of_both), "pi1"), "pi2")
-    assert rollout.forget(state, "pi1") == Rollout(drained=("pi2",), locks=of_both[1:])
+    state = rollout.drain(rollout.drain(replace(RolloutState(), locks=of_both), "pi1"), "pi2")
+    assert rollout.forget(state, "pi1") == RolloutState(drained=("pi2",), locks=of_both[1:])
 
 
 def test_who_reboots_has_a_place_of_those_that_go_at_once() -> None:
@@ -670,9 +670,9 @@ def test_a_node_of_another_role_is_not_at_what_it_ran_before() -> None:
 
 def test_a_role_without_content_and_a_farm_without_a_revision_have_nothing_to_do() -> None:
     world = World({"nas": "store"})
-    assert world.look().targets == {"nas": Target(why="no revision has its role")}
+    assert world.look().targets == {"nas": NodeTarget(why="no revision has its role")}
     world.publish(1, web="one")
-    assert world.look().targets == {"nas": Target(why="no revision has its role")}
+    assert world.look().targets == {"nas": NodeTarget(why="no revision has its role")}
 
 
 def test_a_clock_that_was_set_back_makes_a_node_soak_anew_and_nothing_hang() -> None:

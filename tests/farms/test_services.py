@@ -22,7 +22,7 @@ from dom0.farms.join import Membership
 from dom0.farms.nodes import MachineInfo, key_of
 from dom0.farms.pin import Pin, connect, fingerprint
 from dom0.farms.revisions import Order, Report
-from dom0.farms.services import Offer, Place, ServicesAnswer, ServicesRequest, find
+from dom0.farms.services import NodePort, Offer, ServicesAnswer, ServicesRequest, find
 from dom0.farms.tunnel import Peer, address_of
 from dom0.http.client import Client
 from dom0.testing.fake_docker import FakeDocker
@@ -46,7 +46,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def places(*of: tuple[int, str]) -> Offer:
-    return Offer(is_ready=True, places=tuple(Place(*place) for place in of))
+    return Offer(is_ready=True, places=tuple(NodePort(*place) for place in of))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ async def test_a_node_that_is_asked_hears_of_it_with_its_order_which_is_no_other
 # by tunnels between nodes
 
 
-READY = Offer(is_ready=True, places=(Place(7000),), entrances=(7000,))
+READY = Offer(is_ready=True, places=(NodePort(7000),), entrances=(7000,))
 
 
 async def test_nodes_are_told_the_keys_of_those_that_they_want_something_of_or_that_want_something_of_them(

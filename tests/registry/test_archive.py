@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from dom0.errors import Final
-from dom0.registry.archive import PIECE, Archive, DamagedArchive, diff_ids
+from dom0.registry.archive import PIECE, DamagedArchive, ImageArchive, diff_ids
 from dom0.registry.manifest import OCI_INDEX, OCI_MANIFEST, Descriptor, ImageManifest, Index, parse_manifest
 from dom0.registry.reference import parse
 
@@ -61,7 +61,7 @@ def packed(
     def opened(descriptor: Descriptor) -> IO[bytes]:
         return io.BytesIO(blobs[descriptor.digest])
 
-    archive, read = Archive(parse(reference), IMAGE, index, opened, left_out=left_out), b""
+    archive, read = ImageArchive(parse(reference), IMAGE, index, opened, left_out=left_out), b""
     try:
         while piece := archive.read(PIECE):
             assert len(piece) <= PIECE
@@ -152,7 +152,7 @@ def test_an_archive_ends_early_where_a_blob_is_damaged(wrong: bytes) -> None:
 def test_the_same_layer_twice_is_in_the_archive_once() -> None:
     image = image_of(config_of(b"same", b"same"), ABOVE, ABOVE)
     blobs = {digest(content): content for content in (config_of(b"same", b"same"), ABOVE)}
-    archive, content = Archive(parse("redis"), image, None, lambda each: io.BytesIO(blobs[each.digest])), b""
+    archive, content = ImageArchive(parse("redis"), image, None, lambda each: io.BytesIO(blobs[each.digest])), b""
     while piece := archive.read(PIECE):
         content += piece
     assert json.loads(unpacked(content)["manifest.json"])[0]["Layers"] == [path(ABOVE), path(ABOVE)]

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dom0.socketproxy import imagearchive, pipe, strict, tarstream
-from dom0.socketproxy.imagearchive import MANIFEST, Loaded
+from dom0.socketproxy.imagearchive import MANIFEST, ArchiveLoad
 from dom0.socketproxy.refusal import Refused
 from dom0.socketproxy.scope import Scope
 from dom0.testing.tars import tar_of
@@ -40,7 +40,7 @@ async def pieces(content: bytes, size: int = 700) -> AsyncIterator[bytes]:
 
 def loaded(content: bytes, size: int = 700) -> bytes:
     async def work() -> bytes:
-        passed = Loaded()
+        passed = ArchiveLoad()
         sent = b"".join([chunk async for chunk in passed.pass_on(pieces(content, size))])
         return sent + passed.end(passed.images())
 
@@ -125,8 +125,8 @@ def test_layers_that_are_only_named_are_told_up_to_the_last_one() -> None:
     files = {"layer.tar": LAYER, "above.tar": above, "config.json": json.dumps({"rootfs": {"diff_ids": ids}}).encode()}
     files[MANIFEST] = json.dumps([{**IMAGES[0], "Layers": names}]).encode()
 
-    async def work() -> tuple[Loaded, list[imagearchive.Image]]:
-        passed = Loaded()
+    async def work() -> tuple[ArchiveLoad, list[imagearchive.Image]]:
+        passed = ArchiveLoad()
         async for _ in passed.pass_on(pieces(tar_of(files))):
             pass
         return passed, passed.images()
@@ -149,7 +149,7 @@ def test_each_byte_of_a_long_layer_counts() -> None:
 
 def test_in_however_small_pieces_it_comes_no_more_of_it_is_kept() -> None:
     async def work() -> None:
-        async for _ in Loaded().pass_on(pieces(content, 1)):
+        async for _ in ArchiveLoad().pass_on(pieces(content, 1)):
             pass
 
     content = tar_of({"layer.tar": bytes(10_000)})

@@ -40,19 +40,21 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     over: tuple[Problem, ...] = ()
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True):
+class KnownAlerts(msgspec.Struct, frozen=True, kw_only=True):
     """By code and subject."""
 
     standing: dict[str, ActiveAlert] = {}
     told: float = 0.0  # when the last message was made
 
 
-def resumed(known: Known, now: float) -> Known:
+def resumed(known: KnownAlerts, now: float) -> KnownAlerts:
     """Nobody has looked for a while: that is no time for which a problem was gone."""
     return replace(known, standing={key: replace(one, seen=now) for key, one in known.standing.items()})
 
 
-def look(known: Known, problems: Iterable[Problem], machine: str, now: float) -> tuple[Known, Message | None]:
+def look(
+    known: KnownAlerts, problems: Iterable[Problem], machine: str, now: float
+) -> tuple[KnownAlerts, Message | None]:
     """Of `problems` that there are `now`; `machine` is what it is called."""
     standing, present = dict(known.standing), set()
     for problem in problems:
@@ -79,7 +81,7 @@ def look(known: Known, problems: Iterable[Problem], machine: str, now: float) ->
         for key in over
         if key in kept
     }
-    return Known(standing=kept, told=now), message
+    return KnownAlerts(standing=kept, told=now), message
 
 
 def _calm(one: ActiveAlert) -> float:

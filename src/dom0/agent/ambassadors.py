@@ -54,7 +54,7 @@ PATIENCE = 10.0  # seconds that one may be silent before it is a problem: its co
 _NOISE = ("exec_", "attach", "top", "resize", "archive-path", "extract-to-dir")
 
 
-class Known(msgspec.Struct):
+class KnownAmbassador(msgspec.Struct):
     """What we know of one ambassador: of the start of its container that we look at.
 
     `wished`: sources that requests under way need as well.
@@ -123,7 +123,7 @@ class Ambassadors:
         self._changed = changed
         self._talk = talk or Conversation(engine)
         self._clock = clock or SystemClock()
-        self._known: dict[str, Known] = {}
+        self._known: dict[str, KnownAmbassador] = {}
         self._leaving: list[Shortcuts] = []  # of ambassadors that are gone, with connections under way
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
@@ -281,14 +281,14 @@ class Ambassadors:
         ]
         return [*(PlacedFlow(flow=flow) for flow in through), *beside]
 
-    def _find(self, name: str) -> Known:
+    def _find(self, name: str) -> KnownAmbassador:
         for service, known in self._known.items():
             if name in (service, known.container.name):
                 return known
         there = ", ".join(sorted(self._known)) or "none"
         raise UsageError(f"{name}: is no ambassador of this machine", hint=f"there are: {there}")
 
-    async def _switched(self, known: Known, receipt: Receipt) -> Rewired:
+    async def _switched(self, known: KnownAmbassador, receipt: Receipt) -> Rewired:
         """Shortcuts follow before the answer, so that it counts what was done in them."""
         with contextlib.suppress(Dom0Error):  # it is done: they follow when it is heard again
             known.hear(await self._ask(known, Show(), State))
@@ -298,7 +298,7 @@ class Ambassadors:
         self._tell_problems()
         return Rewired(receipt=_together(receipt, part), shortcuts=part, refused=refused)
 
-    async def _planned(self, known: Known, planned: Planned) -> Rewired:
+    async def _planned(self, known: KnownAmbassador, planned: Planned) -> Rewired:
         receipt = planned.receipt
         beside = [one for one in await known.shortcuts.flows() if str(one.flow.came_by) in receipt.listeners]
         cut_at = 0.0 if receipt.existing == "cut" else None
@@ -310,7 +310,7 @@ class Ambassadors:
         flows = (*(PlacedFlow(flow=flow) for flow in planned.flows), *beside)
         return Rewired(receipt=_together(receipt, part), shortcuts=part, flows=flows)
 
-    async def _ask(self, known: Known, request: Rewire | Undo | History | Flows | Show, answer: type[T]) -> T:
+    async def _ask(self, known: KnownAmbassador, request: Rewire | Undo | History | Flows | Show, answer: type[T]) -> T:
         try:
             return await self._talk.ask(known.container.id, request, answer)
         except Unanswered as error:
@@ -346,7 +346,7 @@ class Ambassadors:
                 del self._ending[container_id]
             self._wake.set()
 
-    async def _lead_elsewhere(self, known: Known, container: Container) -> Known | None:
+    async def _lead_elsewhere(self, known: KnownAmbassador, container: Container) -> KnownAmbassador | None:
         """Away from `container`. Returns the ambassador if it followed that."""
         try:
             async with asyncio.timeout(LEAVE_WITHIN):
@@ -362,7 +362,7 @@ class Ambassadors:
             known.told = None
         return known
 
-    async def _until_drained(self, container: Container, concerned: Collection[Known]) -> None:
+    async def _until_drained(self, container: Container, concerned: Collection[KnownAmbassador]) -> None:
         """For as long as is promised, but not for long: less where new connections have to wait meanwhile."""
         began, pause = self._clock.monotonic(), FIRST_PAUSE
         its_own = {address for endpoint in container.endpoints for address in endpoint.addresses}
@@ -370,7 +370,7 @@ class Ambassadors:
             await asyncio.sleep(pause)
             pause = min(2 * pause, DRAIN_EVERY)
 
-    async def _has_time(self, known: Known, its_own: Collection[str], waited: float) -> bool:
+    async def _has_time(self, known: KnownAmbassador, its_own: Collection[str], waited: float) -> bool:
         """Whether a connection to one of the addresses `its_own` may still end by itself."""
         if known.state is None:
             return False
@@ -452,7 +452,9 @@ class Ambassadors:
             if known is None:
                 from dom0.agent.shortcut import Shortcuts  # speaks to the kernel: few machines have an ambassador
 
-                known = self._known[service] = Known(container, Shortcuts(self._engine, service, self._project))
+                known = self._known[service] = KnownAmbassador(
+                    container, Shortcuts(self._engine, service, self._project)
+                )
             known.take(container)
             ids: set[str] = set()  # of the other running containers on its networks, whoever made them
             for endpoint in container.endpoints if container.running else ():
@@ -484,7 +486,7 @@ class Ambassadors:
                     with contextlib.suppress(Dom0Error, OSError):
                         await sweep(self._engine, container, self._known.keys())
 
-    async def _tell_found(self, known: Known) -> None:
+    async def _tell_found(self, known: KnownAmbassador) -> None:
         """Raises Dom0Error."""
         if known.state is None or not known.container.running:
             return
@@ -505,7 +507,7 @@ class Ambassadors:
                 known.hear(await self._talk.ask(known.container.id, request, State))
                 known.told = found
 
-    async def _follow(self, known: Known, *, verify: bool = False) -> None:
+    async def _follow(self, known: KnownAmbassador, *, verify: bool = False) -> None:
         if known.state is not None and known.container.running:
             await known.shortcuts.follow(
                 known.container, known.state, known.members, present=self._known.keys(), verify=verify
@@ -513,7 +515,7 @@ class Ambassadors:
 
     # states and events
 
-    def _watch(self, known: Known, tasks: asyncio.TaskGroup) -> None:
+    def _watch(self, known: KnownAmbassador, tasks: asyncio.TaskGroup) -> None:
         """One watcher for every start of the container."""
         anew, known.watched = known.watched != _start(known.container), _start(known.container)
         if known.watching is not None and (anew or not known.container.running):
@@ -522,7 +524,7 @@ class Ambassadors:
         if known.watching is None and known.container.running:
             known.watching = tasks.create_task(self._watch_one(known))
 
-    async def _watch_one(self, known: Known) -> None:
+    async def _watch_one(self, known: KnownAmbassador) -> None:
         container_id, pause = known.container.id, FIRST_PAUSE
         while True:
             try:

@@ -55,7 +55,7 @@ IMAGE_NAME_TTL = 1.0  # seconds
 NO_RESTART = UpdateBody(restart_policy=RestartPolicy(name="no"))
 
 
-class Leaving(Protocol):
+class AroundStop(Protocol):
     """Around a stop, as `Ambassadors.leaving`."""
 
     def __call__(self, container_id: str, /, *, comes_back: bool) -> AbstractAsyncContextManager[None]: ...
@@ -83,7 +83,7 @@ class Applier:
         mint: Callable[[], str],
         generation: int,
         all_endpoints: bool,
-        leaving: Leaving = stays,
+        leaving: AroundStop = stays,
     ) -> None:
         self._engine = engine
         self._leaving = leaving

@@ -40,7 +40,7 @@ SUBJECT = "the page"  # of what is refused: there is nothing in it that a strang
 log = logging.getLogger(__name__)
 
 
-class Kept(Device, frozen=True, kw_only=True):
+class StoredDevice(Device, frozen=True, kw_only=True):
     """`proof`: SHA-256 of both halves of what the device has."""
 
     proof: str
@@ -54,7 +54,7 @@ class Pairing(msgspec.Struct, frozen=True, kw_only=True):
     operates: bool
 
 
-class _Code(msgspec.Struct, kw_only=True):
+class _IssuedCode(msgspec.Struct, kw_only=True):
     letters: str
     name: str
     operates: bool
@@ -91,9 +91,9 @@ class DeviceRegister:
         self._file = state / FILE
         self._journal = journal
         self._now = now
-        self._kept: tuple[Kept, ...] | None = None  # once they were read
+        self._kept: tuple[StoredDevice, ...] | None = None  # once they were read
         self._unsaved = set[str]()  # names of those that were revoked, and are still on the disk
-        self._code: _Code | None = None
+        self._code: _IssuedCode | None = None
         self.page: Callable[[], tuple[str, str]] = nowhere  # sets `served`
         self._asking = defaultdict[str, set[asyncio.Task[object]]](set)  # by name of the device
 
@@ -102,14 +102,14 @@ class DeviceRegister:
         """Address and fingerprint of the page, where it is now."""
         return self.page()
 
-    def devices(self) -> tuple[Kept, ...]:
+    def devices(self) -> tuple[StoredDevice, ...]:
         """Raises Damaged."""
         return tuple(one for one in self._known() if self._now() - one.paired < DEVICE_LIFE)
 
-    def _known(self) -> tuple[Kept, ...]:
+    def _known(self) -> tuple[StoredDevice, ...]:
         """Also those that are too old: the clock may be wrong. Raises Damaged."""
         if self._kept is None:
-            found = read_json(self._file, tuple[Kept, ...])
+            found = read_json(self._file, tuple[StoredDevice, ...])
             self._kept = found or ()
         return self._kept
 
@@ -129,7 +129,7 @@ class DeviceRegister:
                 f"{MOST} devices are paired, and there are no more", hint="dom0 web devices; dom0 web revoke"
             )
         letters = "".join(secrets.choice(ALPHABET) for _ in range(CODE_LENGTH))
-        self._code = _Code(letters=letters, name=name, operates=operates, until=time.monotonic() + CODE_LIFE)
+        self._code = _IssuedCode(letters=letters, name=name, operates=operates, until=time.monotonic() + CODE_LIFE)
         return Invitation(
             name=name,
             operates=operates,
@@ -150,7 +150,7 @@ class DeviceRegister:
             return None
         self._code = None  # whatever comes of it
         cookie, token = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-        device = Kept(
+        device = StoredDevice(
             name=code.name,
             operates=code.operates,
             paired=self._now(),
@@ -213,7 +213,7 @@ class DeviceRegister:
         devices = tuple(msgspec.convert(one, Device, from_attributes=True) for one in self.devices())
         return Devices(devices=devices, address=address, fingerprint=fingerprint)
 
-    def _write(self, devices: tuple[Kept, ...]) -> None:
+    def _write(self, devices: tuple[StoredDevice, ...]) -> None:
         write_json(self._file, devices)
         self._kept = devices
         self._unsaved.clear()

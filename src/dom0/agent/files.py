@@ -10,17 +10,17 @@ from dom0.agent import file_diff
 from dom0.agent.file_status import FileDiff, FileInfo, FileState
 from dom0.agent.placement import FileSteps, Placement, versions_of
 from dom0.agent.progress import Changes
-from dom0.agent.three_way import Action, FileStep, FileVersion
+from dom0.agent.three_way import FileAction, FileStep, FileVersion
 from dom0.agent.versions import read_content, spelled
 from dom0.errors import UsageError
 from dom0.health import Problem, Severity
 
 MOST_PROBLEMS = 10
 _PLANNED = {
-    Action.CREATE: FileState.CREATE,
-    Action.UPDATE: FileState.UPDATE,
-    Action.REMOVE: FileState.REMOVE,
-    Action.CONFLICT: FileState.CONFLICT,
+    FileAction.CREATE: FileState.CREATE,
+    FileAction.UPDATE: FileState.UPDATE,
+    FileAction.REMOVE: FileState.REMOVE,
+    FileAction.CONFLICT: FileState.CONFLICT,
 }
 
 
@@ -115,7 +115,7 @@ def _state(step: FileStep) -> FileState | None:
 
     Rights alone are not told: many an image gives itself what is bound into it at every start.
     """
-    if step.action is Action.CONFLICT:
+    if step.action is FileAction.CONFLICT:
         return FileState.CONFLICT
     if step.theirs is None or (step.wanted is not None and step.wanted.content == step.theirs.content):
         return None

@@ -25,7 +25,7 @@ from dom0.names import MIRROR, pull_directory
 from dom0.plan.desired import Sharing
 
 
-class _Place(Listener[Sharing]):
+class _ServedBlobs(Listener[Sharing]):
     """`served`: what it serves now."""
 
     key = "pull.serve"
@@ -64,7 +64,7 @@ class _Place(Listener[Sharing]):
             self._changed.tell()
 
 
-class _Mirror(_Place):
+class _Mirror(_ServedBlobs):
     is_mirror = True
 
     def note(self, where: str, error: OSError | Dom0Error) -> None:
@@ -86,7 +86,7 @@ class ImageServer:
         self._find_sharing = find_sharing
         self._is_mirror = f"http://{MIRROR}" in (url.rstrip("/") for url in mirrors)
         self._is_guest = is_guest
-        self._shared = _Place(changed, self.shared)
+        self._shared = _ServedBlobs(changed, self.shared)
         self._mirror = _Mirror(changed, self.mirrored)
 
     async def run(self) -> None:

@@ -18,13 +18,13 @@ from dom0.health import Problem, Severity
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds until one that cannot be listened at is tried again
 
 
-class Place(Protocol):
+class ListenSettings(Protocol):
     @property
     def listen(self) -> str:
         """`ADDRESS:PORT`"""
 
 
-P = TypeVar("P", bound=Place)
+P = TypeVar("P", bound=ListenSettings)
 
 
 class Listener(Generic[P]):

@@ -54,7 +54,7 @@ class SshLogin(msgspec.Struct, frozen=True):
     authority: str = ""  # that has signed it; "": it is no certificate
 
 
-class Seen(msgspec.Struct, frozen=True):
+class LastLogin(msgspec.Struct, frozen=True):
     moment: str  # as the Engine writes it: of the last login that was noted, or of our first start
 
 
@@ -119,7 +119,7 @@ class Logins:
                 for moment, login in new:
                     if login is not None and moment > seen.moment:
                         self._note(moment, login, comments(self._keys()))
-                        self._keep(Seen(moment))
+                        self._keep(LastLogin(moment))
 
     def _note(self, moment: str, login: SshLogin, known: Mapping[str, str]) -> None:
         at = _seconds(moment)
@@ -134,20 +134,20 @@ class Logins:
         text = f"login of {login.user} with the key {f'{comment} ({print_})' if comment else print_}"
         self._journal.note(Kind.LOGIN, login.key, text, late, by=by)
 
-    def _read(self) -> Seen:
+    def _read(self) -> LastLogin:
         """Where there is none, or one of a clock that was put back, that of our start."""
         seen = None
         try:
-            seen = read_json(self._file, Seen)
+            seen = read_json(self._file, LastLogin)
         except Damaged as error:
             log.warning("%s", error.message)
         if seen is None or _seconds(seen.moment) > self._now():
             began = min(self._began, self._now())
-            seen = Seen(datetime.fromtimestamp(began, UTC).isoformat())
+            seen = LastLogin(datetime.fromtimestamp(began, UTC).isoformat())
             self._keep(seen)
         return seen
 
-    def _keep(self, seen: Seen) -> None:
+    def _keep(self, seen: LastLogin) -> None:
         try:
             write_json(self._file, seen, durable=False)
         except Unwritable as error:

@@ -89,7 +89,7 @@ UP_WITHIN = 60.0  # seconds for the `dom0 up` that has started us to say what it
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 300.0  # seconds until our own project is tried again, growing
 
 
-class Turn(msgspec.Struct):
+class CommandTurn(msgspec.Struct):
     """Of one command that changes the machine. Until it `is_over`, when all is ready, no other one may."""
 
     is_over: bool = False
@@ -183,7 +183,7 @@ class Machine:
         )
         self._proposer = Proposer(engine, state, own=own, current=self._current, resolve=resolve, audience=self._board)
         self.files = self._current.files
-        self._turn: Turn | None = None  # of a person: a second one is told to wait
+        self._turn: CommandTurn | None = None  # of a person: a second one is told to wait
         self._lives, self._closed = asyncio.Event(), asyncio.Event()
         self._own_project = OwnProject()
         self._handover = HandoverState(may_come=handover_may_come)
@@ -442,14 +442,14 @@ class Machine:
         """A hand-over is under way."""
         self._handover.at_work = self._handover.may_come = True
 
-    async def _follow(self, turn: Turn, change: Coroutine[Any, Any, Progress]) -> AsyncGenerator[Progress]:
+    async def _follow(self, turn: CommandTurn, change: Coroutine[Any, Any, Progress]) -> AsyncGenerator[Progress]:
         """Begin `change`, which goes on when the caller stops listening."""
         turn.change = self._background.start(change)
         turn.change.add_done_callback(lambda _task: self.changed.tell())
         async for line in self._attend(turn, turn.change):
             yield line
 
-    async def _attend(self, turn: Turn, task: asyncio.Task[Progress]) -> AsyncGenerator[Progress]:
+    async def _attend(self, turn: CommandTurn, task: asyncio.Task[Progress]) -> AsyncGenerator[Progress]:
         """Lines of progress until the change has its outcome, which is the last one."""
         with self._board.follow() as follower:
             turn.followers.append(follower)
@@ -465,7 +465,7 @@ class Machine:
             problem = Problem(code="generation-failed", subject="dom0", title=title)
             yield Progress(outcome=outcome, generation=number, problems=(problem,))
 
-    async def _bring_up(self, request: UpRequest, turn: Turn) -> Progress:
+    async def _bring_up(self, request: UpRequest, turn: CommandTurn) -> Progress:
         for one in request.pulls:
             kind = Kind.PULL_FAILED if one.reason else Kind.PULL_DONE
             self.journal.note(kind, one.image, one.text, one.reason)
@@ -489,7 +489,7 @@ class Machine:
             return self._refused(before.number if before else 0, error)
         return await self._outcome(turn)
 
-    async def _bring_back(self, target: Generation, turn: Turn) -> Progress:
+    async def _bring_back(self, target: Generation, turn: CommandTurn) -> Progress:
         left = self._current.generation
         assert left is not None
         try:
@@ -504,7 +504,7 @@ class Machine:
         self.journal.note(Kind.REFUSED, "dom0", "nothing was changed", error.message)
         return Progress(outcome=Outcome.FAILED, generation=generation, problems=(problem,))
 
-    async def _outcome(self, turn: Turn) -> Progress:
+    async def _outcome(self, turn: CommandTurn) -> Progress:
         """Of the generation that is current now: its judgement, or that it is at rest if it was judged before.
 
         When all of it is ready, that is told, and others may change the machine.
@@ -545,14 +545,14 @@ class Machine:
         return judged or generation is None or generation.number != number
 
     @contextlib.asynccontextmanager
-    async def _exclusive(self) -> AsyncIterator[Turn]:
+    async def _exclusive(self) -> AsyncIterator[CommandTurn]:
         """Raises Busy while another one changes the machine, and when we end, as we do to give way to another image."""
         if self._turn is not None and not self._turn.is_over:
             raise Busy(
                 "dom0: another dom0 command is changing this machine",
                 hint="wait for it: dom0 status --watch; or end it: dom0 abort",
             )
-        turn = self._turn = Turn()
+        turn = self._turn = CommandTurn()
         self.changed.tell()
         try:
             await self._lives.wait()

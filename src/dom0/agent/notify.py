@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from dom0 import secret_file
 from dom0.agent import alerts
-from dom0.agent.alerts import Known, Message
+from dom0.agent.alerts import KnownAlerts, Message
 from dom0.agent.events import Kind
 from dom0.agent.progress import Changes
 from dom0.agent.status import Status
@@ -54,7 +54,7 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
 
 class NotifyState(msgspec.Struct, frozen=True, kw_only=True):
     notify: Notify | None = None  # those whom it was told
-    known: Known = Known()
+    known: KnownAlerts = KnownAlerts()
     waiting: tuple[Letter, ...] = ()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dom0.agent.generations import Generations
 from dom0.agent.placement import Placement
-from dom0.agent.three_way import Action
+from dom0.agent.three_way import FileAction
 from dom0.agent.versions import spelled
 from dom0.errors import InUse
 from dom0.plan.desired import Desired
@@ -27,7 +27,7 @@ def require_no_data_of_others(state: Path, desired: Desired) -> None:
         return
     placement = Placement(place)
     steps = placement.plan({}, placement.record(None))
-    as_placed = {spelled(path) for path, step in steps.items() if step.action is Action.REMOVE}
+    as_placed = {spelled(path) for path, step in steps.items() if step.action is FileAction.REMOVE}
     for generation in Generations(state).all():
         other = generation.desired.project
         if other == desired.project:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path, PurePath
 
 from dom0.agent.store import Damaged, read_json, write_json
-from dom0.agent.three_way import DIRECTORY, NEVER, Action, FileStep, FileVersion, Placed, decide, done, under_way
+from dom0.agent.three_way import DIRECTORY, NEVER, FileAction, FileStep, FileVersion, Placed, decide, done, under_way
 from dom0.agent.versions import NOTHING_THERE, OPEN, ROOT, inside, project_versions, read_version, spelled
 from dom0.durable import writing
 from dom0.errors import ProjectError, UsageError
@@ -90,12 +90,12 @@ class Placement:
             with writing(self.target / path):
                 step = decide(self._look(path, (*placed, wanted)), placed, wanted)
             is_data = stays(path) or any(str(parent) in emptied for parent in PurePath(path).parents)
-            if step.action is Action.REMOVE and is_data:
-                step = step._replace(action=Action.KEEP, wanted=step.there)
+            if step.action is FileAction.REMOVE and is_data:
+                step = step._replace(action=FileAction.KEEP, wanted=step.there)
             is_directory = wanted is not None and wanted.content == DIRECTORY
             if is_directory and step.wanted is not None and step.wanted.content != DIRECTORY:
                 barred.append(path)
-            if step.action is Action.CREATE:
+            if step.action is FileAction.CREATE:
                 steps |= {str(p): _made(steps[str(p)]) for p in PurePath(path).parents if str(p) in steps}
             steps[path] = step
         return steps
@@ -143,7 +143,7 @@ class Placement:
         theirs, before = versions_of(files), self.record(files)
         steps, record = self.plan(theirs, before), dict(before)
         for path in _chosen(theirs, paths):
-            if path in steps and steps[path].action is Action.CONFLICT:
+            if path in steps and steps[path].action is FileAction.CONFLICT:
                 record[spelled(path)] = (theirs[path],)
         with writing(self.target):
             self._discard_unfinished(before)
@@ -171,7 +171,7 @@ class Placement:
     def _carry_out(self, steps: FileSteps, files: Path, record: Record) -> set[str]:
         """Returns what changed meanwhile and was left. What goes goes first: a file may follow a directory."""
         for path, step in steps.items():
-            if step.action is Action.CONFLICT and step.there is not None and step.there.content == DIRECTORY:
+            if step.action is FileAction.CONFLICT and step.there is not None and step.there.content == DIRECTORY:
                 raise _in_the_way(self.target / path)
         changes = {path: step for path, step in steps.items() if step.wanted != step.there}
         if not changes:
@@ -245,7 +245,7 @@ def _written(record: Record, steps: FileSteps, say: Callable[[Placed, FileStep],
 
 def _made(step: FileStep) -> FileStep:
     """Of a directory that something new comes into, also if the machine removed it."""
-    return step._replace(action=Action.CREATE, wanted=step.theirs) if step.wanted is None else step
+    return step._replace(action=FileAction.CREATE, wanted=step.theirs) if step.wanted is None else step
 
 
 def _chosen(theirs: Versions, paths: Collection[str]) -> list[str]:

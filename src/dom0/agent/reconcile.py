@@ -20,7 +20,7 @@ from typing import Protocol
 import msgspec
 from msgspec.structs import replace
 
-from dom0.agent.apply import Applier, Leaving, stays
+from dom0.agent.apply import Applier, AroundStop, stays
 from dom0.agent.clock import Clock, SystemClock
 from dom0.agent.gate import Gates
 from dom0.agent.observe import Observer
@@ -72,7 +72,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
 
     steps: int
     all_endpoints: bool
-    leaving: Leaving = stays
+    leaving: AroundStop = stays
     processes: Processes | None = None
     under_owner_until: float = 0.0
 

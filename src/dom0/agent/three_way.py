@@ -38,7 +38,7 @@ Placed = Sequence[FileVersion | None]
 NEVER: Placed = (None,)
 
 
-class Action(StrEnum):
+class FileAction(StrEnum):
     NOTHING = "nothing"
     CREATE = "create"
     UPDATE = "update"
@@ -50,7 +50,7 @@ class Action(StrEnum):
 class FileStep(NamedTuple):
     """`there` is what lies there, `wanted` what is to, `theirs` what the project says."""
 
-    action: Action
+    action: FileAction
     there: FileVersion | None
     wanted: FileVersion | None
     theirs: FileVersion | None
@@ -60,21 +60,21 @@ def decide(there: FileVersion | None, placed: Placed, theirs: FileVersion | None
     ours = {version.content if version else None for version in placed}
     if theirs is None:  # what the project no longer says goes if we brought it
         if there is None:
-            return FileStep(Action.NOTHING, there, None, theirs)
+            return FileStep(FileAction.NOTHING, there, None, theirs)
         if there.content == DIRECTORY or there.content not in ours:  # what uses a directory may just be empty
-            return FileStep(Action.KEEP, there, there, theirs)
-        return FileStep(Action.REMOVE, there, None, theirs)
-    changed = Action.KEEP if ours == {theirs.content} else Action.CONFLICT
+            return FileStep(FileAction.KEEP, there, there, theirs)
+        return FileStep(FileAction.REMOVE, there, None, theirs)
+    changed = FileAction.KEEP if ours == {theirs.content} else FileAction.CONFLICT
     if there is None:
         is_new = None in ours
-        return FileStep(Action.CREATE if is_new else changed, there, theirs if is_new else None, theirs)
+        return FileStep(FileAction.CREATE if is_new else changed, there, theirs if is_new else None, theirs)
     if there.content == theirs.content or there.content in ours:
         wanted = _with_rights(theirs, there, placed)
-        return FileStep(Action.NOTHING if wanted == there else Action.UPDATE, there, wanted, theirs)
-    if changed is Action.CONFLICT or there.kind != theirs.kind:
+        return FileStep(FileAction.NOTHING if wanted == there else FileAction.UPDATE, there, wanted, theirs)
+    if changed is FileAction.CONFLICT or there.kind != theirs.kind:
         return FileStep(changed, there, there, theirs)
     wanted = replace(_with_rights(theirs, there, placed), content=there.content)
-    return FileStep(Action.KEEP if wanted == there else Action.UPDATE, there, wanted, theirs)
+    return FileStep(FileAction.KEEP if wanted == there else FileAction.UPDATE, there, wanted, theirs)
 
 
 def _with_rights(theirs: FileVersion, there: FileVersion, placed: Placed) -> FileVersion:
@@ -99,4 +99,4 @@ def under_way(placed: Placed, step: FileStep) -> Placed:
 
 def done(placed: Placed, step: FileStep) -> Placed:
     """What to write down afterwards. Of what the project no longer says nothing is known any more."""
-    return placed if step.action is Action.CONFLICT else (step.theirs,)
+    return placed if step.action is FileAction.CONFLICT else (step.theirs,)

@@ -42,7 +42,7 @@ LARGEST_BODY = 4096  # bytes; the page passes on less
 APART = ("unshare", "--net", "--ipc", "setpriv", "--no-new-privs", "--pdeathsig=KILL", "--")
 
 
-class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PairingCode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A code that a device has sent."""
 
     code: str
@@ -134,7 +134,7 @@ class WebServer(Listener[Web]):
                 return Response(self._pem, content_type="application/x-pem-file")
             case "POST", "/session":
                 try:
-                    asked = msgspec.json.decode(await request.read(LARGEST_BODY), type=Asked)
+                    asked = msgspec.json.decode(await request.read(LARGEST_BODY), type=PairingCode)
                 except (msgspec.DecodeError, UnicodeDecodeError) as error:
                     raise HttpError(400, str(error)) from error
                 if (pairing := self._register.pair(asked.code, _address(asked.address))) is None:

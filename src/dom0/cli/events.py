@@ -20,18 +20,18 @@ from dom0.errors import UsageError
 from dom0.names import state_directory
 
 
-class Bound(msgspec.Struct, frozen=True):
+class EventBound(msgspec.Struct, frozen=True):
     """A number of an event, or a time in seconds since the epoch; both 0: there is no bound."""
 
     seq: int = 0
     time: float = 0.0
 
 
-def _read_bound(ctx: click.Context, parameter: click.Parameter, value: str) -> Bound:
+def _read_bound(ctx: click.Context, parameter: click.Parameter, value: str) -> EventBound:
     try:
         if value.isascii() and value.isdecimal():
-            return Bound(seq=int(value))
-        return Bound(time=options.parse_time(value))
+            return EventBound(seq=int(value))
+        return EventBound(time=options.parse_time(value))
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is no time: 10m, 2026-11-23T12:00:00 or the number of an event") from error
 
@@ -48,7 +48,7 @@ def _read_bound(ctx: click.Context, parameter: click.Parameter, value: str) -> B
 )
 @click.option("--until", metavar="TIME", default="0", callback=_read_bound, help="Only earlier ones, as --since.")
 @click.option("--json", "as_json", is_flag=True, help="Entry documents, one a line.")
-def command(follow: bool, tail: int | None, since: Bound, until: Bound, as_json: bool) -> None:
+def command(follow: bool, tail: int | None, since: EventBound, until: EventBound, as_json: bool) -> None:
     """Show what was done to this machine, why and by whom: steps, generations, refusals, crashes.
 
     A number is that of an event, as --json shows it. Works without a running dom0 too, as root on the machine itself.
@@ -57,7 +57,7 @@ def command(follow: bool, tail: int | None, since: Bound, until: Bound, as_json:
     $ dom0 events --follow
     $ dom0 events --json | jq 'select(.kind == "refused")'
     """
-    if follow and until != Bound():
+    if follow and until != EventBound():
         raise UsageError("events: --follow has no end, and --until names one", hint="leave one of them out")
     shown: deque[Entry] = deque(maxlen=tail)
     last = since.seq

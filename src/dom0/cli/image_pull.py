@@ -17,7 +17,7 @@ import msgspec
 from dom0 import terminal, times
 from dom0.cli.announced import announcing
 from dom0.cli.engine_client import on_engine
-from dom0.cli.pulls import TAKEN, Line
+from dom0.cli.pulls import TAKEN, StatusLine
 from dom0.errors import Dom0Error, Interrupted, ProjectError, UsageError
 from dom0.names import PLACED, pull_directory, short_id
 
@@ -243,7 +243,7 @@ async def shown(name: str, meter: Meter, *, then: str = TAKEN) -> AsyncIterator[
 
     `then`: what is done with it when all has come. What the Engine takes is in `dom0 status`, too.
     """
-    line = Line(terminal.say_to_stderr)
+    line = StatusLine(terminal.say_to_stderr)
     with announcing() if then == TAKEN else contextlib.nullcontext(lambda _: None) as tell:
         task = asyncio.create_task(_show(name, meter, line, then, tell))
         try:
@@ -255,7 +255,9 @@ async def shown(name: str, meter: Meter, *, then: str = TAKEN) -> AsyncIterator[
             line.clear()
 
 
-async def _show(name: str, meter: Meter, line: Line, then: str, tell: Callable[[tuple[PullStatus, ...]], None]) -> None:
+async def _show(
+    name: str, meter: Meter, line: StatusLine, then: str, tell: Callable[[tuple[PullStatus, ...]], None]
+) -> None:
     from dom0.agent.pull import status_of
 
     while True:

@@ -29,7 +29,7 @@ def describe(pull: PullStatus, now: float, then: str = TAKEN) -> str:
     return f"{pull.image}: {', '.join(words)}{note}"
 
 
-class Line:
+class StatusLine:
     """One line on standard error that changes where that is a terminal, else lines with `say` now and then."""
 
     def __init__(self, say: Callable[[str], None]) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dom0 import terminal
 from dom0.agent.events import Kind
 from dom0.agent.status import Progress, PullEvent, PullStatus
-from dom0.cli.pulls import Line
+from dom0.cli.pulls import StatusLine
 from dom0.errors import Interrupted
 
 
@@ -24,7 +24,7 @@ class Report:
         self._as_json = as_json
         self._say = terminal.say_to_stderr if beside else terminal.say
         self._began = time.monotonic()
-        self._line = Line(self._say_timed)
+        self._line = StatusLine(self._say_timed)
         self.pulls: tuple[PullStatus, ...] = ()  # that are under way
         self.pulled: list[PullEvent] = []
         self.networks: list[str] = []

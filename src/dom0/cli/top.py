@@ -49,7 +49,7 @@ BOLD, REVERSED, RED, YELLOW = "1", "7", "31", "33"  # parameters of SGR
 SIGNS = {"red": RED, "green": ""}
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """What one look found. Percentages are of one processor, between this look and the one before."""
 
     status: Status
@@ -83,7 +83,7 @@ def command(as_json: bool) -> None:
     terminal.say_result(seen, *(text for _, text in frame(seen, "service")[0]), as_json=as_json)
 
 
-def look(agent: Agent, before: Seen | None) -> Seen:
+def look(agent: Agent, before: Sample | None) -> Sample:
     """Ask once. Raises AgentUnreachable, or what the agent refuses."""
     status = with_commands(agent.call("GET", "/v1/status", Status, within=ANSWER_WITHIN))
     events, usage, missing = tuple[Entry, ...](), None, []
@@ -99,7 +99,7 @@ def look(agent: Agent, before: Seen | None) -> Seen:
         running = {one.container_id for one in status.services if one.started and not one.finished}
         if silent := running.difference(usage.containers):
             missing.append(f"the Docker Engine does not say what {len(silent)} of {len(running)} containers use")
-    seen = Seen(status=status, events=events, usage=usage, missing=tuple(missing))
+    seen = Sample(status=status, events=events, usage=usage, missing=tuple(missing))
     if usage is None or before is None or before.usage is None:
         return seen
     earlier = before.usage
@@ -118,7 +118,7 @@ def look(agent: Agent, before: Seen | None) -> Seen:
 
 
 def frame(
-    seen: Seen, sort: str, *, old: str = "", size: tuple[int, int] | None = None, first: int = 0
+    seen: Sample, sort: str, *, old: str = "", size: tuple[int, int] | None = None, first: int = 0
 ) -> tuple[list[tuple[str, str]], int]:
     """Lines, each with what it is drawn with, and which service is the first that is shown. Pure; nothing in it is
     unescaped.
@@ -159,7 +159,7 @@ def frame(
     return [(sign, terminal.printable(text)) for sign, text in lines], 0
 
 
-def _machine(seen: Seen) -> str:
+def _machine(seen: Sample) -> str:
     if seen.usage is None:
         return "processor and memory: not known"
     machine = seen.usage.machine
@@ -177,7 +177,7 @@ def _event(entry: Entry) -> str:
     return f"{times.moment(entry.time).split()[1]}  {entry.text}{reason}{often}{by}"
 
 
-def _services(seen: Seen, sort: str) -> list[tuple[str, str]]:
+def _services(seen: Sample, sort: str) -> list[tuple[str, str]]:
     """The head of the table and its rows; the greatest first, or by their names."""
     usage = seen.usage.containers if seen.usage else {}
 
@@ -216,7 +216,7 @@ def _services(seen: Seen, sort: str) -> list[tuple[str, str]]:
 class _Looks:
     """A thread that looks, and wakes whoever waits at `wake` when it has."""
 
-    def __init__(self, agent: Agent, seen: Seen, wake: int) -> None:
+    def __init__(self, agent: Agent, seen: Sample, wake: int) -> None:
         self.seen = seen
         self.at = time.monotonic()  # of `seen`
         self.trouble = ""  # why there is nothing newer
@@ -256,7 +256,7 @@ class _Looks:
         self._ended.set()
 
 
-def _show(agent: Agent, seen: Seen) -> None:
+def _show(agent: Agent, seen: Sample) -> None:
     """Until q, Ctrl-C or the end of the terminal."""
     woken, wake = os.pipe()
     os.set_blocking(wake, False)

@@ -12,16 +12,16 @@ from dom0.compose import above
 _MOST = 40  # links one after the other, as the kernel has it
 
 
-class Leaving(msgspec.Struct, frozen=True):
+class OutwardLink(msgspec.Struct, frozen=True):
     """A link of the project that leads out of it, and what it says."""
 
     link: str
     target: str
 
 
-def leaving(directory: Path, name: str) -> Leaving | None:
+def leaving(directory: Path, name: str) -> OutwardLink | None:
     """The first link on the way to `name` that leads out of the project in `directory`, None where none does."""
-    way, rest, followed = PurePath(), PurePath(name).parts, list[Leaving]()
+    way, rest, followed = PurePath(), PurePath(name).parts, list[OutwardLink]()
     while rest and not above.is_above(str(way / rest[0])):  # to what is above no link leads
         part, rest = rest[0], rest[1:]
         if part == "..":
@@ -30,7 +30,7 @@ def leaving(directory: Path, name: str) -> Leaving | None:
             way = way.parent
         elif (directory / way / part).is_symlink():
             target = (directory / way / part).readlink()
-            followed.append(Leaving(str(way / part), str(target)))
+            followed.append(OutwardLink(str(way / part), str(target)))
             if target.is_absolute():
                 return followed[-1]
             if len(followed) > _MOST:

@@ -33,7 +33,7 @@ class ComposeOutput(msgspec.Struct, frozen=True):
 _Key = tuple[tuple[bytes, ...], frozenset[tuple[str, bytes]], bytes]
 
 
-class _Named(msgspec.Struct):
+class _ProjectName(msgspec.Struct):
     name: str = ""
 
 
@@ -57,7 +57,7 @@ class OutputCache:
         # In an image the lowest layer may be a file with the name that the project had from its directory.
         if found is None and (name := _NAME.fullmatch(files.copies[files.layers[0]])):
             found = self._known.get(_key(files, files.layers[1:], own))
-            if found and msgspec.json.decode(found[1].json, type=_Named).name != name[1].decode():
+            if found and msgspec.json.decode(found[1].json, type=_ProjectName).name != name[1].decode():
                 return None
         if found is None or not _PLAIN.fullmatch(root):
             return None

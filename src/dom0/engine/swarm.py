@@ -122,7 +122,7 @@ class SwarmMode:
     # this machine
 
     async def place(self) -> SwarmState:
-        found = (await self._get("/info", _Info)).swarm or _Place()
+        found = (await self._get("/info", _Info)).swarm or _SwarmInfo()
         cluster, error = found.cluster or _Cluster(), parse.one_line(found.error)
         return SwarmState(
             state=found.local_node_state,
@@ -333,7 +333,7 @@ class _Cluster(Wire):
     spec: _Spec = msgspec.field(default_factory=_Spec)
 
 
-class _Place(Wire):
+class _SwarmInfo(Wire):
     local_node_state: str = "inactive"
     node_id: str = msgspec.field(name="NodeID", default="")
     control_available: bool = False
@@ -342,7 +342,7 @@ class _Place(Wire):
 
 
 class _Info(Wire):
-    swarm: _Place | None = None
+    swarm: _SwarmInfo | None = None
 
 
 class _JoinTokens(Wire):

@@ -37,7 +37,7 @@ from dom0.farms.epoch import Epochs
 from dom0.farms.float_swarm import FloatReport, FloatState
 from dom0.farms.nodes import NAME, Nodes
 from dom0.farms.revisions import Report, Revision, find_unneeded
-from dom0.farms.rollout import Rollout
+from dom0.farms.rollout import RolloutState
 from dom0.farms.settings import FarmSettings
 from dom0.wording import did_you_mean, excerpt
 
@@ -136,12 +136,12 @@ class FarmDirectory:
 
         return tuple(look(path) for path in (self._nodes, self._current, self._rollout))
 
-    def rollout(self) -> Rollout:
+    def rollout(self) -> RolloutState:
         """Raises Dom0Error where the file is not what we wrote, or cannot be read."""
         hint = "put a copy of it in its place; without one no role is paused, and nobody has a reboot lock"
-        return self._read(self._rollout, Rollout, hint) or Rollout()
+        return self._read(self._rollout, RolloutState, hint) or RolloutState()
 
-    def change_rollout(self, step: Callable[[Rollout], tuple[Rollout, T]]) -> T:
+    def change_rollout(self, step: Callable[[RolloutState], tuple[RolloutState, T]]) -> T:
         """As `change`, of what has to be known of the roll-out and of reboots."""
         return self._change(self._rollout, self.rollout, step)
 

@@ -24,7 +24,7 @@ from dom0.errors import Dom0Error, EngineError
 from dom0.farms import join
 from dom0.farms.float_content import DIGEST, FARM, PROJECT, REGISTRY, REPOSITORY, FloatProject
 from dom0.farms.float_news import FloatNews
-from dom0.farms.float_steps import MOST_SAID, Action, FloatObject, FloatStep, Kind, find_body, steps
+from dom0.farms.float_steps import MOST_SAID, FloatAction, FloatObject, FloatStep, Kind, find_body, steps
 from dom0.farms.float_swarm import IDLE, MANAGER, FloatOrder, FloatReport, MemberOrder, WriteOrder
 from dom0.farms.peers import is_in_memory
 from dom0.farms.revisions import MOST_REASON, Blob, FarmImage
@@ -323,15 +323,15 @@ class _Writer:
 
     async def _take(self, step: FloatStep) -> None:
         match step.action, step.kind:
-            case Action.STAYS, _:
+            case FloatAction.STAYS, _:
                 return
-            case Action.REMOVE, "service":
+            case FloatAction.REMOVE, "service":
                 await self._swarm.remove_service(step.id)
-            case Action.REMOVE, "network":
+            case FloatAction.REMOVE, "network":
                 await self._swarm.remove_network(step.id)
-            case Action.REMOVE, ("secret" | "config") as kind:
+            case FloatAction.REMOVE, ("secret" | "config") as kind:
                 await self._swarm.remove_file(kind, step.id)
-            case Action.CREATE, ("secret" | "config") as kind:
+            case FloatAction.CREATE, ("secret" | "config") as kind:
                 file = self._order.projects[step.project].files[step.name]
                 content = await self._source.read(Blob(digest=file.digest, size=file.size))
                 await self._swarm.create_file(
@@ -348,9 +348,9 @@ class _Writer:
             return
         assert isinstance(body, ServiceBody)
         named = replace(await self._with_ids(body), labels=self._labels(step, body.labels))
-        if step.action is Action.CREATE:
+        if step.action is FloatAction.CREATE:
             await self._swarm.create_service(named)
-        for service in await self._swarm.services() if step.action is Action.UPDATE else ():
+        for service in await self._swarm.services() if step.action is FloatAction.UPDATE else ():
             if service.id == step.id:
                 await self._swarm.update_service(service, named)
         self._written[step.name] = step.digest

@@ -19,7 +19,7 @@ Kind = Literal["network", "secret", "config", "service"]
 MOST_SAID = 300  # characters
 
 
-class Action(StrEnum):
+class FloatAction(StrEnum):
     CREATE = "create"
     UPDATE = "update"
     REMOVE = "remove"
@@ -50,7 +50,7 @@ class FloatObject(msgspec.Struct, frozen=True, kw_only=True):
 class FloatStep(msgspec.Struct, frozen=True, kw_only=True):
     """`digest`: of what is wanted, "" where nothing is. `id`: of what is there."""
 
-    action: Action
+    action: FloatAction
     kind: Kind
     name: str
     project: str
@@ -60,7 +60,7 @@ class FloatStep(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_due(self) -> bool:
-        return self.action is not Action.STAYS
+        return self.action is not FloatAction.STAYS
 
 
 def steps(
@@ -91,7 +91,9 @@ def steps(
             if one.kind == kind and one.farm == farm and (kind, one.name) not in wanted and one.name not in in_use:
                 why = f"{one.project} has it no more" if one.project in desired else f"float/{one.project} is gone"
                 found.append(
-                    FloatStep(action=Action.REMOVE, kind=kind, name=one.name, project=one.project, why=why, id=one.id)
+                    FloatStep(
+                        action=FloatAction.REMOVE, kind=kind, name=one.name, project=one.project, why=why, id=one.id
+                    )
                 )
     return tuple(found)
 
@@ -107,18 +109,18 @@ def _wanted(desired: Mapping[str, FloatProject]) -> Iterator[tuple[Kind, str, st
             yield "service", service.name, key, digest_of_body(service)
 
 
-def _judge(farm: str, kind: Kind, digest: str, one: FloatObject | None, tried: str) -> tuple[Action | None, str]:
+def _judge(farm: str, kind: Kind, digest: str, one: FloatObject | None, tried: str) -> tuple[FloatAction | None, str]:
     if one is None:
-        return Action.CREATE, "is not there"
+        return FloatAction.CREATE, "is not there"
     if one.farm != farm:
-        return Action.STAYS, f"there is a {kind} of this name that the farm did not make: rename one of both"
+        return FloatAction.STAYS, f"there is a {kind} of this name that the farm did not make: rename one of both"
     if one.digest == digest:
         return None, ""
     if kind != "service":
-        return Action.STAYS, f"a {kind} cannot be changed: rename it, or take it away for one dom0 farm up"
+        return FloatAction.STAYS, f"a {kind} cannot be changed: rename it, or take it away for one dom0 farm up"
     if tried == digest and one.update.startswith("rollback"):
-        return Action.STAYS, f"Swarm went back: {one.said or 'it failed'}; change it, and dom0 farm up"
-    return Action.UPDATE, "has changed"
+        return FloatAction.STAYS, f"Swarm went back: {one.said or 'it failed'}; change it, and dom0 farm up"
+    return FloatAction.UPDATE, "has changed"
 
 
 def find_body(desired: Mapping[str, FloatProject], step: FloatStep) -> Body:

@@ -100,7 +100,7 @@ class Runner(Protocol):
         """Return how what was begun has ended, as `run` does, as soon as it has; nothing is begun."""
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
+class StoredReport(msgspec.Struct, frozen=True, kw_only=True):
     """On the disk of a node. `after`: number of the last generation when it began to try the content of the report;
     `image`: ID of its dom0 image.
     """
@@ -163,7 +163,7 @@ class _Follower:
         """
         server = pin.parse(f"{membership.address}:{membership.fingerprint}")
         client = join.ServerClient(self._state, server)
-        origin = _Origin(client, membership.secret)
+        origin = _FarmServer(client, membership.secret)
         self._order = None  # what was not done before is told again
 
         def is_asked() -> bool | None:
@@ -193,7 +193,7 @@ class _Follower:
                 await asyncio.gather(*ending, return_exceptions=True)
                 await origin.close()
 
-    async def _float(self, origin: _Origin, client: Client, secret: str) -> None:
+    async def _float(self, origin: _FarmServer, client: Client, secret: str) -> None:
         """As soon as something does."""
         while not self._floats.revision:
             await self._floats.rest(None, None)
@@ -202,7 +202,7 @@ class _Follower:
         source = _FloatSource(self, origin)
         await float_along(self._floats, self._state, self._engine, client, secret, source)
 
-    async def _begin_giving(self, stack: AsyncExitStack, origin: _Origin) -> Gives | None:
+    async def _begin_giving(self, stack: AsyncExitStack, origin: _FarmServer) -> Gives | None:
         """Blobs to other nodes. Where that cannot be, they come from the server."""
         try:
             depot = await asyncio.to_thread(Depot, pull_directory(), KEPT)
@@ -274,7 +274,7 @@ class _Follower:
 
     # what is done about it
 
-    async def _work(self, origin: _Origin) -> None:
+    async def _work(self, origin: _FarmServer) -> None:
         pause = AGAIN
         while True:
             await self._until_ordered(self._ordered.wait())
@@ -301,7 +301,7 @@ class _Follower:
                 self._ordered.set()
                 pause = min(2 * pause, LONGEST_PAUSE)
 
-    async def _obey(self, origin: _Origin, order: Order) -> None:
+    async def _obey(self, origin: _FarmServer, order: Order) -> None:
         """Or until there is another one. Raises Dom0Error, OSError."""
         for content in dict.fromkeys(each.digest for each in (order.fetch, order.run) if each):
             await self._until_ordered(self._fetch(origin, order, content))
@@ -331,7 +331,7 @@ class _Follower:
                 each.cancel()
             await asyncio.gather(task, ordered, return_exceptions=True)
 
-    async def _fetch(self, origin: _Origin, order: Order, digest: str) -> None:
+    async def _fetch(self, origin: _FarmServer, order: Order, digest: str) -> None:
         """All of that content of the order. Raises Dom0Error, OSError."""
         content = next(each for each in (order.fetch, order.run) if each and each.digest == digest)
         meter, from_nodes = Meter(), 0
@@ -343,7 +343,7 @@ class _Follower:
             log.info("farm: all of revision %d is here: %s", order.revision, came)
             self._keep(replace(self._report, fetched=digest))
 
-    async def bring(self, origin: _Origin, image: FarmImage, name: Reference, meter: Meter) -> int:
+    async def bring(self, origin: _FarmServer, image: FarmImage, name: Reference, meter: Meter) -> int:
         """Into this Engine, as `name`; return how many bytes came from other nodes. Raises Dom0Error, OSError."""
         depot = await asyncio.to_thread(Depot, pull_directory(), KEPT)
         await origin.know_nodes()
@@ -354,7 +354,7 @@ class _Follower:
                 await asyncio.to_thread(depot.evict, layer.digest)
         return blobs.from_peers
 
-    async def _named(self, origin: _Origin, depot: Depot, image: FarmImage, name: Reference) -> NamedImage:
+    async def _named(self, origin: _FarmServer, depot: Depot, image: FarmImage, name: Reference) -> NamedImage:
         documents = [blob for blob in (image.manifest, image.index) if blob is not None]
         if any(blob.size > MOST_BYTES for blob in documents):
             raise Final(f"{image.reference}: manifest: longer than {MOST_BYTES >> 20} MiB")
@@ -369,7 +369,7 @@ class _Follower:
         in_containerd, elsewhere = image.ids
         return in_containerd if (await self._engine.info()).containerd_store else elsewhere
 
-    async def _run(self, origin: _Origin, order: Order, content: RoleContent) -> None:
+    async def _run(self, origin: _FarmServer, order: Order, content: RoleContent) -> None:
         """Raises Dom0Error, OSError."""
         before = self._report
         was_tried = before.content == content.digest
@@ -407,7 +407,7 @@ class _Follower:
         now = now or OsNow(version="", boots="")  # it may have run on this disk before
         self._keep(replace(self._report, os=now.version, boots=now.boots, os_trial=now.is_on_trial))
 
-    async def _fetch_os(self, origin: _Origin, os: BaseOs) -> None:
+    async def _fetch_os(self, origin: _FarmServer, os: BaseOs) -> None:
         """Raises Dom0Error, OSError."""
         depot = await asyncio.to_thread(Depot, pull_directory(), KEPT)
         await origin.know_nodes()
@@ -419,7 +419,7 @@ class _Follower:
             await fetch(wanted, blobs, depot, repository="the farm's server")
         self._keep(replace(self._report, os_fetched=os.file.digest))
 
-    async def _change_os(self, origin: _Origin, os: BaseOs, turn: int) -> None:
+    async def _change_os(self, origin: _FarmServer, os: BaseOs, turn: int) -> None:
         """Raises Busy, EngineUnreachable, Unwritable, OSError; what keeps it from being fetched."""
         depot = await asyncio.to_thread(Depot, pull_directory(), KEPT)
         with depot.use(os.blobs):
@@ -457,7 +457,7 @@ class _Follower:
             self._reported.set()
 
 
-class _Origin:
+class _FarmServer:
     """The server, as a place where blobs come from; `nodes`: what it has said of others."""
 
     def __init__(self, client: Client, secret: str) -> None:
@@ -533,7 +533,7 @@ class _Origin:
 
 
 class _FloatSource:
-    def __init__(self, follower: _Follower, origin: _Origin) -> None:
+    def __init__(self, follower: _Follower, origin: _FarmServer) -> None:
         self._follower = follower
         self._origin = origin
 
@@ -572,22 +572,22 @@ def _damaged(depot: Depot, blob: Blob) -> ConnectionError:
     return ConnectionError(f"{blob.digest}: is damaged on this disk; it is fetched again")
 
 
-def read(state: Path) -> Kept:
+def read(state: Path) -> StoredReport:
     """Raises Dom0Error where the file is not what we wrote, OSError."""
     try:
-        return msgspec.json.decode((state / FILE).read_bytes(), type=Kept)
+        return msgspec.json.decode((state / FILE).read_bytes(), type=StoredReport)
     except FileNotFoundError:
-        return Kept()
+        return StoredReport()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Dom0Error(f"{state / FILE}: is damaged: {error}") from error
 
 
-def _taken_up(state: Path) -> Kept:
+def _taken_up(state: Path) -> StoredReport:
     try:
         kept = read(state)
     except (OSError, Dom0Error) as error:
         log.warning("%s; this node begins anew", error)
-        kept = Kept()
+        kept = StoredReport()
     return replace(kept, report=replace(kept.report, os=base_os.version_here()))
 
 

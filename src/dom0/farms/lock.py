@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from dom0.errors import Busy, Dom0Error, UsageError
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import NodeState, bearer
-from dom0.farms.rollout import Lock, Rollout
+from dom0.farms.rollout import Lock, RolloutState
 from dom0.farms.settings import FarmSettings, RoleSettings
 from dom0.http.server import Request, Response
 from dom0.wording import did_you_mean, excerpt
@@ -59,7 +59,7 @@ class FleetLock:
     async def steady_state(self, request: Request) -> Response:
         return await self._answer(request, release)
 
-    async def _answer(self, request: Request, change: Callable[[Rollout, Lock], Rollout]) -> Response:
+    async def _answer(self, request: Request, change: Callable[[RolloutState, Lock], RolloutState]) -> Response:
         if request.headers.all("fleet-lock-protocol") != ["true"]:
             return _refused(400, "bad_request", "the header fleet-lock-protocol: true is missing")
         try:
@@ -93,7 +93,7 @@ def _refused(status: int, kind: str, why: str) -> Response:
     return Response(msgspec.json.encode({"kind": kind, "value": why}), status=status)
 
 
-def acquire(state: Rollout, settings: FarmSettings, wanted: Lock) -> Rollout:
+def acquire(state: RolloutState, settings: FarmSettings, wanted: Lock) -> RolloutState:
     """Raises Busy where all places of the group are taken."""
     group, ours = wanted.group, (wanted.id, wanted.foreign)
     locks = [lock for lock in state.locks if lock.group == group]
@@ -110,14 +110,14 @@ def acquire(state: Rollout, settings: FarmSettings, wanted: Lock) -> Rollout:
     return replace(state, locks=(*state.locks, wanted))
 
 
-def release(state: Rollout, wanted: Lock) -> Rollout:
+def release(state: RolloutState, wanted: Lock) -> RolloutState:
     """What is not held needs no release. A node gives back all that it has, also of a role that it had before."""
     ours, group = (wanted.id, wanted.foreign), wanted.group
     kept = (lock for lock in state.locks if (lock.id, lock.foreign) != ours or (lock.foreign and lock.group != group))
     return replace(state, locks=tuple(kept))
 
 
-def unlock(state: Rollout, name: str) -> tuple[Rollout, Lock]:
+def unlock(state: RolloutState, name: str) -> tuple[RolloutState, Lock]:
     """By a person: the lock of a node, or of another machine by its id. Raises UsageError."""
     found = next((lock for lock in state.locks if lock.id == name), None)
     if found is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 
-from dom0.farms.rollout import REBOOT_WITHIN, SILENT, Rollout
+from dom0.farms.rollout import REBOOT_WITHIN, SILENT, RolloutState
 from dom0.health import Problem
 from dom0.times import moment
 
@@ -13,7 +13,7 @@ CODE = "node-lost"
 TOGETHER = 60.0  # seconds; a node says a word each minute
 
 
-def find_lost(state: Rollout, silent: Mapping[str, float], lasting: Collection[str]) -> list[str]:
+def find_lost(state: RolloutState, silent: Mapping[str, float], lasting: Collection[str]) -> list[str]:
     """Those that are silent for longer than they may, and those that fell silent within a minute of them: what the
     power went out for is lost at once. Nobody waits for a node that is drained.
 

@@ -39,7 +39,7 @@ from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import Firmware, MachineInfo, Node, Nodes, NodeState, NotAdmitted, TooMany, draw_code, key_of
 from dom0.farms.pin import Pin
 from dom0.farms.revisions import BaseOs
-from dom0.farms.rollout import Rollout
+from dom0.farms.rollout import RolloutState
 from dom0.farms.settings import NetbootSettings
 from dom0.host import uki
 from dom0.http import server
@@ -284,7 +284,7 @@ class _Boot:
         if not is_due and runs in older:
             return older[runs]
 
-        def step(state: Rollout) -> tuple[Rollout, str]:
+        def step(state: RolloutState) -> tuple[RolloutState, str]:
             after, which = boots.serve(state.boots, node.name, node.role, newest.version, older, time.time())
             return replace(state, boots=after), which
 

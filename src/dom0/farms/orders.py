@@ -23,7 +23,7 @@ from dom0.farms import boots, lost, paused, rollout
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import SEEN_EACH, Node, Nodes, NodeState
 from dom0.farms.revisions import MOST_GIVERS, NETWORK, SLOTS, Giver, Gives, Order, Report, Revision
-from dom0.farms.rollout import Rollout, RolloutStep, Target
+from dom0.farms.rollout import NodeTarget, RolloutState, RolloutStep
 from dom0.health import Problem
 
 LOOK_AGAIN = 0.5  # seconds between looks at the directory
@@ -32,7 +32,7 @@ MOST_REST = 2.0
 WAIT = 50.0  # seconds that an answer waits; connections in which nothing comes for a minute are closed
 GONE_WITHIN = 10.0  # seconds until a node that has gone is noticed
 NOTE_EACH = 1.0  # seconds between looks whether words have to be noted
-NOTHING_YET = RolloutStep(state=Rollout(), targets={}, roles={}, unwell=frozenset(), due=None)
+NOTHING_YET = RolloutStep(state=RolloutState(), targets={}, roles={}, unwell=frozenset(), due=None)
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class SentOrder(msgspec.Struct, frozen=True):
 
     order: Order
     digest: str
-    of: tuple[str, str, int, str, bool, Target]
+    of: tuple[str, str, int, str, bool, NodeTarget]
     blobs: tuple[Mapping[str, int], ...]
 
 
@@ -268,7 +268,7 @@ class Orders:
             if node.key in self._reports and (word := self._words.get(node.key))
         ]
 
-        def step(state: Rollout) -> tuple[Rollout, RolloutStep]:
+        def step(state: RolloutState) -> tuple[RolloutState, RolloutStep]:
             found = rollout.step(state, self._settings, current, views, now, since=since)
             heard = boots.hear(found.state.boots, words)
             return (found.state if heard is found.state.boots else replace(found.state, boots=heard)), found
@@ -290,7 +290,7 @@ class Orders:
         word = self._words.get(node.key)
         return word.monotonic if word else max(self._started, monotonic - max(0.0, now - node.last))
 
-    def _tell(self, known: _Decision, node: Node, target: Target, floats: int) -> SentOrder:
+    def _tell(self, known: _Decision, node: Node, target: NodeTarget, floats: int) -> SentOrder:
         boots_from = self._reports.get(node.key, Report()).boots
         is_asked = node.name in self._asked
         of = (node.name, node.role, floats, boots_from, is_asked, replace(target, why=""))

@@ -80,7 +80,7 @@ class Lock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     foreign: bool = False
 
 
-class Rollout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RolloutState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What has to outlive the server. `drawn`: the number of the last turn; keys are nodes and roles."""
 
     drawn: int = 0
@@ -92,7 +92,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     boots: Boots = Boots()
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True):
+class NodeTarget(msgspec.Struct, frozen=True, kw_only=True):
     """Of a node: the revisions to fetch and to run (0: stay with what you have), in which turn. `why` is for people."""
 
     fetch: int = 0
@@ -106,8 +106,8 @@ class RolloutStep(msgspec.Struct, frozen=True, kw_only=True):
     not run yet what it has a turn for. `due`: when time alone may change something.
     """
 
-    state: Rollout
-    targets: dict[str, Target]
+    state: RolloutState
+    targets: dict[str, NodeTarget]
     roles: dict[str, str]
     unwell: frozenset[str]
     due: float | None
@@ -122,7 +122,7 @@ def views(nodes: Iterable[Node], reports: Mapping[str, Report], last: Mapping[st
 
 
 def step(
-    state: Rollout,
+    state: RolloutState,
     settings: FarmSettings,
     current: Revision | None,
     nodes: Sequence[NodeView],
@@ -136,12 +136,12 @@ def step(
     by_role: dict[str, list[NodeView]] = {}
     for node in nodes:
         by_role.setdefault(node.role, []).append(node)
-    targets: dict[str, Target] = {}
+    targets: dict[str, NodeTarget] = {}
     turns: dict[str, Turn] = {}
     roles, unwell, dues = {}, set[str](), list[float]()
     for role, members in sorted(by_role.items()):
         if current is None or role not in current.roles:
-            targets |= dict.fromkeys((node.name for node in members), Target(why="no revision has its role"))
+            targets |= dict.fromkeys((node.name for node in members), NodeTarget(why="no revision has its role"))
             continue
         found = _Role(state, role, settings, current, since, members, now)
         state = found.judge_turns()
@@ -163,7 +163,7 @@ class _Role:
 
     def __init__(
         self,
-        state: Rollout,
+        state: RolloutState,
         role: str,
         settings: FarmSettings,
         current: Revision,
@@ -187,7 +187,7 @@ class _Role:
         self.turns: dict[str, Turn] = {}
         self.dues: list[float] = []
 
-    def judge_turns(self) -> Rollout:
+    def judge_turns(self) -> RolloutState:
         """Which turns go on; the first one that failed pauses the role."""
         state = self._state
         pause = state.pauses.get(self._role)
@@ -239,7 +239,7 @@ class _Role:
         self.dues.append(good + self._settings.soak_seconds)
         return "", turn if turn.good == good else replace(turn, good=good)
 
-    def give_turns(self, state: Rollout) -> Rollout:
+    def give_turns(self, state: RolloutState) -> RolloutState:
         """To those whose turn it is; a role that needs none has settled."""
         self._is_proven = any(self._is_at(node) for name, node in self._members.items() if name not in self.turns)
         self._needing = sorted(  # what has failed first: a person has said that it is to be tried again
@@ -276,7 +276,7 @@ class _Role:
             self.dues.append(node.last + SILENT)
         return state
 
-    def waits_for(self, state: Rollout) -> str:
+    def waits_for(self, state: RolloutState) -> str:
         """What keeps those that have no turn, "" where nobody waits."""
         if pause := state.pauses.get(self._role):
             return f"role {self._role} is paused: {pause.why}"
@@ -295,33 +295,33 @@ class _Role:
             return f"waits: {min(self._busy)} comes to an end with what it was told before"
         return f"waits until {_several(self._unfetched)} fetched revision {self._revision}"
 
-    def targets(self, state: Rollout, waits: str) -> dict[str, Target]:
+    def targets(self, state: RolloutState, waits: str) -> dict[str, NodeTarget]:
         settled = state.settled.get(self._role)
-        waiting = Target(fetch=self._revision, why=waits)
-        at_it = Target(fetch=self._revision, run=self._revision)
+        waiting = NodeTarget(fetch=self._revision, why=waits)
+        at_it = NodeTarget(fetch=self._revision, run=self._revision)
         needing = {node.name for node in self._needing}
         found = {}
         for name, node in self._members.items():
             turn = self.turns.get(name)
             if name in self._drained:
-                found[name] = Target(why="drained")
+                found[name] = NodeTarget(why="drained")
             elif turn is not None and turn.over:
-                found[name] = Target(fetch=self._revision, why=f"comes to an end with revision {turn.revision}")
+                found[name] = NodeTarget(fetch=self._revision, why=f"comes to an end with revision {turn.revision}")
             elif turn is not None:
                 why = f"soaks until {_clock(turn.good + self._settings.soak_seconds)}" if turn.good else "goes there"
-                found[name] = Target(fetch=self._revision, run=turn.revision, turn=turn.number, why=why)
+                found[name] = NodeTarget(fetch=self._revision, run=turn.revision, turn=turn.number, why=why)
             elif self._is_at(node):
                 found[name] = at_it
             elif self._now - node.last >= SILENT:
-                found[name] = Target(fetch=self._revision, why=f"silent since {_clock(node.last)}")
+                found[name] = NodeTarget(fetch=self._revision, why=f"silent since {_clock(node.last)}")
             elif settled is not None and node.report.state is RoleState.NONE:
-                found[name] = Target(fetch=self._revision, run=settled.revision, why="comes to what its role runs")
+                found[name] = NodeTarget(fetch=self._revision, run=settled.revision, why="comes to what its role runs")
             elif name in self._rebooting:
-                found[name] = Target(fetch=self._revision, why="has the reboot lock")
+                found[name] = NodeTarget(fetch=self._revision, why="has the reboot lock")
             elif name in needing:
                 found[name] = waiting
             else:
-                found[name] = Target(fetch=self._revision, why="is busy with what it has been told before")
+                found[name] = NodeTarget(fetch=self._revision, why="is busy with what it has been told before")
         return found
 
     def is_unwell(self) -> bool:
@@ -334,7 +334,7 @@ class _Role:
     def _has_failed(self, node: NodeView) -> bool:
         return node.report.state is RoleState.FAILED or (node.report.os_failed > 0 and not self._has_os(node))
 
-    def _is_on_its_way(self, node: NodeView, state: Rollout) -> bool:
+    def _is_on_its_way(self, node: NodeView, state: RolloutState) -> bool:
         """Without a turn: it had one, and was thought to be gone."""
         settled = state.settled.get(self._role)
         comes_back = settled is not None and settled.content == node.report.content
@@ -356,7 +356,7 @@ class _Role:
         )
         return os_is_there and node.report.fetched == self._content
 
-    def _needs_turn(self, node: NodeView, state: Rollout) -> bool:
+    def _needs_turn(self, node: NodeView, state: RolloutState) -> bool:
         """Whether it is to have one as soon as it may."""
         is_empty = node.report.state is RoleState.NONE
         return (
@@ -370,27 +370,27 @@ class _Role:
         )
 
 
-def pause(state: Rollout, roles: Iterable[str], now: float) -> Rollout:
+def pause(state: RolloutState, roles: Iterable[str], now: float) -> RolloutState:
     """By a person: whatever revision comes."""
     found = {role: state.pauses.get(role) or Pause(why="a person has paused it", since=now) for role in roles}
     return replace(state, pauses={**state.pauses, **{role: replace(one, content="") for role, one in found.items()}})
 
 
-def resume(state: Rollout, roles: Collection[str]) -> Rollout:
+def resume(state: RolloutState, roles: Collection[str]) -> RolloutState:
     """What has failed tries it again, before anybody else; so does who did not come up with the newest base OS."""
     pauses = {role: one for role, one in state.pauses.items() if role not in roles}
     return replace(state, pauses=pauses, boots=boots.forget(state.boots, roles=roles))
 
 
-def drain(state: Rollout, name: str) -> Rollout:
+def drain(state: RolloutState, name: str) -> RolloutState:
     return replace(state, drained=tuple(sorted({*state.drained, name})))
 
 
-def undrain(state: Rollout, name: str) -> Rollout:
+def undrain(state: RolloutState, name: str) -> RolloutState:
     return replace(state, drained=tuple(one for one in state.drained if one != name))
 
 
-def forget(state: Rollout, name: str) -> Rollout:
+def forget(state: RolloutState, name: str) -> RolloutState:
     """Of a node that is none any more: another one may get its name."""
     locks = tuple(lock for lock in state.locks if lock.foreign or lock.id != name)
     return replace(undrain(state, name), locks=locks, boots=boots.forget(state.boots, names=[name]))

@@ -81,7 +81,7 @@ class Neighbours(Protocol):
         """
 
 
-class Place(msgspec.Struct, frozen=True):
+class NodePort(msgspec.Struct, frozen=True):
     """A port of the node, at `address`, "" for all."""
 
     port: Annotated[int, Meta(ge=1, le=65535)]
@@ -92,7 +92,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """`entrances`: ports in the tunnel, as soon as they are there."""
 
     is_ready: bool
-    places: Annotated[tuple[Place, ...], Meta(max_length=MOST_PLACES)] = ()
+    places: Annotated[tuple[NodePort, ...], Meta(max_length=MOST_PLACES)] = ()
     entrances: Annotated[tuple[Annotated[int, Meta(ge=1, le=65535)], ...], Meta(max_length=MOST_PLACES)] = ()
 
 
@@ -384,10 +384,10 @@ class _Following:
         }
 
 
-def _places(ports: Iterable[PublishedPort]) -> Iterable[Place]:
+def _places(ports: Iterable[PublishedPort]) -> Iterable[NodePort]:
     for port in ports:
         with suppress(ValueError):  # the Engine has taken it, so it is an address
-            yield Place(port.port, str(ip_address(port.ip)) if port.ip else "")
+            yield NodePort(port.port, str(ip_address(port.ip)) if port.ip else "")
 
 
 async def _ask(client: Client, secret: str, request: ServicesRequest) -> ServicesAnswer:

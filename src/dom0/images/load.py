@@ -21,7 +21,7 @@ from dom0.images.saved import SavedImage, SavedImages
 from dom0.registry.manifest import parse_platform
 
 
-class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+class LoadedImage(msgspec.Struct, frozen=True, kw_only=True):
     """As `dom0 image load --json` prints it."""
 
     id: str
@@ -39,7 +39,7 @@ class _Image(msgspec.Struct, frozen=True):
     is_whole: bool
 
 
-async def load(engine: Engine, file: Path) -> list[Loaded]:
+async def load(engine: Engine, file: Path) -> list[LoadedImage]:
     """All images of the archive, under their names.
 
     Raises Dom0Error: then each name means what it did before, unless it is the Engine that fails while they move.
@@ -61,7 +61,7 @@ async def load(engine: Engine, file: Path) -> list[Loaded]:
                 _require(image, archive, there)
         raise
     return [
-        Loaded(
+        LoadedImage(
             id=image.named.id,
             names=tuple(name.familiar() for name in image.saved.names),
             layers=len(image.saved.manifest.layers),

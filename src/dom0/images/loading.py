@@ -11,7 +11,7 @@ import msgspec
 from dom0.engine.protocol import Engine, find_image
 from dom0.errors import EngineError
 from dom0.names import short_id
-from dom0.registry.archive import Archive
+from dom0.registry.archive import ImageArchive
 from dom0.registry.manifest import Descriptor, ImageManifest, Index
 from dom0.registry.reference import DEFAULT_REGISTRY, Reference
 
@@ -60,7 +60,7 @@ async def load_as(
 
     Raises EngineError, also where the Engine says that it loaded the archive, and has not what is in it.
     """
-    archive = Archive(name, image.manifest, image.index, opened, left_out=left_out, last=last)
+    archive = ImageArchive(name, image.manifest, image.index, opened, left_out=left_out, last=last)
     await engine.load_image(archive, name=image.reference.familiar())
     found = await find_image(engine, image.id if name.digest else name.familiar())
     if found is None or found.id != image.id:

@@ -260,7 +260,7 @@ def _usual(layers: Sequence[Descriptor]) -> int:
     return SMALL + USUAL_RATIO * sum({each.digest: each.size for each in layers}.values())
 
 
-class Origin(BlobSource, Protocol):
+class ImageOrigin(BlobSource, Protocol):
     """Where the blobs of images come from. `is_anonymous`: they may be given to others."""
 
     @property
@@ -271,7 +271,7 @@ class Origin(BlobSource, Protocol):
 
 
 async def bring(
-    engine: Engine, depot: Depot, image: NamedImage, origin: Origin, *, terms: Terms = USUAL, meter: Meter
+    engine: Engine, depot: Depot, image: NamedImage, origin: ImageOrigin, *, terms: Terms = USUAL, meter: Meter
 ) -> None:
     """Return when the Engine has an image of which all manifests are here, under its reference, which has a tag.
 
@@ -286,7 +286,7 @@ class _Pull(msgspec.Struct, frozen=True):
 
     engine: Engine
     info: EngineInfo
-    origin: Origin
+    origin: ImageOrigin
     depot: Depot
     terms: Terms
     meter: Meter

@@ -55,13 +55,13 @@ class SavedImage(msgspec.Struct, frozen=True, kw_only=True):
         return self.names[0].familiar() if self.names else (self.index or self.manifest).digest
 
 
-class _Named(msgspec.Struct):
+class _NamedManifest(msgspec.Struct):
     digest: str
     annotations: dict[str, str] = {}
 
 
-class _Names(msgspec.Struct):
-    manifests: list[_Named]
+class _NamedManifests(msgspec.Struct):
+    manifests: list[_NamedManifest]
 
 
 class SavedImages(msgspec.Struct, frozen=True):
@@ -107,7 +107,7 @@ async def read(file: Path, platform: Platform) -> SavedImages:
         raw = _document(archive, archive.files.get(INDEX), INDEX)
         listed = parse_manifest(raw, OCI_INDEX)
         names: dict[str, dict[Reference, None]] = {}
-        for each in msgspec.json.decode(raw, type=_Names).manifests:
+        for each in msgspec.json.decode(raw, type=_NamedManifests).manifests:
             name = each.annotations.get(_NAME)
             names.setdefault(each.digest, {}).update({parse(name): None} if name else {})
         assert isinstance(listed, Index)

@@ -36,7 +36,7 @@ class DamagedArchive(OSError):
         self.descriptor = descriptor
 
 
-class Archive:
+class ImageArchive:
     """Read from its beginning, once. `blob` opens a config or layer; `left_out` are digests of layers. `last` is called
     before the end, and what it raises is raised in its place.
 

@@ -66,7 +66,7 @@ class _Config(msgspec.Struct, frozen=True):
     store: str = msgspec.field(name="credsStore", default="")
 
 
-class _Told(msgspec.Struct):
+class _HelperOutput(msgspec.Struct):
     user: str = msgspec.field(name="Username")
     secret: str = msgspec.field(name="Secret")
 
@@ -210,7 +210,7 @@ async def _ask_helper(helper: str, key: str, env: Mapping[str, str], file: Path)
     if _NOT_FOUND in output.stdout + output.stderr and output.code != 0:
         return None
     try:
-        told = msgspec.json.decode(output.stdout, type=_Told)
+        told = msgspec.json.decode(output.stdout, type=_HelperOutput)
     except (msgspec.DecodeError, RecursionError):
         raise Dom0Error(f"{_PROGRAM}{helper}: what it says is no login", hint=f"{file} names it") from None
     if told.user == _IDENTITY:

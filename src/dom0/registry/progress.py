@@ -17,7 +17,7 @@ class Waiting(msgspec.Struct, frozen=True):
     until: float
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
+class FetchProgress(msgspec.Struct, frozen=True, kw_only=True):
     """`size` and `have` are bytes, `rate` bytes per second; `left` seconds, None where it cannot be said.
 
     `drops`: requests that ended before all of their bytes had come.
@@ -60,7 +60,7 @@ class Meter:
     def ends(self, worker: int) -> None:
         self._waiting.pop(worker, None)
 
-    def progress(self, now: float) -> Progress:
+    def progress(self, now: float) -> FetchProgress:
         # Over the time that there is something of, so that an outage is seen at once and forgotten in time.
         recent = [entry for entry in self._came if now - entry[0] <= WINDOW] or [(now, self.received)]
         since, then = recent[0]
@@ -68,7 +68,7 @@ class Meter:
         left = (self.size - self.have) / rate if rate else None
         states = tuple(self._waiting.values())
         waiting = [each for each in states if each is not None]
-        return Progress(
+        return FetchProgress(
             size=self.size,
             have=self.have,
             rate=rate,

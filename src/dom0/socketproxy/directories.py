@@ -20,14 +20,14 @@ from dom0.socketproxy import images, listing, paths, requests
 from dom0.socketproxy.context import Context
 from dom0.socketproxy.filters import Filters
 from dom0.socketproxy.images import Image
-from dom0.socketproxy.paths import Bound
+from dom0.socketproxy.paths import BoundPath
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused
 from dom0.socketproxy.scope import LABEL
 
 _LEFT_AFTER = 60  # seconds: the server that made such a container, and has not removed it, was killed
 
 
-async def provide(context: Context, image: Image, bounds: Iterable[Bound]) -> None:
+async def provide(context: Context, image: Image, bounds: Iterable[BoundPath]) -> None:
     """`image`: of any that is there. Holds `making`. Raises Refused, also for what is missing and may not be made."""
     below = [bound for bound in bounds if bound.rest]
     if not below:
@@ -67,7 +67,7 @@ async def provide(context: Context, image: Image, bounds: Iterable[Bound]) -> No
         await _remove(context, container)
 
 
-async def _provide_volume(context: Context, bound: Bound) -> None:
+async def _provide_volume(context: Context, bound: BoundPath) -> None:
     if not bound.root.startswith("/"):
         return
     options = paths.options(bound.root)
@@ -93,7 +93,7 @@ async def _remove(context: Context, container: str) -> None:
     await context.upstream.ask("DELETE", "containers", container, query={"force": "1", "v": "1"})
 
 
-async def _provide_directory(context: Context, container: str, mounted: PurePosixPath, bound: Bound) -> None:
+async def _provide_directory(context: Context, container: str, mounted: PurePosixPath, bound: BoundPath) -> None:
     present = mounted / bound.rest
     while present != mounted:
         reply = await context.upstream.ask("HEAD", "containers", container, "archive", query={"path": str(present)})

@@ -111,7 +111,7 @@ def _short(value: Any, scope: Scope) -> Any:
     return value
 
 
-class Loaded:
+class ArchiveLoad:
     """An archive on its way to the Engine: `pass_on` its entries, and `end` with the images that are in it."""
 
     def __init__(self) -> None:

@@ -186,7 +186,7 @@ async def loaded(context: Context, asked: Asked) -> Call:
 
 
 async def _load(context: Context, chunks: Pieces) -> Pieces:
-    archive = imagearchive.Loaded()
+    archive = imagearchive.ArchiveLoad()
     async for chunk in archive.pass_on(chunks):
         yield chunk
     found, chains = archive.images(), archive.lacking

@@ -28,7 +28,7 @@ SAYS_OF_LINKS = (  # the Engine's messages (moby's `safepath`), which differ by 
 )
 
 
-class Bound(msgspec.Struct, frozen=True, kw_only=True):
+class BoundPath(msgspec.Struct, frozen=True, kw_only=True):
     """`root` is bound, or `rest` below it. `creates`: where nothing is there, a directory is made."""
 
     written: str  # path, as the scope names it
@@ -62,7 +62,7 @@ def roots(granted: Iterable[HostPath], scope: Scope) -> dict[str, str]:
     return {name: grant.inside for grant in granted for name in (grant.host, volume(scope, grant.host))}
 
 
-def find(granted: Iterable[HostPath], path: str, *, creates: bool) -> Bound | None:
+def find(granted: Iterable[HostPath], path: str, *, creates: bool) -> BoundPath | None:
     """Where `path` leads. The innermost grant says what may be done; the outermost is where no container can write.
 
     Nothing is made where that is to read: on the way to the innermost a link could lead beside it.
@@ -75,7 +75,7 @@ def find(granted: Iterable[HostPath], path: str, *, creates: bool) -> Bound | No
     place = nearest.host + wanted[len(nearest.inside) :]
     around = [grant for grant in granted if is_within(place, grant.host)]
     outermost = min(around, key=lambda grant: (len(grant.host), grant.read_only))
-    return Bound(
+    return BoundPath(
         written=wanted,
         root=outermost.host,
         rest=place[len(outermost.host) + 1 :],

@@ -20,7 +20,7 @@ from dom0.socketproxy import logs, paths, requests
 from dom0.socketproxy.cgroup import PERIOD
 from dom0.socketproxy.grants import CAPABILITIES, MOST_CPUS, Device, Grants, Ports, Subnet, is_within
 from dom0.socketproxy.hostpath import normal
-from dom0.socketproxy.paths import Bound
+from dom0.socketproxy.paths import BoundPath
 from dom0.socketproxy.refusal import BAD_REQUEST, FORBIDDEN, Refused, check_size, never, not_granted
 from dom0.socketproxy.scope import Scope
 
@@ -260,7 +260,7 @@ def _read_bind(bind: str) -> bodies.Mount:
     )
 
 
-def bound(asked: HostMount, grants: Grants) -> Bound:
+def bound(asked: HostMount, grants: Grants) -> BoundPath:
     """Raises Refused for what was not granted."""
     source, options = asked.mount.source, asked.mount.bind_options or bodies.BindOptions()
     path = normal(source)

@@ -208,7 +208,7 @@ async def _answer(client: Channel, request: h11.Request, context: Context) -> Do
     """None where the Engine's answer has been passed on. Raises Refused, Malformed, OSError."""
     read = head.read(request, context.upstream.api)
     endpoint, asked = table.find(read)
-    archive = endpoint.body is table.Archive
+    archive = endpoint.body is table.ArchiveBody
     if not archive:
         asked = replace(asked, body=await _read_body(client, endpoint))
     handler = context.observe(endpoint.handler) if context.observe else endpoint.handler

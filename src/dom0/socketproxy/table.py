@@ -61,7 +61,7 @@ MAKING = ("/create", "/start", "/restart", "/unpause", "/update")
 LASTING = ("/archive", "/export", "/build")
 
 
-class Archive:
+class ArchiveBody:
     """A body that is passed on while it comes."""
 
 
@@ -70,7 +70,7 @@ class Operation(msgspec.Struct, frozen=True):
     path: str
     handler: Handler
     query: Mapping[str, Rule] = {}
-    body: type[Body] | type[Archive] = bodies.Empty
+    body: type[Body] | type[ArchiveBody] = bodies.Empty
 
     @property
     def makes(self) -> bool:
@@ -135,7 +135,7 @@ TABLE = (
         "/containers/{container}/archive",
         containers.passed,
         {"path": document, "noOverwriteDirNonDir": flag, "copyUIDGID": flag},
-        Archive,
+        ArchiveBody,
     ),
     Operation("POST", "/containers/{container}/attach", containers.attached, _ATTACH),
     Operation("POST", "/containers/{container}/exec", containers.exec_created, {}, requests.Exec),
@@ -157,14 +157,14 @@ TABLE = (
     Operation("GET", "/images/json", images.listed, _IMAGES),
     Operation("GET", "/images/get", images.saved, {"names": plain}),
     Operation("GET", "/images/{image}/get", images.saved),
-    Operation("POST", "/images/load", images.loaded, {"quiet": flag}, Archive),
+    Operation("POST", "/images/load", images.loaded, {"quiet": flag}, ArchiveBody),
     Operation("GET", "/images/{image}/json", images.inspected),
     Operation("GET", "/images/{image}/history", images.history),
     Operation("POST", "/images/{image}/tag", images.tagged, {"repo": plain, "tag": plain, "force": flag}),
     Operation("DELETE", "/images/{image}", images.removed, {"force": flag, "noprune": flag}),
     Operation("POST", "/images/create", images.created, _CREATE),
     Operation("POST", "/images/prune", images.pruned, {"filters": document}),
-    Operation("POST", "/build", build.built, _BUILD, Archive),
+    Operation("POST", "/build", build.built, _BUILD, ArchiveBody),
     Operation("POST", "/build/prune", build.pruned, {"all": flag, "filters": document, "keep-storage": number}),
     Operation("POST", "/commit", images.committed, _COMMIT),
     Operation("PUT", "/dom0/budget", inner.budgeted, {}, requests.Budget),  # of ours, for scopes inside

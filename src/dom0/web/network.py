@@ -42,7 +42,7 @@ PEM = "/certificate"
 _HALF = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
-class Code(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PairingCode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     code: str
     address: str
 
@@ -128,7 +128,7 @@ class Devices:
         )
 
     async def open(self, code: str, request: Request) -> Response:
-        body = msgspec.json.encode(Code(code, _plain(request.address)))
+        body = msgspec.json.encode(PairingCode(code, _plain(request.address)))
         try:
             async with self._agent.ask("POST", "/session", headers={"Content-Type": server.JSON}, body=body) as answer:
                 said = await _read(answer)

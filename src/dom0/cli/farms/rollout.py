@@ -12,7 +12,7 @@ from dom0 import terminal
 from dom0.cli.farms.farm_option import farm_option
 from dom0.farms import lock, rollout
 from dom0.farms.directory import FarmDirectory
-from dom0.farms.rollout import Rollout
+from dom0.farms.rollout import RolloutState
 
 role_argument = click.argument("role", metavar="[ROLE]", default="")
 node_argument = click.argument("name", metavar="NODE")
@@ -26,7 +26,7 @@ class Paused(msgspec.Struct, frozen=True, kw_only=True):
     paused: dict[str, str]
 
 
-class Drained(msgspec.Struct, frozen=True, kw_only=True):
+class DrainedNodes(msgspec.Struct, frozen=True, kw_only=True):
     """As `--json` prints it."""
 
     drained: tuple[str, ...]
@@ -103,7 +103,7 @@ def unlock(name: str, farm: FarmDirectory, as_json: bool) -> None:
 
 
 def _change_pauses(
-    change: Callable[[Rollout, list[str]], Rollout], role: str, farm: FarmDirectory, said: str, as_json: bool
+    change: Callable[[RolloutState, list[str]], RolloutState], role: str, farm: FarmDirectory, said: str, as_json: bool
 ) -> None:
     farm.settings()
     if role:
@@ -115,9 +115,9 @@ def _change_pauses(
 
 
 def _change_drains(
-    change: Callable[[Rollout, str], Rollout], name: str, farm: FarmDirectory, said: str, as_json: bool
+    change: Callable[[RolloutState, str], RolloutState], name: str, farm: FarmDirectory, said: str, as_json: bool
 ) -> None:
     farm.settings()
     farm.nodes().named(name)
     after = farm.change_rollout(lambda before: (after := change(before, name), after))
-    terminal.say_done(Drained(drained=after.drained), f"{name}: {said}", as_json=as_json)
+    terminal.say_done(DrainedNodes(drained=after.drained), f"{name}: {said}", as_json=as_json)

@@ -19,7 +19,7 @@ from dom0.farms.directory import FarmDirectory
 from dom0.farms.float_steps import FloatObject
 from dom0.farms.nodes import SEEN_EACH, NodeState
 from dom0.farms.revisions import NOTHING_FLOATS, Revision, RoleState
-from dom0.farms.rollout import NodeView, Target
+from dom0.farms.rollout import NodeTarget, NodeView
 from dom0.times import ago
 
 LOOK_AGAIN = 1.0  # seconds, with --watch
@@ -263,7 +263,7 @@ def floating_remarks(floating: FloatStatus) -> list[str]:
     return said + [f"{node}: float: {why}" for node, why in floating.waits.items()]
 
 
-def _status(node: NodeView, current: Revision | None, target: Target) -> NodeStatus:
+def _status(node: NodeView, current: Revision | None, target: NodeTarget) -> NodeStatus:
     content = current.roles.get(node.role) if current else None
     report = node.report
     os_reason = "" if report.has_os(current.os if current else None) else report.os_reason

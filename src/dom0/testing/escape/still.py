@@ -162,7 +162,7 @@ def outcome(data: bytes) -> Outcome:
     engine = Still()
     context = Context(Scope("guest"), GRANTS, engine, SOCKET)
     endpoint, asked = table.find(head.read(request, engine.api))
-    if endpoint.body is not table.Archive:
+    if endpoint.body is not table.ArchiveBody:
         raw = bytearray()
         while isinstance(event := connection.next_event(), h11.Data):
             raw += event.data
