@@ -157,7 +157,7 @@ async def _run(
         with contextlib.suppress(Dom0Error):
             if await handover.is_at_work(engine):
                 machine.begin_handover()
-        watches.append(partial(_mend_handover, engine, machine))
+        watches.append(partial(_settle_handover, engine, machine))
     logins = Logins(
         engine,
         STATE,
@@ -226,7 +226,7 @@ def _tell_farm() -> MembershipStatus | None:
     return None
 
 
-async def _mend_handover(engine: Engine, machine: Machine) -> None:
+async def _settle_handover(engine: Engine, machine: Machine) -> None:
     """Wait for a running hand-over, which waits for our answer; finish or undo one that was interrupted."""
     failure = None
     try:

@@ -33,12 +33,12 @@ def test_a_node_comes_to_what_it_wants_and_to_nothing_else() -> None:
         [("service:redis:6379", (A, B)), ("service:web:80", (B,))],
         {"service:redis:6379": (REDIS,), "service:web:80": (WEB,)},
     )
-    assert set(state.ways) == {
+    assert set(state.forwards) == {
         (tunnel.address_of(A), REDIS),
         (tunnel.address_of(B), REDIS),
         (tunnel.address_of(B), WEB),
     }
-    assert f"{tunnel.address_of(B)} . 8000 : 172.17.0.3 . 80" in tunnel.rules(state.ways)
+    assert f"{tunnel.address_of(B)} . 8000 : 172.17.0.3 . 80" in tunnel.rules(state.forwards)
 
 
 def test_of_two_services_at_one_port_the_first_is_led_to() -> None:
@@ -47,7 +47,7 @@ def test_of_two_services_at_one_port_the_first_is_led_to() -> None:
         "service:a:6379": (REDIS,),
         "service:b:1": (other,),
     })  # fmt: skip
-    assert [entrance for _, entrance in state.ways] == [REDIS]
+    assert [entrance for _, entrance in state.forwards] == [REDIS]
 
 
 def test_only_a_peer_that_is_new_or_has_moved_is_told_where_it_is() -> None:

@@ -99,8 +99,8 @@ def test_the_kernel_of_the_base_os_encrypts_what_goes_between_nodes() -> None:
             served, far = machine.inspect("served", address), machine.inspect("far", address)
             near = machine.inspect("far", "{{.NetworkSettings.Networks.bridge.Gateway}}")
             keys = {container: machine.open(container, TunnelState()) for container in ("dom0", "far")}
-            ways = ((address_of(keys["far"]), Entrance(PORT, served, 6379)),)
-            assert machine.open("dom0", TunnelState((Peer(keys["far"], far),), ways)) == keys["dom0"]
+            forwards = ((address_of(keys["far"]), Entrance(PORT, served, 6379)),)
+            assert machine.open("dom0", TunnelState((Peer(keys["far"], far),), forwards)) == keys["dom0"]
             assert machine.open("far", TunnelState((Peer(keys["dom0"], near),))) == keys["far"]
             seen = machine.python("far", _ASK, address_of(keys["dom0"]), str(PORT), SECRET)
             assert seen == f"{INTERFACE}=True eth0=False"

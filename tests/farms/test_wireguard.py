@@ -35,8 +35,8 @@ class End:
     def peer(self) -> Peer:
         return Peer(self.key, self.node.v4)
 
-    def set(self, *peers: Peer, ways: tuple[tuple[str, Entrance], ...] = ()) -> None:
-        self.wireguard.do(lambda: self.tunnel.set(TunnelState(peers, ways)))
+    def set(self, *peers: Peer, forwards: tuple[tuple[str, Entrance], ...] = ()) -> None:
+        self.wireguard.do(lambda: self.tunnel.set(TunnelState(peers, forwards)))
 
     def hears(self, address: str, port: int, text: str = SECRET) -> str:
         return self.node.connect(address, port).ask(text)
@@ -55,7 +55,7 @@ class Farm:
         self.entrance = Entrance(PORT, self.container.v4, 6379)
 
     def connect(self) -> None:
-        self.nas.set(self.pc.peer, self.other.peer, ways=((self.pc.address, self.entrance),))
+        self.nas.set(self.pc.peer, self.other.peer, forwards=((self.pc.address, self.entrance),))
         self.pc.set(self.nas.peer)
         self.other.set(self.nas.peer)
 
@@ -120,7 +120,7 @@ def test_a_connection_outlives_changes_and_another_process_of_ours(farm: Farm) -
         end.tunnel = again
         assert old.ask() == "provider1:?"
     farm.connect()
-    farm.nas.set(farm.pc.peer, ways=((farm.pc.address, Entrance(PORT + 1, farm.container.v4, 6379)),))
+    farm.nas.set(farm.pc.peer, forwards=((farm.pc.address, Entrance(PORT + 1, farm.container.v4, 6379)),))
     assert old.ask() == "provider1:?"
     assert farm.pc.hears(farm.nas.address, PORT + 1) == f"provider1:{SECRET}"
 

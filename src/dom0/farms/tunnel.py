@@ -47,10 +47,10 @@ class Entrance(msgspec.Struct, frozen=True, order=True):
 
 
 class TunnelState(msgspec.Struct, frozen=True):
-    """`ways`: an address in the tunnel, and where it may go."""
+    """`forwards`: the address of a node in the tunnel, and a port that it may use."""
 
     peers: tuple[Peer, ...] = ()
-    ways: tuple[tuple[str, Entrance], ...] = ()
+    forwards: tuple[tuple[str, Entrance], ...] = ()
 
 
 def address_of(key: str) -> str:
@@ -64,12 +64,12 @@ def desired(
 ) -> TunnelState:
     """`guests`: of a service, the keys of the nodes that want it; of those ports in the tunnel the first one counts."""
     first: dict[int, Entrance] = {}
-    ways = set[tuple[str, Entrance]]()
+    forwards = set[tuple[str, Entrance]]()
     for service, keys in sorted(guests):
         for entrance in entrances[service]:
             if first.setdefault(entrance.port, entrance) == entrance:
-                ways |= {(address_of(key), entrance) for key in keys}
-    return TunnelState(tuple(sorted(peers)), tuple(sorted(ways)))
+                forwards |= {(address_of(key), entrance) for key in keys}
+    return TunnelState(tuple(sorted(peers)), tuple(sorted(forwards)))
 
 
 def configuration(private_key: str, peers: Iterable[Peer], moved: Collection[Peer]) -> str:
@@ -92,20 +92,20 @@ def _endpoint(host: str) -> str:
     return f"[{address}]:{PORT}" if address.version == 6 else f"{address}:{PORT}"
 
 
-def rules(ways: Iterable[tuple[str, Entrance]]) -> str:
+def rules(forwards: Iterable[tuple[str, Entrance]]) -> str:
     """For `nft -f -`: all of the table, in one transaction."""
     types = "ipv4_addr . inet_service : ipv4_addr . inet_service"
     elements = ", ".join(
-        f"{IPv4Address(source)} . {way.port:d} : {IPv4Address(way.address)} . {way.to_port:d}" for source, way in ways
+        f"{IPv4Address(source)} . {to.port:d} : {IPv4Address(to.address)} . {to.to_port:d}" for source, to in forwards
     )
     only = f'iifname "{INTERFACE}"'
     lines = [
         *remove_rules().splitlines(),
         f"add table ip {TABLE}",
-        f"add map ip {TABLE} ways {{ type {types}; }}",
-        *([f"add element ip {TABLE} ways {{ {elements} }}"] if elements else []),
+        f"add map ip {TABLE} forwards {{ type {types}; }}",
+        *([f"add element ip {TABLE} forwards {{ {elements} }}"] if elements else []),
         f"add chain ip {TABLE} arriving {{ type nat hook prerouting priority -110; }}",
-        f"add rule ip {TABLE} arriving {only} meta l4proto tcp dnat ip to ip saddr . tcp dport map @ways",
+        f"add rule ip {TABLE} arriving {only} meta l4proto tcp dnat ip to ip saddr . tcp dport map @forwards",
         f"add rule ip {TABLE} arriving {only} drop",
     ]
     return "".join(f"{line}\n" for line in lines)

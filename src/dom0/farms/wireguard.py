@@ -50,7 +50,7 @@ class Tunnel:
     @property
     def entrances(self) -> frozenset[Entrance]:
         """That are there."""
-        return frozenset(entrance for _, entrance in self._set.ways) if self._set else frozenset()
+        return frozenset(entrance for _, entrance in self._set.forwards) if self._set else frozenset()
 
     async def open(self) -> str:
         """Return the public key; others can reach this node then. Raises NoTunnel, Unwritable."""
@@ -78,7 +78,7 @@ class Tunnel:
             return
         text = tunnel.configuration(self._private, wanted.peers, frozenset(wanted.peers) - self._peers)
         try:
-            await _run(["nft", "-f", "-"], tunnel.rules(wanted.ways))
+            await _run(["nft", "-f", "-"], tunnel.rules(wanted.forwards))
             await _run(["wg", "syncconf", INTERFACE, "/dev/stdin"], text)
         except CommandFailed as error:
             self._set = None

@@ -136,7 +136,7 @@ def _change(file: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> N
     target = file.resolve()  # it may be a link to where somebody keeps it
     with writing(target):
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _alone_in(target.parent):
+    with _locked(target.parent):
         owner, raw = None, b""
         if target.exists():
             found, raw = target.stat(), target.read_bytes()
@@ -151,7 +151,7 @@ def _change(file: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> N
 
 
 @contextlib.contextmanager
-def _alone_in(directory: Path) -> Iterator[None]:
+def _locked(directory: Path) -> Iterator[None]:
     """No other dom0 changes a file there meanwhile: of two logins at once both stay."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
