@@ -1,7 +1,7 @@
-"""What is to be told of a machine's problems: each once when it has lasted, and once when it is over. Pure.
+"""Which messages a machine's problems lead to: one when a problem has lasted, and one when it is over. Pure.
 
-A problem that comes and goes is told less and less often: until it is over it has to be gone for longer each time.
-Whatever is due is in one message, and there is a while between two.
+A problem that comes and goes is reported less and less often: each time it has to be gone for longer until it is over.
+All that is due goes into one message, and two messages are some time apart.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Sends one message to one place. Runs in a process of its own, which is gone afterwards with TLS and all it has read.
+"""Sends one message to one place. Runs in a process of its own: the agent never loads TLS, nor reads an answer.
 
-What is raised has neither an address nor a secret in it: it goes into the journal.
+Errors contain neither addresses nor secrets: they go into the journal.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What this machine and other nodes of a farm have to tell each other of services: where the ambassadors here lead to,
-and at which ports is what theirs want of this one. Of farms nothing is known here.
+"""What this machine exchanges with other nodes of a farm about services: where the ambassadors here lead to, and at
+which ports the services are published that theirs ask for. Knows nothing of farms.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Tells people what goes wrong, as `x-dom0.notify` asks: what (`alerts`), where to, until it is there.
+"""Sends people messages about problems, as `x-dom0.notify` asks, and retries until they are delivered. `alerts` decides
+which.
 
-What has been told and what waits to be sent is on the disk: no restart of the agent tells it again. What cannot be
-delivered is tried again for a day; the journal has it when it begins to fail, and when it is given up, and the status
-says it as long as it waits. The server of a farm tells of its nodes by the same `Notifier`.
+What was sent and what waits to be sent is on the disk: no restart of the agent sends it again. A failed delivery is
+retried for a day; the journal says when it begins to fail and when it is given up, and the status as long as it waits.
+The server of a farm reports problems of its nodes by the same `Notifier`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pulls what a new generation needs over a line that may be terrible, and says meanwhile how far it is.
+"""Pulls what a new generation needs over an unreliable line, and says meanwhile how far it is.
 
 The fetcher is loaded when there is something to pull: most starts of the agent need nothing of it.
 """

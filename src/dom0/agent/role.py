@@ -1,5 +1,5 @@
-"""What the farm of this machine wants it to run, brought up as by a person's `dom0 up`: a generation that goes back by
-itself. Of the farm's server nothing is known here.
+"""Brings up the role that the farm gives this machine, as a person's `dom0 up` would: a generation that goes back by
+itself. Knows nothing of the farm's server.
 """
 
 from __future__ import annotations

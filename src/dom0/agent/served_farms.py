@@ -1,5 +1,5 @@
-"""Farms whose servers run on this machine, as those say it themselves, for the page: documents of the agent's API, and
-for how long they are believed. Nothing of it is on the disk.
+"""Farms whose servers run on this machine, as these describe them for the page: documents of the agent's API, and how
+long they are valid. In memory only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`dom0 image pull`: images from registries over a line that may be terrible, and what has come of them so far."""
+"""`dom0 image pull`: images from registries over an unreliable line, and what has come of them so far."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the latest build on a machine has read of its project, for the next `dom0 up` of the image that came of it.
+"""The project as the latest build on a machine has read it, kept for the next `dom0 up` of the image that it made.
 
-An image never changes, and what it leaves out is in its inputs: to take the files out of it and to ask Compose again
-would come to the same. Only where a dom0 has run as root: the values of the project's variables are in there.
+An image never changes, and what it leaves out is part of its inputs: reading the files out of it and asking Compose
+again would give the same. Kept only where dom0 runs as root, because it contains the values of the project's variables.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which base OS a node gets that starts from the network: the newest, unless that was served TRIES times and the node
-never said a word from it; then the last other one that some node has come up with. No I/O.
+"""Which base OS a node that starts from the network gets: the newest one, unless that was served TRIES times and the
+node never reported from it; then the last other one that a node has come up with. No I/O.
 
-What a machine without slots cannot count, as it forgets everything with the power, the server counts for it. A person
-who lets a role go on lets its nodes try again (`rollout.resume`).
+A machine without slots forgets everything with the power, so the server counts its attempts. Resuming a role lets its
+nodes try again (`rollout.resume`).
 """
 
 from __future__ import annotations

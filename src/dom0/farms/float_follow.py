@@ -1,9 +1,9 @@
-"""What a node does in the farm's Swarm, as the server says: it has the images of what floats, makes or joins the Swarm,
-and the one that is told to writes there what there is to be.
+"""A node's part in the farm's Swarm, by the server's orders: it fetches the images, creates or joins the Swarm, and, if
+it is the one that writes, brings what is there to what is desired.
 
-All that is known is asked of the Engine anew each time: whatever is killed, the next process goes on from there. As
-long as nothing floats in the farm neither its server nor the Engine is asked about it; and nothing is read or written
-in a Swarm without the farm's label. What is told is done at once, while images come beside it: no order is ever old.
+Everything is read from the Engine anew each time: whatever is killed, the next process goes on from there. As long as
+no project floats, neither the farm's server nor the Engine is asked; nothing is read or written in a Swarm without the
+farm's label. Orders are carried out at once, while images are fetched in the background: no order is ever stale.
 """
 
 from __future__ import annotations

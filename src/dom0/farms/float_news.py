@@ -1,4 +1,4 @@
-"""What a node hears of what floats in its farm. What it does about that (`float_follow`) is loaded then."""
+"""Waits for a revision of the farm in which something floats. `float_follow`, which acts on it, is loaded then."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the farm's server answers nodes about its Swarm: POST /v1/float {report} -> FloatOrder. It keeps what they say,
-and decides for all of them with each word (`float_swarm`).
+"""What the farm's server answers nodes about its Swarm: POST /v1/float {report} -> FloatOrder. It keeps their reports,
+and decides for all of them whenever one comes (`float_swarm`).
 
-Join tokens are in memory alone, and given to nodes that are to join.
+Join tokens are kept in memory only, and given to nodes that are to join.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What a node does for its farm: it says to the server how it is, hears what it is to run, fetches that, and has it
-brought up; the agent that does so is handed in.
+"""A node's work for its farm: report to the server, take its order, fetch the revision, and have it brought up by the
+agent, which is handed in.
 
 Theory of operation: one loop asks the server, whose answer waits until there is something new. Another one works on the
 newest order. What is known is on the disk before anything is done about it: whatever is killed, the next process goes

@@ -1,4 +1,4 @@
-"""Which nodes of a farm are lost, as problems that people are told. Pure."""
+"""Nodes of a farm that are lost, as problems for people. Pure."""
 
 from __future__ import annotations
 

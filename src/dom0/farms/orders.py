@@ -1,8 +1,8 @@
-"""What each node is told to run, as the server keeps it in memory: of what is in the farm's directory, and what nodes
-say. Which revision each of them is to run is decided by one pure function, for all of them at once (`rollout`).
+"""The order for each node, kept in the server's memory and made from the farm's directory and the nodes' reports. One
+pure function (`rollout`) decides for all of them at once which revision each is to run.
 
-Commands and people change the directory beside the server, which looks whether they have. Words of nodes are answered
-for together: what is decided costs a moment for each node of the farm, what is answered does not.
+Commands and people change the directory while the server runs; it looks for changes. Reports are handled in batches:
+a decision takes time for each node of the farm, an answer does not.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Which roles of a farm are paused as something has failed, as problems that people are told. Pure.
+"""Roles of a farm that are paused because something failed, as problems for people. Pure.
 
-Over it is when nobody has paused the role any more and all is well there: a node that tries again may fail again.
+It is over when nobody has paused the role any more and all is well there: a node that tries again may fail again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Images from a registry into the Engine, over a line that may be terrible: what is missing there is fetched into a
+"""Images from a registry into the Engine, over an unreliable line: what is missing there is fetched into a
 depot, where it stays whatever happens, and loaded when all of it has come.
 
 The Engine then has what its own pull would have made: the same ID, names and digests.

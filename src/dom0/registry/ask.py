@@ -1,4 +1,4 @@
-"""A question over a line that may be terrible: it is asked until there is an answer, or no patience is left."""
+"""Repeats a request over an unreliable line until it is answered, or patience runs out."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Files of web servers over a line that may be terrible, got as layers of images are: what has come stays in a depot,
-and is gone on from after a cut or a kill. Each is known by its digest; what it is for nobody here knows.
+"""Files of web servers over an unreliable line, fetched as layers of images are: what has arrived stays in a depot, and
+a download goes on from there after a cut or a kill. Files are known by their digests, not by what they are for.
 """
 
 from __future__ import annotations

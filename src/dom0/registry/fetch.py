@@ -1,4 +1,4 @@
-"""Gets blobs into a depot over a line that may be terrible: no byte that arrived is asked for again.
+"""Gets blobs into a depot over an unreliable line: no byte that arrived is asked for again.
 
 Theory of operation: a few workers take what `stretches` says is next, over all blobs, and ask for it. Whatever breaks,
 they ask again from the byte where it broke, after as long as `patience` says. What comes is written at once and synced

@@ -1,5 +1,5 @@
-"""A mirror of docker.io for the Engine of this machine: what it pulls comes through a depot, over a line that may be
-terrible, and is given to it while it comes.
+"""A mirror of docker.io for the Engine of this machine: what it pulls comes through a depot, over an unreliable
+line, and is passed on while it arrives.
 
 Manifests are asked of the registry each time; where it does not answer, the one that a tag named last is given. Blobs
 are fetched as a pull does it, as long as somebody waits for them. Nobody's login is used: what needs one is not there,

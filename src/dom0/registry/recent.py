@@ -1,4 +1,6 @@
-"""What is known of blobs, by digest, of so many only: a mirror in an agent is asked for others for ever."""
+"""What is known of blobs, by digest, for a limited number of them: the mirror of a long-lived agent is always asked for
+others.
+"""
 
 from __future__ import annotations
 

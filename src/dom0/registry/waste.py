@@ -1,5 +1,6 @@
-"""What came in vain within the last hour, by name, in a directory that all processes share: who is about to ask for the
-same once more sees what that has cost. A kill forgets at most what the try that it ended has brought.
+"""Bytes of the last hour that were downloaded and thrown away, by name, in a directory that all processes share:
+whoever is about to ask for the same again sees what it has cost. A kill loses at most the count of the attempt that
+it ended.
 """
 
 from __future__ import annotations

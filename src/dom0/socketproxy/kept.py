@@ -1,7 +1,8 @@
-"""A server's part in it that its socket stays: it has it from a holder, and a holder that was made
-anew gets it from there.
+"""A server's side of a socket that outlives it: it gets the listening socket from a holder, and hands it to a holder
+that was recreated.
 
-Else the first server after that would make another socket, and who has bound the first one would have a dead one.
+Without that the first server after a recreated holder would make another socket, and whoever has bound the file of the
+first one would be left with a dead one.
 """
 
 from __future__ import annotations
