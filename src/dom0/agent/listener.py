@@ -9,6 +9,7 @@ import socket
 import time
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from dom0.agent.progress import Changes
@@ -54,7 +55,7 @@ class Listener(Generic[P]):
             assert asked is not None
             serving = asyncio.create_task(self._keep_serving(asked))
             try:
-                await self._changed.until(lambda asked=asked: self._wanted() != asked)  # type: ignore[misc]
+                await self._changed.until(partial(lambda before: self._wanted() != before, asked))
             finally:
                 serving.cancel()
                 await asyncio.wait([serving])

@@ -10,6 +10,7 @@ import re
 from typing import Literal
 
 import msgspec
+from msgspec import convert
 
 from dom0.forward.table import HEAVIEST
 from dom0.wording import excerpt
@@ -28,6 +29,9 @@ FORMS = (
     "HOST:PORT, ADDRESS:PORT, [IPV6]:PORT, container:NAME:PORT, service:NAME:PORT, label:KEY=VALUE:PORT or "
     "node:NODE/service:NAME:PORT"
 )
+
+
+Kind = Literal["container", "service", "label", "node", "plaintext:node"]
 
 
 class _Source(msgspec.Struct, frozen=True, tag_field="source"):
@@ -67,7 +71,7 @@ class Followed(_Source, frozen=True, tag="followed"):
     `plaintext:node`: the same, by the network as it is.
     """
 
-    kind: Literal["container", "service", "label", "node", "plaintext:node"]
+    kind: Kind
     name: str
     port: int
     weight: int = 1
@@ -125,14 +129,15 @@ def _parse_followed(text: str, weight: int, *, portless: bool) -> Followed | Non
         on_node = _ON_NODE.fullmatch(text)
         if on_node is None:
             raise ValueError(f"{_quoted(text)} is not node:NODE/service:NAME:PORT")
-        return Followed(on_node["kind"], on_node["name"], parse_port(on_node["port"]), weight)  # type: ignore[arg-type]
+        return Followed(convert(on_node["kind"], Kind), on_node["name"], parse_port(on_node["port"]), weight)
     followed = _FOLLOWED.fullmatch(text)
     if followed is None or (followed["name"].isdigit() and followed["port"] is None):
         return None
     kind, name = followed["kind"], followed["name"]
     if not (_LABELLED if kind == "label" else _CONTAINER).fullmatch(name):
         raise ValueError(f"{_quoted(name)} cannot be the name of a {kind}")
-    return Followed(kind, name, _parse_port(followed["port"], text, portless=portless), weight)  # type: ignore[arg-type]
+    port = _parse_port(followed["port"], text, portless=portless)
+    return Followed(convert(kind, Kind), name, port, weight)
 
 
 def _parse_port(port: str | None, text: str, *, portless: bool) -> int:
