@@ -54,10 +54,10 @@ def serve(state: Boots, name: str, role: str, newest: str, older: Collection[str
     return replace(state, tried={**state.tried, name: tried}), newest
 
 
-def hear(state: Boots, words: Iterable[tuple[str, str, float]]) -> Boots:
+def hear(state: Boots, beats: Iterable[tuple[str, str, float]]) -> Boots:
     """Nodes by their names said that they run that version, at that time."""
     good, before, tried = state.good, state.before, dict(state.tried)
-    for name, os, last in words:
+    for name, os, last in beats:
         was = tried.get(name)
         if was is not None and was.os == os and last > was.since:
             if os != good:

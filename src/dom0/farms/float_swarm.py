@@ -26,9 +26,9 @@ from dom0.farms.float_content import FARM, NODE, ROLE, FloatProject, image_label
 from dom0.farms.float_steps import FloatObject
 from dom0.farms.revisions import MOST_REASON, FarmImage
 
-SILENT = 180.0  # seconds without a word, after which a machine makes no Swarm
-NOTED_EACH = 60.0  # seconds: when a machine said its last word is on the disk, so that not every word is a write
-GONE = 90.0  # seconds without a word, of a manager, which asks every few
+SILENT = 180.0  # seconds without a report, after which a machine makes no Swarm
+NOTED_EACH = 60.0  # seconds: when a machine reported last is on the disk, so that not every report is a write
+GONE = 90.0  # seconds without a report, of a manager, which asks every few
 SOON, LATER, IDLE = 1.0, 5.0, 45.0  # seconds until a node asks again: there is something to do, nothing, no float
 MANAGERS_LATER = 3.0  # they hear first what has changed in the Swarm
 _INACTIVE, _ACTIVE = "inactive", "active"

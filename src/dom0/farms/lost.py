@@ -10,7 +10,7 @@ from dom0.health import Problem
 from dom0.times import moment
 
 CODE = "node-lost"
-TOGETHER = 60.0  # seconds; a node says a word each minute
+TOGETHER = 60.0  # seconds; a node has a heartbeat each minute
 
 
 def find_lost(state: RolloutState, silent: Mapping[str, float], lasting: Collection[str]) -> list[str]:

@@ -28,12 +28,12 @@ from msgspec.structs import replace
 from dom0.errors import Busy, Dom0Error, UsageError
 from dom0.wording import did_you_mean, excerpt
 
-WAITING_FOR = 600.0  # seconds without a word, after which one that waits is forgotten; it asks every few seconds
+WAITING_FOR = 600.0  # seconds without a heartbeat, after which one that waits is forgotten; it asks every few seconds
 MOST_WAITING = 64
 MOST_WAITING_EACH = 8  # from one address
 AGAIN_AFTER = 2.0  # seconds from one boot of a machine to the next; its loader asks again after three
 TICKET_FOR = 900.0  # seconds from the end of loading until the base OS has asked
-SEEN_EACH = 60.0  # seconds: what is noted of when a machine was heard of, so that not every word is a write
+SEEN_EACH = 60.0  # seconds: what is noted of when a machine was heard of, so that not every heartbeat is a write
 MOST_MEMORY = 1 << 50  # bytes
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")  # of farms, nodes and roles: as a host's
 _CODE = re.compile(r"[0-9a-f]{6}")
@@ -154,8 +154,8 @@ def hear(
     draw: Callable[[], str],
     firmware: Firmware | None = None,
 ) -> tuple[Nodes, Node]:
-    """What there is, and what the owner of `key` is, after it has said a word. `draw` makes codes; `now` is not before
-    any word that is in `nodes`.
+    """What there is, and what the owner of `key` is, after a heartbeat of it. `draw` makes codes; `now` is not before
+    any heartbeat that is in `nodes`.
 
     Raises TooMany.
     """
@@ -236,7 +236,7 @@ def remove(nodes: Nodes, which: str) -> tuple[Nodes, Node]:
 
 
 def _without_silent(nodes: Nodes, key: str, now: float) -> Nodes:
-    """Those that wait are told by their words; one from the future is of a clock that was wrong."""
+    """Those that wait are told by their heartbeats; one from the future is of a clock that was wrong."""
     kept = tuple(
         node
         for node in nodes.nodes

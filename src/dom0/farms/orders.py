@@ -31,7 +31,7 @@ REST = 0.2  # seconds between two decisions, or ten times as long as one takes
 MOST_REST = 2.0
 WAIT = 50.0  # seconds that an answer waits; connections in which nothing comes for a minute are closed
 GONE_WITHIN = 10.0  # seconds until a node that has gone is noticed
-NOTE_EACH = 1.0  # seconds between looks whether words have to be noted
+NOTE_EACH = 1.0  # seconds between looks whether heartbeats have to be noted
 NOTHING_YET = RolloutStep(state=RolloutState(), targets={}, roles={}, unwell=frozenset(), due=None)
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ class SentOrder(msgspec.Struct, frozen=True):
     blobs: tuple[Mapping[str, int], ...]
 
 
-class _Word(msgspec.Struct, frozen=True):
-    """When a node said its last one, by the clock and by the loop's time, which is never set; where it gives blobs."""
+class _Heartbeat(msgspec.Struct, frozen=True):
+    """The last one of a node: when, by the clock and by the loop's time, which is never set; where it gives blobs."""
 
     address: str
     at: float
@@ -75,7 +75,7 @@ class Orders:
         self._decided = _Decision(Nodes(), None, 0.0, {}, 0.0, {}, NOTHING_YET)
         self._revisions: dict[int, Revision] = {}
         self._blobs: dict[tuple[int, str], Mapping[str, int]] = {}
-        self._words: dict[str, _Word] = {}
+        self._heartbeats: dict[str, _Heartbeat] = {}
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._hearing: dict[str, asyncio.Lock] = {}
         self._seen: tuple[object, ...] = ()  # of the directory
@@ -91,7 +91,7 @@ class Orders:
             began = loop.time()
             try:
                 await self._decide_if_due()
-                await self._note_words()
+                await self._note_heartbeats()
                 said = ""
             except Dom0Error as error:
                 if error.message != said:
@@ -106,9 +106,9 @@ class Orders:
     async def hear(
         self, key: str, report: Report, address: str, is_gone: Callable[[], bool], gives: Gives | None = None
     ) -> None:
-        """A word of a node, on the disk before this returns; of others it is passed over. Raises Dom0Error.
+        """A node's heartbeat; its report is on the disk before this returns. Others are ignored. Raises Dom0Error.
 
-        Who has said another one since, on another connection, has closed this one.
+        Who has sent another one since, on another connection, has closed this one.
         """
         await self.look()
         if key not in self._decided.told:
@@ -124,7 +124,7 @@ class Orders:
                 await asyncio.to_thread(self._farm.put_report, key, said)
                 self._reports[key] = said
                 self._has_news.set()
-            self._words[key] = _Word(address, now, asyncio.get_running_loop().time(), gives)
+            self._heartbeats[key] = _Heartbeat(address, now, asyncio.get_running_loop().time(), gives)
 
     async def wait(self, key: str, told: str, is_enough: Callable[[], bool]) -> SentOrder | None:
         """What the node is to run, as soon as it is not what it was `told`, or it `is_enough`, which is asked at each
@@ -185,11 +185,11 @@ class Orders:
         told, monotonic = self._decided.told.get(key), asyncio.get_running_loop().time()
         found = dict[str, Giver]()
         for other in self._likely_givers(key, told) if told else ():
-            word = self._words.get(other)
-            if other == key or not word or not word.gives or "%" in word.address:  # which is of one link alone
+            beat = self._heartbeats.get(other)
+            if other == key or not beat or not beat.gives or "%" in beat.address:  # which is of one link alone
                 continue
-            if monotonic - word.monotonic < rollout.SILENT:
-                found[other] = Giver(address=word.address, **msgspec.structs.asdict(word.gives))
+            if monotonic - beat.monotonic < rollout.SILENT:
+                found[other] = Giver(address=beat.address, **msgspec.structs.asdict(beat.gives))
                 if len(found) == MOST_GIVERS:
                     break
         return tuple(found.values())
@@ -211,12 +211,12 @@ class Orders:
             yield from random.sample(members, min(len(members), MOST_GIVERS // 2))
 
     def find_lost(self, told: Collection[str]) -> list[Problem]:
-        """Nodes that are lost; those of them that people were `told` of stay so until they say a word."""
+        """Nodes that are lost; those of them that people were `told` of stay so until their next heartbeat."""
         now, monotonic = self._now(), asyncio.get_running_loop().time()
         nodes = [node for node in self._decided.nodes.nodes if node.state is NodeState.ENROLLED]
         silent = {node.name: monotonic - self._heard_at(node, now, monotonic) for node in nodes}
-        last = {node.name: word.at if (word := self._words.get(node.key)) else node.last for node in nodes}
-        unheard = {node.name for node in nodes if node.key not in self._words}
+        last = {node.name: beat.at if (beat := self._heartbeats.get(node.key)) else node.last for node in nodes}
+        unheard = {node.name for node in nodes if node.key not in self._heartbeats}
         found = lost.find_lost(self._decided.step.state, silent, unheard.intersection(told))
         return [lost.as_problem(name, last[name]) for name in found]
 
@@ -242,7 +242,7 @@ class Orders:
                 raise
             before, self._decided, self._seen = self._decided, after, seen
         for key in before.told.keys() - after.told.keys():
-            self._words.pop(key, None)
+            self._heartbeats.pop(key, None)
             self._hearing.pop(key, None)
         for key in self._reports.keys() - after.told.keys():
             del self._reports[key]
@@ -262,15 +262,15 @@ class Orders:
         enrolled = [node for node in nodes.nodes if node.state is NodeState.ENROLLED]
         last = {node.key: now - monotonic + self._heard_at(node, now, monotonic) for node in enrolled}
         views = rollout.views(enrolled, self._reports, last)
-        words = [
-            (node.name, self._reports[node.key].os, word.at)
+        beats = [
+            (node.name, self._reports[node.key].os, beat.at)
             for node in enrolled
-            if node.key in self._reports and (word := self._words.get(node.key))
+            if node.key in self._reports and (beat := self._heartbeats.get(node.key))
         ]
 
         def step(state: RolloutState) -> tuple[RolloutState, RolloutStep]:
             found = rollout.step(state, self._settings, current, views, now, since=since)
-            heard = boots.hear(found.state.boots, words)
+            heard = boots.hear(found.state.boots, beats)
             return (found.state if heard is found.state.boots else replace(found.state, boots=heard)), found
 
         found = self._farm.change_rollout(step)
@@ -287,8 +287,8 @@ class Orders:
 
     def _heard_at(self, node: Node, now: float, monotonic: float) -> float:
         """By the loop's time. While no server ran nobody was silent."""
-        word = self._words.get(node.key)
-        return word.monotonic if word else max(self._started, monotonic - max(0.0, now - node.last))
+        beat = self._heartbeats.get(node.key)
+        return beat.monotonic if beat else max(self._started, monotonic - max(0.0, now - node.last))
 
     def _tell(self, known: _Decision, node: Node, target: NodeTarget, floats: int) -> SentOrder:
         boots_from = self._reports.get(node.key, Report()).boots
@@ -331,22 +331,22 @@ class Orders:
             self._revisions[number] = found
         return self._revisions[number]
 
-    async def _note_words(self) -> None:
+    async def _note_heartbeats(self) -> None:
         """When nodes were heard of last, of all of them in one write, once a minute. Raises Dom0Error."""
         monotonic = asyncio.get_running_loop().time()
         if monotonic < self._note_at:
             return
         self._note_at = monotonic + NOTE_EACH
-        words = dict(self._words)
-        known = ((node, words.get(node.key)) for node in self._decided.nodes.nodes)
-        if any(word and not 0 <= word.at - node.last < SEEN_EACH for node, word in known):
-            await asyncio.to_thread(self._farm.change, lambda nodes: (_noted(nodes, words), None))
+        beats = dict(self._heartbeats)
+        known = ((node, beats.get(node.key)) for node in self._decided.nodes.nodes)
+        if any(beat and not 0 <= beat.at - node.last < SEEN_EACH for node, beat in known):
+            await asyncio.to_thread(self._farm.change, lambda nodes: (_noted(nodes, beats), None))
 
 
-def _noted(nodes: Nodes, words: Mapping[str, _Word]) -> Nodes:
+def _noted(nodes: Nodes, beats: Mapping[str, _Heartbeat]) -> Nodes:
     return Nodes(
         nodes=tuple(
-            replace(node, address=word.address, last=word.at) if (word := words.get(node.key)) else node
+            replace(node, address=beat.address, last=beat.at) if (beat := beats.get(node.key)) else node
             for node in nodes.nodes
         )
     )

@@ -27,14 +27,14 @@ from dom0.farms.revisions import NETWORK, SLOTS, Report, Revision, RoleState
 from dom0.farms.settings import FarmSettings, RoleSettings
 from dom0.times import moment
 
-SILENT = 180.0  # seconds without a word, after which a node counts as gone; it asks every minute
+SILENT = 180.0  # seconds without a heartbeat, after which a node counts as gone; it asks every minute
 FETCH_WITHIN = 600.0  # seconds that the first of a role waits for the others to have fetched
 TURN_WITHIN = 3600.0  # seconds that a turn may take
 REBOOT_WITHIN = 1200.0  # seconds that who has the reboot lock may be silent in its turn: three tries of a base OS
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
-    """A node as the server knows it; `last`: when it said its last word, by the server's clock."""
+    """A node as the server knows it; `last`: its last heartbeat, by the server's clock."""
 
     name: str
     role: str
@@ -114,7 +114,7 @@ class RolloutStep(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def views(nodes: Iterable[Node], reports: Mapping[str, Report], last: Mapping[str, float]) -> list[NodeView]:
-    """Of enrolled nodes, by name; `reports` and when they said their last words by their keys."""
+    """Of enrolled nodes, by name; `reports` and the times of their last heartbeats by their keys."""
     return [
         NodeView(name=node.name, role=node.role, report=reports.get(node.key, Report()), last=last[node.key])
         for node in sorted(nodes, key=lambda node: node.name)
@@ -130,8 +130,8 @@ def step(
     *,
     since: float,
 ) -> RolloutStep:
-    """What is now, after any word or any time; `since` when `current` is the current one, by the clock of whoever has
-    said so. To call it again with what it has returned changes nothing.
+    """What is now, after any heartbeat or any time; `since` when `current` is the current one, by the clock of whoever
+    has said so. To call it again with what it has returned changes nothing.
     """
     by_role: dict[str, list[NodeView]] = {}
     for node in nodes:
@@ -223,7 +223,7 @@ class _Role:
         if report.os_failed == turn.number:
             return f"{node.name} failed: {report.os_reason or 'it did not come up with the base OS'}", None
         may_be_silent = REBOOT_WITHIN if node.name in self._rebooting else SILENT
-        if now - node.last >= may_be_silent:  # without a word of the turn it has begun nothing
+        if now - node.last >= may_be_silent:  # without a heartbeat in the turn it has begun nothing
             is_lost = has_it or turn.good > 0
             why = f"{node.name} is silent since {_clock(node.last)}, when it had begun with revision {turn.revision}"
             return (why, None) if is_lost else ("", None)

@@ -280,7 +280,7 @@ async def _read(request: Request, kind: type[T]) -> T:
 def _heard(
     nodes: Nodes, key: str, hello: Hello, address: str, now: float
 ) -> tuple[Nodes, tuple[NodeState | None, Node]]:
-    """What there is after that word, what the machine was before and what it is now. Raises NotAdmitted, TooMany."""
+    """The nodes after that heartbeat, what the machine was before and what it is now. Raises NotAdmitted, TooMany."""
     known = next((node for node in nodes.nodes if node.key == key), None)
     if known is not None and known.is_in_loader:
         raise NotAdmitted("a pass or a ticket is no machine's secret")

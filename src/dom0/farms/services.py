@@ -40,9 +40,9 @@ from dom0.http.server import HttpError, Request, Response, refusal
 if TYPE_CHECKING:
     from dom0.farms.orders import Orders
 
-EVERY = 2.0  # seconds between two words of a node that wants something, or is asked for something
+EVERY = 2.0  # seconds between two requests of a node that wants something, or is asked for something
 SOON = 0.3  # seconds, while it waits for an answer
-SILENT = 15.0  # seconds without a word: what it has said counts no more
+SILENT = 15.0  # seconds without a request: its last one counts no more
 SLOW = 30.0  # seconds that a tunnel may take, until that is told
 PATIENCE = 5  # attempts to reach the server, until that is told
 ANSWER_WITHIN = 5.0  # seconds
@@ -118,8 +118,8 @@ class ServicesAnswer(msgspec.Struct, frozen=True, kw_only=True):
     is_whole: bool = False
 
 
-class _Word(msgspec.Struct, frozen=True):
-    """A node's last one. `at`: by the loop's time."""
+class _LastRequest(msgspec.Struct, frozen=True):
+    """`at`: by the loop's time."""
 
     said: ServicesRequest
     address: str
@@ -129,7 +129,7 @@ class _Word(msgspec.Struct, frozen=True):
 class ServiceServer:
     def __init__(self, orders: Orders) -> None:
         self._orders = orders
-        self._words: dict[str, _Word] = {}  # by the node's key
+        self._requests: dict[str, _LastRequest] = {}  # by the node's key
         self._ends: dict[str, str] = {}  # of tunnels: their keys by those of their nodes
         self._asked: dict[str, float] = {}  # nodes that others want something of, by their names -> since when
         self._started = asyncio.get_running_loop().time()
@@ -148,12 +148,12 @@ class ServiceServer:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise HttpError(400, str(error)) from error
         now = asyncio.get_running_loop().time()
-        self._words[key] = _Word(said, request.address, now)
-        self._words = {
-            it: word for it, word in self._words.items() if it in names and (word.said.key or now - word.at < SILENT)
+        self._requests[key] = _LastRequest(said, request.address, now)
+        self._requests = {
+            it: last for it, last in self._requests.items() if it in names and (last.said.key or now - last.at < SILENT)
         }
-        self._ends = _find_ends(self._words)
-        wanted = {split(want) for word in self._words.values() for want in word.said.wants}
+        self._ends = _find_ends(self._requests)
+        wanted = {split(want) for last in self._requests.values() for want in last.said.wants}
         self._asked = {node: self._asked.get(node, now) for node, _ in wanted}
         self._orders.ask_services_of(frozenset(self._asked))
         asked = sorted(service for node, service in wanted if node == names[key])[:MOST_ASKED]
@@ -177,8 +177,8 @@ class ServiceServer:
     def _guests(self, node: str, asked: Collection[str]) -> dict[str, tuple[str, ...]]:
         """Of `node`, as in the answer to it."""
         guests: dict[str, set[str]] = {}
-        for key, word in self._words.items():
-            for want in filter(is_by_tunnel, word.said.wants):
+        for key, last in self._requests.items():
+            for want in filter(is_by_tunnel, last.said.wants):
                 if split(want)[0] == node and split(want)[1] in asked:
                     guests.setdefault(split(want)[1], set()).update(filter(None, [self._ends.get(key)]))
         return {service: tuple(sorted(keys)) for service, keys in guests.items()}
@@ -187,11 +187,11 @@ class ServiceServer:
         """Of the node with `key`: those that it wants something of, and those that want something of it."""
         wanted = self._partners(key)
         others = (it for it in self._ends if names[it] in wanted or names[key] in self._partners(it))
-        return tuple(sorted(Peer(self._ends[it], self._words[it].address) for it in others if it != key))
+        return tuple(sorted(Peer(self._ends[it], self._requests[it].address) for it in others if it != key))
 
     def _find_lack(self, key: str, name: str) -> str:
         """Why no tunnel leads to a node."""
-        said = self._words[key].said
+        said = self._requests[key].said
         if said.lacks:
             return f"{name} has no tunnel: {said.lacks}; `plaintext: true` goes without one"
         if said.key and key not in self._ends:
@@ -200,33 +200,33 @@ class ServiceServer:
 
     def _partners(self, key: str) -> set[str]:
         """Names of the nodes that it wants to reach by a tunnel."""
-        return {split(want)[0] for want in self._words[key].said.wants if is_by_tunnel(want)}
+        return {split(want)[0] for want in self._requests[key].said.wants if is_by_tunnel(want)}
 
     def _find(self, want: str, asking: str, names: Mapping[str, str], now: float) -> tuple[tuple[str, ...] | None, str]:
         """As `find`. `asking`: key of who wants it."""
         node, service = split(want)
         if node not in names.values():
             return (), f"{node} is no node of the farm"
-        other, word = next(((key, word) for key, word in self._words.items() if names[key] == node), ("", None))
-        if word is not None and now - word.at < SILENT:
+        other, last = next(((key, last) for key, last in self._requests.items() if names[key] == node), ("", None))
+        if last is not None and now - last.at < SILENT:
             if not is_by_tunnel(want):
-                return find(service, node, word.said.offers, word.address)
+                return find(service, node, last.said.offers, last.address)
             if asking == other:
                 return (), f"{node} is this node itself: {service}"
             for each in (asking, other):
                 if reason := self._find_lack(each, names[each]):
                     return (), reason
-            places, reason = find_in_tunnel(service, node, word.said)
+            places, reason = find_in_tunnel(service, node, last.said)
             is_slow = places is None and now - self._asked[node] >= SLOW
             return places, f"{node} has not said yet where it is in its tunnel" if is_slow else reason
-        is_silent = word is not None or now - self._asked[node] >= SILENT
+        is_silent = last is not None or now - self._asked[node] >= SILENT
         what = f"{node} has said nothing of it for {SILENT:g} seconds or more: is it on, and reaches the farm's server?"
         return None, what if is_silent else ""
 
 
-def _find_ends(words: Mapping[str, _Word]) -> dict[str, str]:
+def _find_ends(requests: Mapping[str, _LastRequest]) -> dict[str, str]:
     """Keys of tunnels, by those of their nodes, that have an address of their own."""
-    keys = {node: word.said.key for node, word in words.items() if word.said.key}
+    keys = {node: last.said.key for node, last in requests.items() if last.said.key}
     uses = Counter(map(tunnel.address_of, keys.values()))
     return {node: key for node, key in keys.items() if uses[tunnel.address_of(key)] == 1}
 
