@@ -27,7 +27,7 @@ from bench.report import REPORT, write_section
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import MachineInfo, Node, Nodes, NodeState, key_of
 from dom0.farms.orders import Orders
-from dom0.farms.revisions import Blob, FarmImage, Report, Revision, RoleContent, RoleState
+from dom0.farms.revisions import Blob, FarmImage, NodeReport, Revision, RoleContent, RoleState
 from dom0.testing import virtual_time
 
 SIZES = (100, 1000, 10_000)
@@ -103,7 +103,7 @@ def revise(farm: FarmDirectory, number: int) -> Revision:
     return farm.revise(lambda _known: Revision(number=number, made=virtual_time.now(), roles=roles))[0]
 
 
-async def live(key: str, orders: Orders, report: Report, order: random.Random, counted: Counted) -> None:
+async def live(key: str, orders: Orders, report: NodeReport, order: random.Random, counted: Counted) -> None:
     """One node: as `farms.follow`, but for what takes its time."""
     digest = ""
     while True:
@@ -150,7 +150,7 @@ async def measure(count: int, directory: Path) -> tuple[str, ...]:
     first = revise(farm, 1)
     digests = {role: of.digest for role, of in first.roles.items()}
     reports = {
-        node.key: Report(content=digests[node.role], fetched=digests[node.role], revision=1, state=RoleState.GOOD)
+        node.key: NodeReport(content=digests[node.role], fetched=digests[node.role], revision=1, state=RoleState.GOOD)
         for node in nodes
     }
     for key, report in reports.items():

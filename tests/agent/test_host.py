@@ -13,7 +13,7 @@ from dom0.agent.host import look_at_host
 from dom0.engine.bodies import DeviceMapping
 from dom0.engine.values import PublishedPort
 from dom0.plan.desired import Slot
-from dom0.plan.host_checks import Host
+from dom0.plan.host_checks import HostFacts
 from dom0.testing.builders import asking, desired, slot
 
 
@@ -35,7 +35,7 @@ def listening(request: pytest.FixtureRequest) -> Iterator[tuple[int, str]]:
         yield server.getsockname()[1], ip
 
 
-def look(port: PublishedPort) -> Host:
+def look(port: PublishedPort) -> HostFacts:
     return look_at_host(desired(slot("web", ports=(port,))), None, cpus=2, root=Path("/"))
 
 

@@ -18,7 +18,7 @@ from dom0.agent.status import Outcome, UpRequest
 from dom0.agent.store import Unreadable, exclusive_lock
 from dom0.errors import Busy
 from dom0.plan.desired import Rollout
-from dom0.plan.memory import Memory, Version
+from dom0.plan.memory import Memory, SlotVersion
 from dom0.testing.builders import as_sent, desired, slot
 from dom0.testing.rig import Rig, broken
 
@@ -222,7 +222,7 @@ async def test_killed_after_a_failure_was_written_down_the_next_agent_goes_back(
 async def test_killed_after_success_was_written_down_the_next_agent_judges_no_more(rig: Rig) -> None:
     async with rig.running():
         await rig.outcome(Outcome.GOOD, 1)
-    stale = replace(read_memory(rig), pending=True, last_good={"old-1": Version("h", "i")})
+    stale = replace(read_memory(rig), pending=True, last_good={"old-1": SlotVersion("h", "i")})
     (rig.path / "state" / "memory.json").write_bytes(msgspec.json.encode(stale))
     async with rig.running() as machine:
         await rig.box.until(lambda: machine.status().converged)

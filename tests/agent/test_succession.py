@@ -11,7 +11,6 @@ from dom0.agent.contract import RESTART
 from dom0.agent.succession import (
     NEXT,
     PREVIOUS,
-    CheckResult,
     Create,
     End,
     Remove,
@@ -20,6 +19,7 @@ from dom0.agent.succession import (
     RootContainers,
     SetRestart,
     Start,
+    StartResult,
     Stop,
     SuccessionStep,
     Verify,
@@ -70,7 +70,7 @@ class World:
     def put(self, changed: Container) -> None:
         self.all = {name: c for name, c in self.all.items() if c.id != changed.id} | {changed.name: changed}
 
-    def do(self, step: SuccessionStep, wanted: str) -> CheckResult | None:
+    def do(self, step: SuccessionStep, wanted: str) -> StartResult | None:
         match step:
             case Create(name):
                 assert name not in self.all
@@ -93,11 +93,11 @@ class World:
                 del self.all[one.name]
         return None
 
-    def judge(self, one: Container) -> CheckResult:
+    def judge(self, one: Container) -> StartResult:
         good = one.image_id in self.good
         if good:
             self.answered = one.image_id
-        return CheckResult(one.id, good=good, reason="" if good else "silent")
+        return StartResult(one.id, good=good, reason="" if good else "silent")
 
     def running(self) -> list[str]:
         return [c.name for c in self.all.values() if c.running]
@@ -163,7 +163,7 @@ def test_what_steps_aside_is_not_woken_by_the_engine() -> None:
 def test_an_answer_counts_only_for_the_container_that_gave_it() -> None:
     current = container(ROOT, NEW, State.RUNNING)
     found = RootContainers(current=current, previous=container(PREVIOUS, OLD, State.EXITED, "no"))
-    assert decide(found, NEW, CheckResult("another", good=True)) == Verify(current)
+    assert decide(found, NEW, StartResult("another", good=True)) == Verify(current)
 
 
 def test_a_first_one_that_is_silent_is_left_for_reading() -> None:

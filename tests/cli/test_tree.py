@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dom0.cli.tree import Node, arrange, draw
+from dom0.cli.tree import TreeNode, arrange, draw
 from dom0.engine.values import Container, State
 from dom0.plan import labels
 from dom0.socketproxy import scope
@@ -56,6 +56,6 @@ def test_a_scope_that_a_person_serves_has_no_container_above_it() -> None:
 
 def test_the_names_of_the_engine_are_for_programs() -> None:
     (orchestrator,) = arrange([container("guest.dom0", "/guest", given="{}"), container("guest.web", "/guest")])
-    assert isinstance(orchestrator, Node)
+    assert isinstance(orchestrator, TreeNode)
     (child,) = orchestrator.children
     assert (child.name, child.scope, child.started_by, child.role) == ("guest.web", "/guest", "guest.dom0", "")

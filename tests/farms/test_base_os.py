@@ -18,7 +18,7 @@ from dom0.farms import publish as publish_
 from dom0.farms.base_os import Begun, OsNow
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import key_of
-from dom0.farms.revisions import NETWORK, SLOTS, BaseOs, Blob, Report, Revision, revise
+from dom0.farms.revisions import NETWORK, SLOTS, BaseOs, Blob, NodeReport, Revision, revise
 from dom0.farms.rollout import Lock
 from dom0.host.update_file import UpdateFile
 from dom0.names import pull_directory
@@ -97,8 +97,8 @@ async def settle(farm: FarmDirectory, node: Node, version: str) -> None:
     await until(lambda: "web" in farm.rollout().settled)
 
 
-def report(farm: FarmDirectory) -> Report:
-    return farm.reports().get(key_of(SECRET), Report())
+def report(farm: FarmDirectory) -> NodeReport:
+    return farm.reports().get(key_of(SECRET), NodeReport())
 
 
 async def test_a_node_installs_its_base_os_restarts_with_the_lock_and_is_good_when_that_has_proved_itself(

@@ -16,7 +16,7 @@ from dom0.errors import Busy, Dom0Error, ProjectError, UsageError
 from dom0.farms import directory, lock, nodes, pin
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import MachineInfo, Node, NodeState, key_of
-from dom0.farms.revisions import KEPT, Blob, FarmImage, Report, Revision, RoleContent, RoleState
+from dom0.farms.revisions import KEPT, Blob, FarmImage, NodeReport, Revision, RoleContent, RoleState
 from dom0.farms.rollout import Lock, Pause, RolloutState, Settled, Turn
 from dom0.registry.manifest import digest_of
 
@@ -72,7 +72,7 @@ farm.add_blob(blob.digest, [raw])
 farm.add_blob(f"sha256:{2:064}", [3 * raw])  # which no revision has
 for revision in made[:-1]:
     farm.revise(lambda known: revision)
-farm.put_report("a" * 64, revisions.Report(os="1.0"))
+farm.put_report("a" * 64, revisions.NodeReport(os="1.0"))
 filler = os.open(Path(sys.argv[1]) / "filler", os.O_WRONLY | os.O_CREAT)
 try:
     while True:
@@ -83,7 +83,7 @@ machine = nodes.MachineInfo()
 steps = (
     lambda: farm.change(lambda before: nodes.hear(before, "b" * 64, machine, "fd00::1", 1e6, nodes.draw_code)),
     lambda: farm.change_rollout(lambda before: (rollout.drain(before, "nas"), None)),
-    lambda: farm.put_report("a" * 64, revisions.Report(os="2.0")),
+    lambda: farm.put_report("a" * 64, revisions.NodeReport(os="2.0")),
     lambda: farm.add_blob(f"sha256:{3:064}", [raw]),
     lambda: farm.revise(lambda known: made[-1]),
 )
@@ -95,7 +95,7 @@ for step in steps:
     else:
         raise AssertionError
 assert farm.nodes() == nodes.Nodes() and farm.rollout() == rollout.RolloutState()
-assert farm.reports() == {"a" * 64: revisions.Report(os="1.0")}
+assert farm.reports() == {"a" * 64: revisions.NodeReport(os="1.0")}
 assert farm.revisions() == made[:-1] and farm.current() == made[-2]
 assert farm.has_blob(blob.digest, blob.size) and not farm.blob(f"sha256:{3:064}").exists()
 with farm.publishing():
@@ -206,8 +206,8 @@ def blobs_of(farm: FarmDirectory) -> set[str]:
 def test_revisions_that_nobody_needs_go_with_their_blobs(farm: FarmDirectory) -> None:
     made = revise_often(farm, KEPT + 5)
     runs, fetched, in_turn, settled = made[:4]
-    farm.put_report("a" * 64, Report(content=runs.roles["web"].digest, state=RoleState.GOOD))
-    farm.put_report("b" * 64, Report(fetched=fetched.roles["web"].digest))
+    farm.put_report("a" * 64, NodeReport(content=runs.roles["web"].digest, state=RoleState.GOOD))
+    farm.put_report("b" * 64, NodeReport(fetched=fetched.roles["web"].digest))
     turn = Turn(number=1, role="web", revision=in_turn.number, content="x", since=1.0)
     kept = Settled(revision=settled.number, content="y")
     farm.change_rollout(lambda _: (RolloutState(turns={"pi1": turn}, settled={"web": kept}), None))

@@ -23,7 +23,7 @@ from dom0.farms.float_content import FARM, FloatFile, FloatProject, image_name
 from dom0.farms.float_swarm import IDLE, FloatOrder, FloatReport
 from dom0.farms.nodes import MachineInfo, key_of
 from dom0.farms.pin import Pin, connect, fingerprint
-from dom0.farms.revisions import Blob, FarmImage, Floating, FollowRequest, Order, Report, Revision
+from dom0.farms.revisions import Blob, FarmImage, Floating, FollowRequest, NodeReport, Order, Revision
 from dom0.http.client import Client
 from dom0.registry.manifest import digest_of
 
@@ -166,7 +166,7 @@ async def test_without_a_current_revision_nothing_that_floats_is_taken_for_gone(
 
 async def test_nodes_hear_with_what_they_are_to_run_in_which_revision_something_floats(asker: Asker) -> None:
     async def told(number: int) -> None:
-        body = msgspec.json.encode(FollowRequest(report=Report(), told=""))
+        body = msgspec.json.encode(FollowRequest(report=NodeReport(), told=""))
         async with asyncio.timeout(60):
             while True:
                 status, said = await asker.ask("one", "POST", "/v1/follow", body)

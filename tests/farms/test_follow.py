@@ -28,7 +28,7 @@ from dom0.farms.join import Membership
 from dom0.farms.nodes import MachineInfo, key_of
 from dom0.farms.peers import is_in_memory
 from dom0.farms.pin import Pin
-from dom0.farms.revisions import Blob, FarmImage, Report, Revision, RoleContent, RoleState
+from dom0.farms.revisions import Blob, FarmImage, NodeReport, Revision, RoleContent, RoleState
 from dom0.http.client import Client
 from dom0.registry.manifest import MOST_BYTES, OCI_MANIFEST, Descriptor, digest_of
 from dom0.testing.fake_docker import FakeDocker
@@ -120,12 +120,12 @@ class Node:
         await asyncio.wait([self._following])
 
     @property
-    def kept(self) -> Report:
+    def kept(self) -> NodeReport:
         return msgspec.json.decode((self.state / follow.FILE).read_bytes(), type=StoredReport).report
 
     def is_said(self, state: RoleState, revision: int) -> bool:
         """Whether the server has it."""
-        found = self.farm.reports().get(key_of(SECRET), Report())
+        found = self.farm.reports().get(key_of(SECRET), NodeReport())
         return (found.state, found.revision) == (state, revision)
 
 
@@ -438,7 +438,7 @@ async def test_bytes_that_are_not_what_their_digest_says_reach_no_engine(
     blob.write_bytes(b"x" * blob.stat().st_size)
     async with serving(farm, port):
         revise(farm, 1, content)
-        await until(lambda: "something else came" in farm.reports().get(key_of(SECRET), Report()).reason)
+        await until(lambda: "something else came" in farm.reports().get(key_of(SECRET), NodeReport()).reason)
     assert node.agent.begun == []
     assert content.images[0].config.digest not in node.engine.docker.images.all
 
@@ -452,7 +452,7 @@ async def test_a_manifest_that_no_registry_would_take_is_refused_before_it_comes
     async with serving(farm, port):
         revise(farm, 1, replace(content, image=replace(content.image, manifest=large)))
         said = "dom0:latest: manifest: longer than 4 MiB"
-        await until(lambda: said == farm.reports().get(key_of(SECRET), Report()).reason)
+        await until(lambda: said == farm.reports().get(key_of(SECRET), NodeReport()).reason)
     assert node.agent.begun == []
     assert not [path for path in (node.state / "pull").rglob("*") if path.is_file() and path.stat().st_size > 1 << 20]
 

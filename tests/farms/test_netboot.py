@@ -31,7 +31,7 @@ from dom0.farms.netboot import Tree
 from dom0.farms.nodes import Firmware, MachineInfo, NodeState, key_of
 from dom0.farms.pin import Pin
 from dom0.farms.publish import keep_base_os
-from dom0.farms.revisions import NETWORK, Report, Revision
+from dom0.farms.revisions import NETWORK, NodeReport, Revision
 from dom0.farms.rollout import Turn
 from dom0.farms.settings import NetbootSettings
 from dom0.osimage import netboot as tree_of_os
@@ -181,7 +181,7 @@ async def test_a_node_gets_the_base_os_of_a_revision_in_its_turn_and_what_it_ran
     settings = f"netboot: {{interface: eth0, os: {SETTINGS.os}}}"
     (farm.path / "farm.yaml").write_text(f"name: attic\nos: next.efi\n{settings}\n")
     enroll(farm)
-    farm.put_report(key_of("secret"), Report(os="1.0", boots=NETWORK))
+    farm.put_report(key_of("secret"), NodeReport(os="1.0", boots=NETWORK))
     listening = wires.ambassador.call(lambda: socket.create_server((wires.ambassador.v4, PORT)))
     base = f"http://{wires.ambassador.v4}:{PORT}"
     async with asyncio.timeout(300), netboot.serve(farm, tree, listening, base, CONTROL):
@@ -215,7 +215,7 @@ async def test_a_node_gets_what_it_ran_where_the_base_os_of_its_turn_cannot_be_u
         f"name: attic\nos: next.efi\nnetboot: {{interface: eth0, os: {SETTINGS.os}}}\n"
     )
     enroll(farm)
-    farm.put_report(key_of("secret"), Report(os="1.0", boots=NETWORK))
+    farm.put_report(key_of("secret"), NodeReport(os="1.0", boots=NETWORK))
     (farm.path / "next.efi").write_bytes(make_uki(version="2.0"))
     with farm.publishing():
         made = Revision(number=1, made=1.0, roles={}, os=keep_base_os(farm))

@@ -19,11 +19,11 @@ from dom0.farms.directory import FarmDirectory
 from dom0.farms.float_swarm import FloatReport
 from dom0.farms.nodes import MachineInfo, NodeState, key_of
 from dom0.farms.pin import Pin, connect, fingerprint
-from dom0.farms.revisions import Blob, FarmImage, Order, Report, Revision, RoleContent, RoleState
+from dom0.farms.revisions import Blob, FarmImage, NodeReport, Order, Revision, RoleContent, RoleState
 from dom0.http.client import Client
 from dom0.registry.manifest import digest_of
 
-SILENT = Report()
+SILENT = NodeReport()
 WAITS = 0.3  # seconds, of an answer that has nothing new
 
 
@@ -53,7 +53,7 @@ class Asker:
         async with self.client.ask(method, path, headers=headers, body=body or None) as answer:
             return answer.status, b"".join([piece async for piece in answer.chunks()])
 
-    async def follow(self, name: str, report: Report = SILENT, told: str = "") -> Order:
+    async def follow(self, name: str, report: NodeReport = SILENT, told: str = "") -> Order:
         status, said = await self.ask(name, "POST", "/v1/follow", msgspec.json.encode({"report": report, "told": told}))
         assert status == 200, said
         return msgspec.json.decode(said, type=Order)
@@ -117,7 +117,7 @@ async def test_an_order_is_known_by_what_the_server_says_which_may_know_more_fie
 
 def test_who_refuses_unknown_fields_hears_of_none_that_say_nothing() -> None:
     digest = f"sha256:{'0' * 64}"
-    said = Report(content=digest, revision=1, state=RoleState.FAILED, reason="x", turn=1, fetched=digest, os="1")
+    said = NodeReport(content=digest, revision=1, state=RoleState.FAILED, reason="x", turn=1, fetched=digest, os="1")
     known = {"content", "revision", "state", "reason", "turn", "fetched", "os", "since"}
     assert msgspec.to_builtins(replace(said, since=1.0)).keys() == known
     assert msgspec.to_builtins(FloatReport(place=SwarmState(state="inactive"))).keys() == {"place"}
@@ -135,7 +135,7 @@ async def test_a_node_is_told_its_own_role_and_given_nothing_of_another_one(aske
     order = await asker.follow("one", told="sha256:" + "0" * 64)
     assert (order.name, order.role, order.revision, order.fetch, order.run) == ("one", "web", 1, web, None)
     orders.WAIT = 60.0
-    order = await asker.follow("one", Report(fetched=web.digest), order.digest)
+    order = await asker.follow("one", NodeReport(fetched=web.digest), order.digest)
     assert (order.revision, order.turn, order.fetch, order.run) == (1, 1, web, web)
     for name, own, others in (("one", web, store), ("two", store, web)):
         for digest in own.blobs:
@@ -147,7 +147,7 @@ async def test_a_node_is_told_its_own_role_and_given_nothing_of_another_one(aske
     for stranger in (secrets.token_hex(32), key_of(asker.secrets["one"])):
         for digest in web.blobs:
             assert (await asker.ask(stranger, "GET", f"/v1/blobs/{digest}"))[0] == 403
-        body = msgspec.json.encode({"report": Report(), "told": ""})
+        body = msgspec.json.encode({"report": NodeReport(), "told": ""})
         assert (await asker.ask(stranger, "POST", "/v1/follow", body))[0] == 403
 
 
@@ -209,7 +209,7 @@ async def test_an_answer_waits_until_there_is_another_order_and_comes_with_it(as
 
 async def test_what_a_node_says_is_on_the_disk_and_gone_with_the_node(asker: Asker) -> None:
     web = content(asker.farm, "web")
-    said = Report(content=web.digest, revision=1, state=RoleState.FAILED, reason="web is unhealthy", turn=3)
+    said = NodeReport(content=web.digest, revision=1, state=RoleState.FAILED, reason="web is unhealthy", turn=3)
     await asker.follow("one", said)
     (kept,) = asker.farm.reports().values()
     assert msgspec.structs.replace(kept, since=0.0) == said
@@ -230,10 +230,10 @@ async def test_of_two_words_at_once_the_later_one_is_kept(asker: Asker) -> None:
     known = orders.Orders(asker.farm)
     key = key_of(asker.secrets["one"])
     for turn in range(50):
-        words = [Report(turn=2 * turn + number) for number in range(2)]
+        words = [NodeReport(turn=2 * turn + number) for number in range(2)]
         await asyncio.gather(*(known.hear(key, word, "10.0.0.1", lambda: False) for word in words))
         assert asker.farm.reports()[key].turn == 2 * turn + 1
-    await known.hear(key, Report(turn=1), "10.0.0.1", lambda: True)
+    await known.hear(key, NodeReport(turn=1), "10.0.0.1", lambda: True)
     assert asker.farm.reports()[key].turn == 99
 
 

@@ -18,7 +18,7 @@ from dom0.farms.directory import FarmDirectory
 from dom0.farms.follow import _FarmServer
 from dom0.farms.nodes import MachineInfo, key_of
 from dom0.farms.pin import Pin
-from dom0.farms.revisions import Blob, FarmImage, FollowRequest, Gives, Peers, Report, Revision, RoleContent
+from dom0.farms.revisions import Blob, FarmImage, FollowRequest, Gives, NodeReport, Peers, Revision, RoleContent
 from dom0.http import server as http_server
 from dom0.http.client import Client
 from dom0.http.server import Request, Response, route
@@ -84,7 +84,7 @@ class Node:
         await self.say()
 
     async def say(self, fetched: str = "") -> int:
-        body = msgspec.json.encode(FollowRequest(report=Report(fetched=fetched), gives=self.gives))
+        body = msgspec.json.encode(FollowRequest(report=NodeReport(fetched=fetched), gives=self.gives))
         return (await join.ask(self.client, "/v1/follow", self.secret, body))[0]
 
     async def ask_nodes(self) -> tuple[int, Peers]:

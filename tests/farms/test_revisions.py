@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from dom0.errors import UsageError
-from dom0.farms.revisions import Blob, FarmImage, Report, Revision, RoleContent, changed_roles, find_earlier, revise
+from dom0.farms.revisions import Blob, FarmImage, NodeReport, Revision, RoleContent, changed_roles, find_earlier, revise
 from dom0.testing.builders import image_id
 
 
@@ -74,4 +74,4 @@ def test_what_a_rollback_goes_to_is_there_and_earlier() -> None:
 )
 def test_a_report_that_says_what_cannot_be_is_none(said: dict[str, object]) -> None:
     with pytest.raises(msgspec.ValidationError):
-        msgspec.convert(said, Report)
+        msgspec.convert(said, NodeReport)

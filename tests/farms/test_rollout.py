@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dom0.farms import lock, rollout
-from dom0.farms.revisions import NETWORK, SLOTS, BaseOs, Blob, FarmImage, Report, Revision, RoleContent, RoleState
+from dom0.farms.revisions import NETWORK, SLOTS, BaseOs, Blob, FarmImage, NodeReport, Revision, RoleContent, RoleState
 from dom0.farms.rollout import (
     FETCH_WITHIN,
     REBOOT_WITHIN,
@@ -56,13 +56,15 @@ class World:
         self.current: Revision | None = None
         self.since = 0.0
         self.state = RolloutState()
-        self.nodes = {name: NodeView(name=name, role=role, report=Report(), last=NOW) for name, role in nodes.items()}
+        self.nodes = {
+            name: NodeView(name=name, role=role, report=NodeReport(), last=NOW) for name, role in nodes.items()
+        }
         self.told: dict[str, NodeTarget] = {}
         self.bad: set[str] = set()
         self.gone: set[str] = set()
         self.cannot_fetch: set[str] = set()
         self.tried: list[tuple[str, str]] = []  # (node, content), when it begins
-        self.before: dict[str, Report] = {}  # what a node that tries goes back to
+        self.before: dict[str, NodeReport] = {}  # what a node that tries goes back to
         self.contents: dict[int, Revision] = {}
         self.bad_os: set[str] = set()
         self.restarted: list[tuple[str, str]] = []  # (node, base OS), when it begins
@@ -640,7 +642,7 @@ def test_after_a_power_cut_all_that_lost_their_memory_get_what_they_had_at_once_
     world.run()
     assert "paused" in world.look().roles["web"]
     for name, node in world.nodes.items():
-        world.nodes[name] = replace(node, report=Report())
+        world.nodes[name] = replace(node, report=NodeReport())
     world.round()
     assert len(world.at("one")) == 5
     assert world.who_tried("two") == ["pi1"]
@@ -650,7 +652,7 @@ def test_who_comes_to_what_its_role_had_first_comes_to_its_end_with_that() -> No
     world = settled()
     world.publish(2, web="two")
     for name, node in world.nodes.items():
-        world.nodes[name] = replace(node, report=Report())
+        world.nodes[name] = replace(node, report=NodeReport())
         world.hear(name)
     found = world.look()
     assert {node.report.content for node in world.nodes.values()} == {content("one").digest}
@@ -702,7 +704,7 @@ EVENTS = st.lists(
 )
 
 
-ON_SLOTS = Report(boots=SLOTS, os="0")
+ON_SLOTS = NodeReport(boots=SLOTS, os="0")
 
 
 class Watched(World):

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from dom0.farms import join, lock, nodes, pin, rollout
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import key_of
-from dom0.farms.revisions import Blob, FarmImage, Order, Report, Revision, RoleContent, RoleState
+from dom0.farms.revisions import Blob, FarmImage, NodeReport, Order, Revision, RoleContent, RoleState
 from dom0.http.channel import Malformed
 from dom0.http.client import Client
 from dom0.registry.manifest import digest_of
@@ -36,7 +36,7 @@ class NodeTask:
         self.state = state
         self.bad = bad
         self.tried: list[str] = []
-        self.report = Report()
+        self.report = NodeReport()
         self.membership = join.prepare(state, server, leave=False)
         self.server = server
         self.told = ""

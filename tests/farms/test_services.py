@@ -21,7 +21,7 @@ from dom0.farms.directory import FarmDirectory
 from dom0.farms.join import Membership
 from dom0.farms.nodes import MachineInfo, key_of
 from dom0.farms.pin import Pin, connect, fingerprint
-from dom0.farms.revisions import Order, Report
+from dom0.farms.revisions import NodeReport, Order
 from dom0.farms.services import NodePort, Offer, ServicesAnswer, ServicesRequest, find
 from dom0.farms.tunnel import Peer, address_of
 from dom0.http.client import Client
@@ -205,7 +205,7 @@ async def test_a_node_that_is_asked_hears_of_it_with_its_order_which_is_no_other
     made: Farm, port: int, client: Client
 ) -> None:
     async with serving(made.directory, port):
-        said = {"report": Report(), "told": ""}
+        said = {"report": NodeReport(), "told": ""}
         order = msgspec.json.decode((await made.ask(client, "nas", "/v1/follow", said))[1], type=Order)
         assert not order.services
         waiting = asyncio.create_task(made.ask(client, "nas", "/v1/follow", said | {"told": order.told}))

@@ -13,7 +13,7 @@ from dom0.farms import nodes
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.float_content import FloatProject
 from dom0.farms.nodes import Firmware, MachineInfo, key_of
-from dom0.farms.revisions import Blob, FarmImage, Floating, Report, Revision, RoleContent, RoleState
+from dom0.farms.revisions import Blob, FarmImage, Floating, NodeReport, Revision, RoleContent, RoleState
 
 FIRMWARE = Firmware(mac="52:54:00:00:00:03", uuid="00000000-0000-0000-0000-000000000003")
 
@@ -34,7 +34,7 @@ def join(farm: FarmDirectory, name: str, role: str, ago: float = 0.0, firmware: 
     farm.change(lambda before: nodes.approve(before, code, name, role))
 
 
-def enroll(farm: FarmDirectory, name: str, role: str, report: Report, ago: float = 0.0) -> None:
+def enroll(farm: FarmDirectory, name: str, role: str, report: NodeReport, ago: float = 0.0) -> None:
     join(farm, name, role, ago)
     hear(farm, name, ago)
     farm.put_report(key_of(name), report)
@@ -46,9 +46,9 @@ def show(farm: FarmDirectory, *options: str) -> str:
     return done.stdout
 
 
-def good(content: RoleContent, revision: int) -> Report:
+def good(content: RoleContent, revision: int) -> NodeReport:
     digest = content.digest
-    return Report(content=digest, fetched=digest, revision=revision, state=RoleState.GOOD, os="0.1.0-c653")
+    return NodeReport(content=digest, fetched=digest, revision=revision, state=RoleState.GOOD, os="0.1.0-c653")
 
 
 def fill(farm: FarmDirectory) -> None:
@@ -60,9 +60,9 @@ def fill(farm: FarmDirectory) -> None:
     enroll(farm, "pi1", "web", good(new, 2))
     enroll(farm, "pi2", "web", good(old, 1))
     enroll(farm, "pi3", "web", good(new, 2), ago=3600.0)
-    failed = Report(content=new.digest, revision=2, state=RoleState.FAILED, reason="web is \x1b[31munhealthy")
+    failed = NodeReport(content=new.digest, revision=2, state=RoleState.FAILED, reason="web is \x1b[31munhealthy")
     enroll(farm, "pi4", "web", failed)
-    enroll(farm, "nas", "store", Report())
+    enroll(farm, "nas", "store", NodeReport())
     join(farm, "pi5", "web")
     join(farm, "pi6", "web", firmware=FIRMWARE)
     farm.change(lambda before: nodes.load(before, key_of("pi6"), key_of("ticket"), time.time()))

@@ -9,7 +9,7 @@ from dom0.engine.values import Container, Health, State
 from dom0.plan import labels
 from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, Order, Slot
 from dom0.plan.hooks import PreStop, pre_stop_of
-from dom0.plan.memory import Memory, RefusedStep, Version
+from dom0.plan.memory import Memory, RefusedStep, SlotVersion
 from dom0.plan.phase import Phase
 from dom0.plan.planner import Plan, make_plan
 from dom0.plan.preview import preview
@@ -75,7 +75,7 @@ def test_post_start_is_not_held_up_by_a_health_check_that_waits_for_it() -> None
 def test_one_that_failed_is_said_and_tried_again_later() -> None:
     found = container(WEB)
     refusal = RefusedStep(
-        version=Version("", ""),
+        version=SlotVersion("", ""),
         subject="web-1",
         message="exited with code 3",
         code="post-start-failed",
@@ -133,7 +133,7 @@ def test_restarts_and_what_is_given_up_have_their_pre_stop() -> None:
     (step,) = plan(desired(web), replace(labelled(web), health=Health.UNHEALTHY)).steps
     assert isinstance(step, RestartContainer)
     assert step.pre_stop == pre_stop_of(labelled(web))
-    given_up = Memory(crash_loops={web.key: Version(web.hash, web.image_id)})
+    given_up = Memory(crash_loops={web.key: SlotVersion(web.hash, web.image_id)})
     (step,) = plan(desired(web), replace(labelled(web), restart_policy="always"), memory=given_up).steps
     assert isinstance(step, GiveUpContainer)
     assert step.pre_stop == pre_stop_of(labelled(web))

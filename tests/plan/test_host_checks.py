@@ -10,7 +10,7 @@ from dom0.engine.bodies import DeviceMapping
 from dom0.engine.values import PublishedPort
 from dom0.errors import ProjectError
 from dom0.plan.desired import Slot
-from dom0.plan.host_checks import Host, ListeningSocket, check_host
+from dom0.plan.host_checks import HostFacts, ListeningSocket, check_host
 from dom0.testing.builders import asking, desired, slot
 
 PORT = PublishedPort("tcp", 8080)
@@ -28,7 +28,7 @@ def with_device(path: str) -> Slot:
 
 def test_a_port_that_another_program_has_is_refused_by_the_name_of_the_program() -> None:
     with pytest.raises(ProjectError, match=r"services\.web\.ports: 8080/tcp is in use by nginx \(process 7\)"):
-        check_host(desired(web(ports=(PORT,))), None, Host(listeners=(NGINX,)))
+        check_host(desired(web(ports=(PORT,))), None, HostFacts(listeners=(NGINX,)))
 
 
 @pytest.mark.parametrize(
@@ -36,33 +36,33 @@ def test_a_port_that_another_program_has_is_refused_by_the_name_of_the_program()
 )
 def test_another_protocol_port_or_address_is_not_in_the_way(listens: PublishedPort) -> None:
     wanted = web(ports=(PublishedPort("tcp", 8080, "10.0.0.1"),))
-    check_host(desired(wanted), None, Host(listeners=(ListeningSocket(listens, "other"),)))
+    check_host(desired(wanted), None, HostFacts(listeners=(ListeningSocket(listens, "other"),)))
 
 
 def test_a_port_that_the_machine_has_already_is_its_own() -> None:
     asked = desired(web(ports=(PORT,)))
-    check_host(asked, asked, Host(listeners=(NGINX,)))
+    check_host(asked, asked, HostFacts(listeners=(NGINX,)))
 
 
 def test_a_port_of_a_container_of_ours_that_no_generation_knows_is_our_own() -> None:
-    check_host(desired(web(ports=(PORT,))), None, Host(listeners=(NGINX,), held=(PORT,)))
+    check_host(desired(web(ports=(PORT,))), None, HostFacts(listeners=(NGINX,), held=(PORT,)))
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(ProjectError, match=r"services\.web\.devices: there is no /dev/nope on this host"):
-        check_host(desired(with_device("/dev/nope")), None, Host(absent=frozenset({"/dev/nope"})))
-    check_host(desired(with_device("/dev/null")), None, Host(absent=frozenset({"/dev/nope"})))
+        check_host(desired(with_device("/dev/nope")), None, HostFacts(absent=frozenset({"/dev/nope"})))
+    check_host(desired(with_device("/dev/null")), None, HostFacts(absent=frozenset({"/dev/nope"})))
 
 
 def test_more_processors_than_there_are_are_refused() -> None:
     asked = desired(web(resources={"NanoCpus": 4_000_000_000}))
     with pytest.raises(ProjectError, match="4 processors are more than this host has, 2"):
-        check_host(asked, None, Host(cpus=2))
-    check_host(asked, None, Host(cpus=4))
-    check_host(asked, None, Host())
+        check_host(asked, None, HostFacts(cpus=2))
+    check_host(asked, None, HostFacts(cpus=4))
+    check_host(asked, None, HostFacts())
 
 
 def test_a_memory_limit_without_its_unit_is_refused_and_one_above_the_hosts_is_not() -> None:
     with pytest.raises(ProjectError, match="a memory limit of 512 bytes"):
-        check_host(desired(web(resources={"Memory": 512})), None, Host())
-    check_host(desired(web(resources={"Memory": 1 << 50})), None, Host())
+        check_host(desired(web(resources={"Memory": 512})), None, HostFacts())
+    check_host(desired(web(resources={"Memory": 1 << 50})), None, HostFacts())

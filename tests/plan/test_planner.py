@@ -34,7 +34,7 @@ from dom0.plan.desired import (
     VolumeSpec,
 )
 from dom0.plan.hashing import BY_COMPOSE
-from dom0.plan.memory import CRASH_BUDGET, CRASH_BUDGET_NEW, Memory, RefusedStep, Version
+from dom0.plan.memory import CRASH_BUDGET, CRASH_BUDGET_NEW, Memory, RefusedStep, SlotVersion
 from dom0.plan.phase import Phase
 from dom0.plan.planner import Plan, make_plan
 from dom0.plan.snapshot import version
@@ -194,7 +194,7 @@ def test_an_optional_dependency_that_failed_holds_nobody_up() -> None:
     data = slot("db", restart_policy="no")
     web = slot("web", depends_on=(Dependency(service="db", condition=Condition.COMPLETED, required=False),))
     failed = container(data, state=State.EXITED, exit_code=1)
-    memory = Memory(crash_loops={"db-1": Version(data.hash, data.image_id)})
+    memory = Memory(crash_loops={"db-1": SlotVersion(data.hash, data.image_id)})
     made = plan(desired(web, data), actual(container(web, state=State.CREATED), failed), memory)
     assert said(made) == ["start box-web-1"]
 
@@ -245,7 +245,7 @@ def test_the_old_one_is_kept_stopped_while_the_generation_is_pending() -> None:
         container(old, id="a" * 64, state=State.EXITED, name="aaaaaaaaaaaa_box-web-1"),
         container(new, id="b" * 64, created=200.0),
     )
-    kept = Memory(pending=True, last_good={"web-1": Version(old.hash, old.image_id)})
+    kept = Memory(pending=True, last_good={"web-1": SlotVersion(old.hash, old.image_id)})
     assert said(plan(desired(new), found, kept)) == []
     assert said(plan(desired(new), found)) == ["remove aaaaaaaaaaaa_box-web-1"]
 
@@ -256,7 +256,7 @@ def test_a_kept_predecessor_gives_up_its_name() -> None:
         container(old, id="a" * 64, state=State.EXITED),
         container(new, id="b" * 64, name="aaaaaaaaaaaa_box-web-1", created=200.0),
     )
-    kept = Memory(pending=True, last_good={"web-1": Version(old.hash, old.image_id)})
+    kept = Memory(pending=True, last_good={"web-1": SlotVersion(old.hash, old.image_id)})
     assert said(plan(desired(new), found, kept)) == ["rename box-web-1 to bbbbbbbbbbbb_box-web-1"]
 
 
@@ -470,7 +470,7 @@ def test_a_job_that_ended_with_0_is_complete() -> None:
 
 def test_a_job_that_completed_is_not_run_again_when_its_container_is_gone() -> None:
     job = slot("job")
-    memory = Memory(completed={"job-1": Version(job.hash, job.image_id)})
+    memory = Memory(completed={"job-1": SlotVersion(job.hash, job.image_id)})
     assert said(plan(desired(job), actual(), memory)) == []
     assert said(plan(desired(slot("job", hash="h2")), actual(), memory)) == ["create box-job-1"]
 
@@ -516,7 +516,7 @@ def test_old_crashes_are_forgiven() -> None:
 
 def test_a_service_given_up_is_replaced_by_a_new_configuration() -> None:
     old, new = slot("web"), slot("web", hash="h2")
-    memory = Memory(crash_loops={"web-1": Version(old.hash, old.image_id)})
+    memory = Memory(crash_loops={"web-1": SlotVersion(old.hash, old.image_id)})
     ended = container(old, state=State.EXITED, exit_code=1)
     made = plan(desired(old), actual(ended), memory)
     assert (said(made), phase(made, "web")) == ([], Phase.CRASH_LOOP)
@@ -527,7 +527,7 @@ def test_a_service_given_up_is_not_well_although_the_stop_was_taken_for_a_person
     """As by an agent that hears of it only after its own start."""
     web = slot("web")
     ended = container(web, state=State.EXITED, exit_code=1, restart_policy="no")
-    memory = Memory(crash_loops={"web-1": Version(web.hash, web.image_id)}, stopped_by_person={ended.id: NOW})
+    memory = Memory(crash_loops={"web-1": SlotVersion(web.hash, web.image_id)}, stopped_by_person={ended.id: NOW})
     made = plan(desired(web), actual(ended), memory)
     assert (made.well, phase(made, "web")) == (False, Phase.CRASH_LOOP)
 
@@ -542,7 +542,7 @@ def test_an_unhealthy_container_is_restarted_unless_its_generation_is_being_judg
 def test_a_refused_step_waits_and_tells_why() -> None:
     web = slot("web")
     refusal = RefusedStep(
-        version=Version(web.hash, web.image_id),
+        version=SlotVersion(web.hash, web.image_id),
         subject="web-1",
         message="port taken",
         code="port-taken",
@@ -559,7 +559,7 @@ def test_a_refused_step_waits_and_tells_why() -> None:
 def test_what_is_tried_again_after_a_refusal_still_says_why_it_does_not_run() -> None:
     web = slot("web", depends_on=(Dependency(service="db"),))
     refusal = RefusedStep(
-        version=Version(web.hash, web.image_id), subject="web-1", message="port taken", code="", retry_at=NOW - 1
+        version=SlotVersion(web.hash, web.image_id), subject="web-1", message="port taken", code="", retry_at=NOW - 1
     )
     memory = Memory(refused={"slot:web-1": refusal})
     made = plan(desired(slot("db"), web), actual(container(slot("db")), container(web, state=State.CREATED)), memory)
@@ -716,7 +716,7 @@ def test_a_service_given_up_gets_another_chance_when_what_it_depends_on_has_come
     db, web = slot("db"), slot("web", depends_on=(Dependency(service="db"),))
     gone = container(web, state=State.EXITED, exit_code=1, finished=NOW - 300, restart_policy="no")
     memory = Memory(
-        crash_loops={"web-1": Version(web.hash, web.image_id)}, crashes={gone.id: (NOW - 310,) * CRASH_BUDGET}
+        crash_loops={"web-1": SlotVersion(web.hash, web.image_id)}, crashes={gone.id: (NOW - 310,) * CRASH_BUDGET}
     )
     for since, steps in ((NOW - 400, []), (NOW - 10, ["start box-web-1"])):
         assert said(plan(desired(db, web), actual(container(db, started=since), gone), memory)) == steps
@@ -724,7 +724,7 @@ def test_a_service_given_up_gets_another_chance_when_what_it_depends_on_has_come
 
 def test_a_service_given_up_that_a_person_starts_is_left_running() -> None:
     web = slot("web", restart_policy="always")
-    memory = Memory(crash_loops={"web-1": Version(web.hash, web.image_id)})
+    memory = Memory(crash_loops={"web-1": SlotVersion(web.hash, web.image_id)})
     assert said(plan(desired(web), actual(container(web)), memory)) == ["give up restarting box-web-1"]
     started = container(web, restart_policy="no")  # giving up had taken it away
     assert said(plan(desired(web), actual(started), memory)) == ["update box-web-1"]
@@ -733,6 +733,8 @@ def test_a_service_given_up_that_a_person_starts_is_left_running() -> None:
 def test_a_refusal_to_remove_what_is_left_over_does_not_keep_the_plan_from_being_well() -> None:
     web = slot("web")
     left = container(slot("gone"), state=State.EXITED)
-    refusal = RefusedStep(version=Version("", ""), subject="x", message="busy", code="engine-refused", retry_at=NOW + 5)
+    refusal = RefusedStep(
+        version=SlotVersion("", ""), subject="x", message="busy", code="engine-refused", retry_at=NOW + 5
+    )
     made = plan(desired(web), actual(container(web), left), Memory(refused={f"container:{left.id}": refusal}))
     assert (made.well, made.settled, made.refused, len(made.problems)) == (True, True, None, 1)

@@ -14,7 +14,7 @@ from dom0.engine.values import Container, Endpoint, Health, State
 from dom0.plan import labels
 from dom0.plan.actual import Actual, slot_key
 from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, Order, Slot
-from dom0.plan.memory import Memory, Version
+from dom0.plan.memory import Memory, SlotVersion
 from dom0.plan.planner import Plan, make_plan
 from dom0.plan.steps import AnyStep, CreateContainer, RemoveContainer, StartContainer
 from dom0.plan.text import say_step
@@ -108,7 +108,7 @@ def memories(draw: st.DrawFn, ids: tuple[str, ...]) -> Memory:
 
     keys = st.sampled_from([f"{service}-{number}" for service in SERVICES for number in (1, 2)])
     versions = st.builds(
-        Version, VERSIONS, st.sampled_from([slot("a", image=image).image_id for image in ("app", "app2")])
+        SlotVersion, VERSIONS, st.sampled_from([slot("a", image=image).image_id for image in ("app", "app2")])
     )
     by_slot = st.dictionaries(keys, versions, max_size=3)
     return Memory(

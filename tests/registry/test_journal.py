@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dom0.registry import journal
-from dom0.registry.journal import CHUNK, Head
+from dom0.registry.journal import CHUNK, JournalHead
 
-HEAD = Head(bytes(range(16)), bytes(range(32)), 5 * CHUNK + 1, 2 * CHUNK)
+HEAD = JournalHead(bytes(range(16)), bytes(range(32)), 5 * CHUNK + 1, 2 * CHUNK)
 CRCS = st.lists(st.integers(0, 2**32 - 1), max_size=5)
 
 

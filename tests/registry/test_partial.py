@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from dom0.registry import journal
-from dom0.registry.journal import CHUNK, Head
+from dom0.registry.journal import CHUNK, JournalHead
 from dom0.registry.partial import BLOB, LOCK, Partial, Stopped, peek
 from dom0.testing.mutations import mutated
 
@@ -217,7 +217,7 @@ def spoil_head(journal_file: Path) -> None:
 
 
 def say_other_blob(journal_file: Path) -> None:
-    journal_file.write_bytes(journal.encode(Head(BOOT, bytes(32), SIZE, 0), []))
+    journal_file.write_bytes(journal.encode(JournalHead(BOOT, bytes(32), SIZE, 0), []))
 
 
 def make_link(journal_file: Path) -> None:

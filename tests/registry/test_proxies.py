@@ -14,7 +14,7 @@ from dom0.registry.client import Registry
 from dom0.registry.credentials import Login
 from dom0.registry.proxies import Proxies, read
 from dom0.registry.reference import parse
-from dom0.registry.web import Web
+from dom0.registry.web import WebClient
 from dom0.testing.debian_registry import PASSWORD, USER, DebianRegistry
 from dom0.testing.forward_proxy import ForwardProxy, proxied
 from dom0.testing.web_server import WebServer, reply, served
@@ -106,7 +106,7 @@ def proxies_to(proxy: ForwardProxy, login: str = "") -> Proxies:
     return read({"HTTP_PROXY": address, "HTTPS_PROXY": address})
 
 
-async def said(web: Web, url: str, **secret: str) -> bytes:
+async def said(web: WebClient, url: str, **secret: str) -> bytes:
     try:
         async with web.ask(url, where="here", secret=secret) as answer:
             return await answer.read(1 << 20)
@@ -136,7 +136,7 @@ def port_of(server: WebServer) -> int:
 
 async def test_tls_goes_through_a_tunnel_whose_login_nobody_else_sees(server: WebServer, trusted: Path) -> None:
     async with proxied(port_of(server), f"guest:{SECRET}") as proxy:
-        web = Web(insecure=False, certificates=trusted, proxies=proxies_to(proxy, f"guest:{QUOTED}@"))
+        web = WebClient(insecure=False, certificates=trusted, proxies=proxies_to(proxy, f"guest:{QUOTED}@"))
         assert await said(web, "https://registry.test/v2/", Authorization="Basic x") == b"x"
     ((method, target, headers),) = proxy.asked
     assert (method, target, headers["host"]) == ("CONNECT", "registry.test:443", "registry.test:443")
@@ -148,7 +148,7 @@ async def test_tls_goes_through_a_tunnel_whose_login_nobody_else_sees(server: We
 
 async def test_plain_text_is_asked_for_in_absolute_form() -> None:
     async with served(lambda _: reply(200, b"x")) as server, proxied(port_of(server), "guest:") as proxy:
-        web = Web(insecure=True, proxies=proxies_to(proxy, "guest@"))
+        web = WebClient(insecure=True, proxies=proxies_to(proxy, "guest@"))
         assert await said(web, "http://registry.test:5000/v2/?a=b") == b"x"
     ((method, target, headers),) = proxy.asked
     assert (method, target, headers["host"]) == ("GET", "http://registry.test:5000/v2/?a=b", "registry.test:5000")
@@ -160,7 +160,7 @@ async def test_a_proxy_that_wants_a_login_says_so(server: WebServer, scheme: str
     async with proxied(port_of(server), "guest:right") as proxy:
         for login, words in (("", "wants a login$"), ("guest:wrong@", "wants a login, and not this one$")):
             with pytest.raises(Final, match=f"the proxy 127.0.0.1:{proxy.port} {words}") as refused:
-                await said(Web(insecure=True, proxies=proxies_to(proxy, login)), f"{scheme}://registry.test/")
+                await said(WebClient(insecure=True, proxies=proxies_to(proxy, login)), f"{scheme}://registry.test/")
             assert f"{scheme.upper()}_PROXY=http://USER:PASSWORD@" in refused.value.hint
             assert "wrong" not in refused.value.message + refused.value.hint
 
@@ -182,7 +182,7 @@ async def test_what_a_proxy_says_that_does_not_lead_there(
     """The last one puts an answer of its own before that of the server."""
     async with proxied(port_of(server)) as proxy:
         proxy.answer = answer
-        web = Web(insecure=False, certificates=trusted, proxies=proxies_to(proxy))
+        web = WebClient(insecure=False, certificates=trusted, proxies=proxies_to(proxy))
         with pytest.raises(kind, match=words):
             await said(web, "https://registry.test/")
     assert server.asked == []
@@ -192,7 +192,7 @@ async def test_without_the_proxy_nobody_is_asked() -> None:
     async with proxied(1) as proxy:
         proxies = proxies_to(proxy)
     with pytest.raises(Temporary, match=f"no connection to registry.test by the proxy 127.0.0.1:{proxy.port}"):
-        await said(Web(insecure=True, proxies=proxies), "https://registry.test/")
+        await said(WebClient(insecure=True, proxies=proxies), "https://registry.test/")
 
 
 async def test_a_registry_behind_a_proxy_gets_its_login_and_gives_its_images(

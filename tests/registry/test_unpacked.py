@@ -16,7 +16,7 @@ from collections.abc import Callable
 import pytest
 
 from dom0.registry.manifest import LAYERS, Descriptor
-from dom0.registry.unpacked import Room, TooMuch
+from dom0.registry.unpacked import TooMuch, UnpackedLimit
 from dom0.testing.possible import require
 
 ZEROS = gzip.compress(bytes(1 << 20))  # about as much as gzip can
@@ -27,7 +27,7 @@ TAR = bytes(300_000)
 
 def check(most: int, *layers: bytes) -> None:
     blobs = {Descriptor(LAYERS[1], f"sha256:{hashlib.sha256(blob).hexdigest()}", len(blob)): blob for blob in layers}
-    room = Room(most, lambda layer: io.BytesIO(blobs[layer]), threading.Event())
+    room = UnpackedLimit(most, lambda layer: io.BytesIO(blobs[layer]), threading.Event())
     for layer in blobs:
         room.take(layer)
 
@@ -133,7 +133,7 @@ def test_it_ends_in_the_middle_of_a_layer_when_nobody_asks_any_more(head: bytes,
     stop, layer = threading.Event(), Descriptor(LAYERS[1], f"sha256:{'0' * 64}", 1 << 50)
     timer = threading.Timer(0.1, stop.set)
     timer.start()
-    Room(1 << 40, lambda _: Endless(head, rest), stop).take(layer)
+    UnpackedLimit(1 << 40, lambda _: Endless(head, rest), stop).take(layer)
     timer.join()
 
 
@@ -141,11 +141,11 @@ def test_of_small_members_no_more_is_read_than_is_too_much() -> None:
     layer = Descriptor(LAYERS[1], f"sha256:{'0' * 64}", 1 << 50)
     assert len(MEMBER) == 32
     with pytest.raises(TooMuch, match="with it the image becomes more than"):
-        Room(1000, lambda _: Endless(b"", MEMBER), threading.Event()).take(layer)
+        UnpackedLimit(1000, lambda _: Endless(b"", MEMBER), threading.Event()).take(layer)
 
 
 def test_whoever_asks_no_more_ends_it() -> None:
     stop = threading.Event()
     stop.set()
     layer = Descriptor(LAYERS[1], f"sha256:{'0' * 64}", len(ZEROS))
-    Room(1000, lambda _: io.BytesIO(ZEROS), stop).take(layer)
+    UnpackedLimit(1000, lambda _: io.BytesIO(ZEROS), stop).take(layer)

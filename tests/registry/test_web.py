@@ -20,7 +20,7 @@ from dom0.registry import addresses
 from dom0.registry import web as module
 from dom0.registry.client import Registry
 from dom0.registry.manifest import Descriptor, digest_of
-from dom0.registry.web import MOST_REDIRECTS, Web, is_loopback
+from dom0.registry.web import MOST_REDIRECTS, WebClient, is_loopback
 from dom0.run import capture
 from dom0.testing.debian_registry import DebianRegistry
 from dom0.testing.web_server import Asked, reply, served, stretch
@@ -31,13 +31,13 @@ BLOB = Descriptor("application/vnd.oci.image.layer.v1.tar", digest_of(CONTENT), 
 
 
 @pytest.fixture
-async def web(tmp_path: Path) -> AsyncIterator[Web]:
-    made = Web(insecure=True, certificates=tmp_path)
+async def web(tmp_path: Path) -> AsyncIterator[WebClient]:
+    made = WebClient(insecure=True, certificates=tmp_path)
     yield made
     await made.close()
 
 
-async def said(web: Web, url: str) -> bytes:
+async def said(web: WebClient, url: str) -> bytes:
     async with web.ask(url, where="here") as answer:
         return await answer.read(1 << 20)
 
@@ -68,7 +68,7 @@ async def test_a_redirect_is_followed_with_the_range_until_its_address_expires(
         assert [asked.headers["range"] for asked in cdn.asked] == ["bytes=100-199", "bytes=200-299"]
 
 
-async def test_redirects_are_followed_so_far_and_not_further(web: Web) -> None:
+async def test_redirects_are_followed_so_far_and_not_further(web: WebClient) -> None:
     def chain(asked: Asked) -> bytes:
         left = int(asked.target.rpartition("/")[2])
         return reply(301, Location=str(left - 1)) if left else reply(200, b"there")
@@ -79,7 +79,7 @@ async def test_redirects_are_followed_so_far_and_not_further(web: Web) -> None:
             await said(web, f"http://{server.netloc}/{MOST_REDIRECTS + 1}")
 
 
-async def test_a_circle_of_redirects_is_refused(web: Web) -> None:
+async def test_a_circle_of_redirects_is_refused(web: WebClient) -> None:
     def circle(asked: Asked) -> bytes:
         return reply(308, Location="/b#x" if asked.path == "/a" else "/a#y")
 
@@ -89,14 +89,14 @@ async def test_a_circle_of_redirects_is_refused(web: Web) -> None:
         assert len(server.asked) == 2
 
 
-async def test_what_an_address_has_is_sent_as_it_is(web: Web) -> None:
+async def test_what_an_address_has_is_sent_as_it_is(web: WebClient) -> None:
     target = "/a%2Fb/c?sig=x%2By%3D%3D&t=~(1)*'!;z=%20"
     async with served(lambda asked: reply(200, asked.target.encode())) as server:
         assert await said(web, f"http://{server.netloc}{target}") == target.encode()
         assert await said(web, f"http://{server.netloc}") == b"/"
 
 
-async def test_connections_to_many_servers_are_not_all_kept(web: Web) -> None:
+async def test_connections_to_many_servers_are_not_all_kept(web: WebClient) -> None:
     async with contextlib.AsyncExitStack() as stack:
         servers = [await stack.enter_async_context(served(lambda _: reply(200, b"x"))) for _ in range(20)]
         async with web.ask(f"http://{servers[0].netloc}/", where="here") as first:
@@ -124,13 +124,13 @@ async def test_only_a_certificate_that_is_trusted_will_do(
 ) -> None:
     async with served(lambda _: reply(200, b"x"), tls=tls) as server:
         url = f"https://{server.netloc}/"
-        stranger = Web(insecure=False, certificates=tmp_path / "none")
+        stranger = WebClient(insecure=False, certificates=tmp_path / "none")
         with pytest.raises(Final, match="has no certificate that is trusted") as refused:
             await said(stranger, url)
         assert f"/etc/docker/certs.d/{server.netloc}/ca.crt" in refused.value.hint
         (tmp_path / "certs.d" / server.netloc).mkdir(parents=True)
         shutil.copy(certificates / "ca.pem", tmp_path / "certs.d" / server.netloc / "ca.crt")
-        trusting = Web(insecure=False, certificates=tmp_path / "certs.d")
+        trusting = WebClient(insecure=False, certificates=tmp_path / "certs.d")
         assert await said(trusting, url) == b"x"
         argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
         argv += ["-subj", "/CN=page", "-keyout", str(tmp_path / "other"), "-out", str(tmp_path / "other.pem")]
@@ -143,7 +143,7 @@ async def test_only_a_certificate_that_is_trusted_will_do(
 
 
 async def test_servers_without_certificates_of_their_own_share_what_the_system_trusts(
-    web: Web, tls: ssl.SSLContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    web: WebClient, tls: ssl.SSLContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[ssl.SSLContext] = []
     real = ssl.create_default_context
@@ -171,11 +171,11 @@ async def test_from_tls_nothing_leads_to_plain_text_unless_that_is_allowed(
     ):
         (tmp_path / "certs.d" / server.netloc).mkdir(parents=True)
         shutil.copy(certificates / "ca.pem", tmp_path / "certs.d" / server.netloc / "ca.crt")
-        web = Web(insecure=False, certificates=tmp_path / "certs.d")
+        web = WebClient(insecure=False, certificates=tmp_path / "certs.d")
         with pytest.raises(Final, match=f"leads to {plain.netloc} in plain text"):
             await said(web, f"https://{server.netloc}/")
         assert plain.asked == []
-        insecure = Web(insecure=True, certificates=tmp_path / "none")
+        insecure = WebClient(insecure=True, certificates=tmp_path / "none")
         assert await said(insecure, f"https://{server.netloc}/") == b"x"
         await web.close()
         await insecure.close()
@@ -186,7 +186,7 @@ async def test_certificates_that_are_none_are_named(certificates: Path, tmp_path
         directory = tmp_path / name / "registry.example"
         directory.mkdir(parents=True)
         (directory / name).write_text("nothing")
-        web = Web(insecure=False, certificates=tmp_path / name)
+        web = WebClient(insecure=False, certificates=tmp_path / name)
         with pytest.raises(Final, match=f"{name}: no certificate"):
             await said(web, "https://registry.example/")
         await web.close()
@@ -195,7 +195,7 @@ async def test_certificates_that_are_none_are_named(certificates: Path, tmp_path
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])
 @pytest.mark.parametrize("is_tls", [True, False])
 async def test_an_insecure_registry_is_asked_in_what_it_speaks(
-    web: Web, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, host: str, is_tls: bool
+    web: WebClient, tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, host: str, is_tls: bool
 ) -> None:
     """Another address than this machine's is asked with TLS first: here it leads to this machine, too."""
     real = asyncio.open_connection
@@ -209,13 +209,13 @@ async def test_an_insecure_registry_is_asked_in_what_it_speaks(
         assert await web.base(netloc, "here") == ("https://" if is_tls else "http://") + netloc
 
 
-async def test_a_server_that_is_no_registry_is_not_asked_in_plain_text(web: Web) -> None:
+async def test_a_server_that_is_no_registry_is_not_asked_in_plain_text(web: WebClient) -> None:
     async with served(lambda _: reply(400)) as server:
         with pytest.raises(Temporary, match=r"here: the connection to .* broke"):
             await web.base(server.netloc, "here")
 
 
-async def test_what_a_registry_speaks_is_not_concluded_from_a_line_that_breaks(web: Web) -> None:
+async def test_what_a_registry_speaks_is_not_concluded_from_a_line_that_breaks(web: WebClient) -> None:
     async with served(lambda _: b"") as server:
         with pytest.raises(Temporary, match=r"here: the connection to .* broke"):
             await web.base(server.netloc, "here")
@@ -224,7 +224,7 @@ async def test_what_a_registry_speaks_is_not_concluded_from_a_line_that_breaks(w
 
 
 async def test_plain_text_is_not_even_tried_where_it_is_not_allowed() -> None:
-    web = Web(insecure=False)
+    web = WebClient(insecure=False)
     assert await web.base("registry.example", "here") == "https://registry.example"
     with pytest.raises(Final, match="in plain text"):
         await said(web, "http://registry.example/")
@@ -232,7 +232,7 @@ async def test_plain_text_is_not_even_tried_where_it_is_not_allowed() -> None:
 
 @pytest.mark.parametrize(("number", "kind"), [(socket.EAI_NONAME, Final), (socket.EAI_AGAIN, Temporary)])
 async def test_a_name_that_nobody_has_is_final_and_a_lost_question_is_not(
-    web: Web, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[RegistryError]
+    web: WebClient, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[RegistryError]
 ) -> None:
     async def failing(_: str) -> list[str]:
         raise socket.gaierror(number, "No answer")
@@ -243,7 +243,7 @@ async def test_a_name_that_nobody_has_is_final_and_a_lost_question_is_not(
 
 
 async def test_of_a_server_whose_name_no_directory_can_have_there_are_no_certificates(
-    web: Web, monkeypatch: pytest.MonkeyPatch
+    web: WebClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def failing(_: str) -> list[str]:
         raise socket.gaierror(socket.EAI_NONAME, "Nobody has it")
@@ -253,7 +253,7 @@ async def test_of_a_server_whose_name_no_directory_can_have_there_are_no_certifi
         await said(web, f"https://{'a.' * 125}b:65535/")
 
 
-async def test_a_server_is_found_at_whichever_address_answers(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_is_found_at_whichever_address_answers(web: WebClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody listens at the first one, the second never answers; what has answered is asked first from then on."""
     monkeypatch.setattr(addresses, "NEXT_ADDRESS", 0.05)
     tried = []
@@ -276,7 +276,7 @@ async def test_a_server_is_found_at_whichever_address_answers(web: Web, monkeypa
     assert tried == ["127.0.0.2", "127.0.0.3", "127.0.0.1", "127.0.0.1"]
 
 
-async def test_nobody_waits_for_ever_for_a_connection(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nobody_waits_for_ever_for_a_connection(web: WebClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CONNECT", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]

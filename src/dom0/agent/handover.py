@@ -18,7 +18,6 @@ from dom0.agent.contract import helper_body, root_body
 from dom0.agent.succession import (
     ASIDE,
     NAMES,
-    CheckResult,
     Create,
     End,
     Remove,
@@ -27,6 +26,7 @@ from dom0.agent.succession import (
     RootContainers,
     SetRestart,
     Start,
+    StartResult,
     Stop,
     Verify,
     decide,
@@ -208,7 +208,7 @@ async def _do(engine: Engine, step: Create | Stop | Rename | SetRestart | Remove
             assert_never(step)
 
 
-async def _judge(engine: Engine, step: Start | Verify, say: Say, ask: Ask) -> CheckResult:
+async def _judge(engine: Engine, step: Start | Verify, say: Say, ask: Ask) -> StartResult:
     """Start it if need be, and ask until it answers, ends, or the time is over."""
     container = step.container
     if isinstance(step, Start):
@@ -218,7 +218,7 @@ async def _judge(engine: Engine, step: Start | Verify, say: Say, ask: Ask) -> Ch
         except EngineError as error:
             if error.transient:
                 raise
-            return CheckResult(container.id, good=False, reason=f"{_say(container)} does not start: {error.message}")
+            return StartResult(container.id, good=False, reason=f"{_say(container)} does not start: {error.message}")
     pause = PAUSE
     try:
         async with asyncio.timeout(PATIENCE):
@@ -226,16 +226,16 @@ async def _judge(engine: Engine, step: Start | Verify, say: Say, ask: Ask) -> Ch
                 now = await engine.container(container.id)
                 has_failed = now.restart_count >= RESTARTS
                 if not now.running or (has_failed and now.state is State.RESTARTING):  # else its code is not said
-                    return CheckResult(container.id, good=False, reason=f"{_say(now)} exited with code {now.exit_code}")
+                    return StartResult(container.id, good=False, reason=f"{_say(now)} exited with code {now.exit_code}")
                 asked = time.monotonic()
                 if not has_failed and await ask(engine, container):
-                    return CheckResult(container.id, good=True)
+                    return StartResult(container.id, good=True)
                 # A question takes a slow machine seconds, and the processor from what it waits for.
                 await asyncio.sleep(max(pause, time.monotonic() - asked))
                 pause = min(pause * 1.5, LONGEST_PAUSE)
     except TimeoutError:
         reason = f"{_say(container)} did not answer within {PATIENCE:g} s"
-        return CheckResult(container.id, good=False, reason=reason)
+        return StartResult(container.id, good=False, reason=reason)
 
 
 async def has_traces(engine: Engine) -> bool:

@@ -14,13 +14,13 @@ from dom0.forward import sockets
 from dom0.forward.table import Protocol
 from dom0.plan.attachments import overlapping
 from dom0.plan.desired import Desired
-from dom0.plan.host_checks import Host, ListeningSocket, devices_of, new_ports
+from dom0.plan.host_checks import HostFacts, ListeningSocket, devices_of, new_ports
 
 EVERY_IPV4 = "0.0.0.0"  # noqa: S104 -- compared, not bound. "::" may leave IPv4 out: nobody can see that
 _LISTENS = {Protocol.TCP: "LISTEN", Protocol.UDP: "CLOSE"}  # an unconnected UDP socket is in TCP_CLOSE
 
 
-def look_at_host(desired: Desired, before: Desired | None, *, cpus: int, root: Path) -> Host:
+def look_at_host(desired: Desired, before: Desired | None, *, cpus: int, root: Path) -> HostFacts:
     """`root` is the host's root directory as we see it; our network namespace is the host's. Blocks."""
     wanted = new_ports(desired, before)
     listeners = tuple(_listeners(wanted)) if wanted else ()
@@ -29,7 +29,7 @@ def look_at_host(desired: Desired, before: Desired | None, *, cpus: int, root: P
         with contextlib.suppress(OSError):
             if not root.joinpath(path.lstrip("/")).exists() and root.joinpath("dev").is_dir():
                 absent.add(path)
-    return Host(cpus, listeners, absent=frozenset(absent))
+    return HostFacts(cpus, listeners, absent=frozenset(absent))
 
 
 def _listeners(wanted: Sequence[PublishedPort]) -> Iterator[ListeningSocket]:

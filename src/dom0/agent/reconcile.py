@@ -33,7 +33,7 @@ from dom0.engine.values import Container, Event, State
 from dom0.errors import Dom0Error, EngineError, EngineUnreachable
 from dom0.plan.actual import Actual
 from dom0.plan.desired import Desired
-from dom0.plan.memory import Memory, Version, cleared
+from dom0.plan.memory import Memory, SlotVersion, cleared
 from dom0.plan.ownership import Seal
 from dom0.plan.planner import Plan, make_plan
 from dom0.plan.remember import count_crash, remember, remember_plan, without
@@ -88,7 +88,7 @@ class Aim(msgspec.Struct, frozen=True, kw_only=True):
     desired: Desired
     generation: int = 0
     pending: bool = False
-    last_good: dict[str, Version] = {}
+    last_good: dict[str, SlotVersion] = {}
     recreate: tuple[str, ...] | None = None
     memory: Memory | None = None
 

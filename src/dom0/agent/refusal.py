@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from dom0.errors import Conflict, EngineError, NotFound
-from dom0.plan.memory import NO_VERSION, RefusedStep, Version, backoff
+from dom0.plan.memory import NO_VERSION, RefusedStep, SlotVersion, backoff
 from dom0.plan.snapshot import version
 from dom0.plan.steps import (
     MISSING,
@@ -90,7 +90,7 @@ class Repeats:
         )
 
 
-def _about(step: AnyStep) -> tuple[Version, str, str]:
+def _about(step: AnyStep) -> tuple[SlotVersion, str, str]:
     """Which configuration it is for, the subject of a problem with it, and the name that people know."""
     if isinstance(step, CreateContainer | StartContainer | RestartContainer):
         return version(step.slot), step.slot.key, step.slot.service

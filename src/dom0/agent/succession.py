@@ -34,7 +34,7 @@ class RootContainers(msgspec.Struct, frozen=True):
     failed: Container | None = None
 
 
-class CheckResult(msgspec.Struct, frozen=True):
+class StartResult(msgspec.Struct, frozen=True):
     """Whether the started container answered; `reason` says why not."""
 
     container_id: str
@@ -88,7 +88,7 @@ class End(msgspec.Struct, frozen=True):
 SuccessionStep = Create | Start | Verify | Stop | Rename | SetRestart | Remove | End
 
 
-def decide(found: RootContainers, wanted: str, verdict: CheckResult | None) -> SuccessionStep:
+def decide(found: RootContainers, wanted: str, verdict: StartResult | None) -> SuccessionStep:
     """The next step towards a root container of the image ID `wanted`."""
     if found.current is None:
         return _fill(found, wanted)
@@ -128,7 +128,7 @@ def _silence(container: Container) -> SuccessionStep | None:
     return Stop(container) if container.running else None
 
 
-def _judge(found: RootContainers, current: Container, verdict: CheckResult | None) -> SuccessionStep | None:
+def _judge(found: RootContainers, current: Container, verdict: StartResult | None) -> SuccessionStep | None:
     """None: it is good. Without one before it there is nothing to go back to, so it is left as it is."""
     if verdict is not None and verdict.good:
         return None
@@ -141,7 +141,7 @@ def _judge(found: RootContainers, current: Container, verdict: CheckResult | Non
     return Verify(current) if current.running else Start(current)
 
 
-def _return_to(found: RootContainers, current: Container, verdict: CheckResult | None) -> SuccessionStep:
+def _return_to(found: RootContainers, current: Container, verdict: StartResult | None) -> SuccessionStep:
     if found.next is not None:
         return Remove(found.next)
     if current.restart_policy != RESTART:

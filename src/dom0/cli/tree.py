@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dom0.engine.values import Container, ContainerSummary
 
 
-class Node(msgspec.Struct, frozen=True, kw_only=True):
+class TreeNode(msgspec.Struct, frozen=True, kw_only=True):
     """A container. `started_by` says what made it: the name of its parent, `docker compose`, or `a person`."""
 
     name: str
@@ -36,7 +36,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     generation: int  # of dom0 that created it, 0 if none did
     started_by: str
-    children: tuple[Node, ...] = ()
+    children: tuple[TreeNode, ...] = ()
 
 
 @click.command(name="tree")
@@ -77,7 +77,7 @@ async def _inspect(engine: Engine, row: ContainerSummary) -> Container | None:
     return None if container is None else msgspec.structs.replace(container, labels=row.labels)
 
 
-def arrange(containers: Sequence[Container]) -> list[Node]:
+def arrange(containers: Sequence[Container]) -> list[TreeNode]:
     """The roots: dom0 with what it made below it, then what people started, then what came through sockets of scopes
     that people serve. What came through an orchestrator's socket is below that. Pure.
     """
@@ -115,7 +115,7 @@ def _made_through(container: Container) -> str:
     return path.rpartition("/")[0] if container.labels.get(scope.ORCHESTRATOR) else path
 
 
-def _grown(container: Container, started_by: str, through: dict[str, list[Container]]) -> Node:
+def _grown(container: Container, started_by: str, through: dict[str, list[Container]]) -> TreeNode:
     """With what came through the socket that it was given, which is taken out of `through`."""
     is_orchestrator = container.labels.get(scope.ORCHESTRATOR)
     below = through.pop(container.labels.get(scope.LABEL, ""), []) if is_orchestrator else []
@@ -131,9 +131,9 @@ def _order(container: Container) -> tuple[bool, str, str]:
     return container.labels.get(labels.ROLE) == "service", container.labels.get(labels.SERVICE, ""), container.name
 
 
-def _node(container: Container, started_by: str, children: Sequence[Node] = ()) -> Node:
+def _node(container: Container, started_by: str, children: Sequence[TreeNode] = ()) -> TreeNode:
     generation = container.labels.get(labels.GENERATION, "")
-    return Node(
+    return TreeNode(
         name=container.name,
         scope=_made_through(container),
         role=container.labels.get(labels.ROLE, ""),
@@ -147,7 +147,7 @@ def _node(container: Container, started_by: str, children: Sequence[Node] = ()) 
     )
 
 
-def draw(nodes: Sequence[Node], *, whole_ids: bool) -> Iterator[str]:
+def draw(nodes: Sequence[TreeNode], *, whole_ids: bool) -> Iterator[str]:
     """The tree as lines. Pure."""
     for node in nodes:
         by = "manually" if node.started_by == BY_HAND else f"by {node.started_by}"
@@ -155,14 +155,14 @@ def draw(nodes: Sequence[Node], *, whole_ids: bool) -> Iterator[str]:
         yield from terminal.branches([_branch(child, whole_ids=whole_ids) for child in node.children])
 
 
-def _branch(node: Node, *, whole_ids: bool) -> terminal.Branch:
+def _branch(node: TreeNode, *, whole_ids: bool) -> terminal.Branch:
     """By the name that is used where it is."""
     name = node.name.removeprefix(f"{node.scope.removeprefix('/').replace('/', '.')}.")
     below = [_branch(child, whole_ids=whole_ids) for child in node.children]
     return f"{name}  {_details(node, whole_ids=whole_ids)}", below
 
 
-def _details(node: Node, *, whole_ids: bool) -> str:
+def _details(node: TreeNode, *, whole_ids: bool) -> str:
     identifier = node.image_id if whole_ids else short_id(node.image_id)
     generation = f", generation {node.generation}" if node.generation else ""
     return f"{node.image} {identifier}  {node.role or 'container'}, {node.state}{generation}"

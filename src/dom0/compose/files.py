@@ -29,7 +29,7 @@ from dom0.compose import above
 from dom0.compose.complaints import understand
 from dom0.compose.findings import Finding, Locations, refuse
 from dom0.compose.parser import Parser, Rejected, View
-from dom0.compose.references import Reference, extensions, references, services, unfit
+from dom0.compose.references import NamedFile, extensions, references, services, unfit
 from dom0.compose.source import MAX_BYTES, SourceFile, read_source
 from dom0.compose.tags import Reset
 from dom0.errors import ProjectError
@@ -267,7 +267,7 @@ class _Reader:
             await self._follow(source, filled, base, variables, needed=needed)
         self._nested -= 1
 
-    async def _fill_in(self, source: SourceFile, found: Sequence[Reference], variables: Variables) -> dict[str, str]:
+    async def _fill_in(self, source: SourceFile, found: Sequence[NamedFile], variables: Variables) -> dict[str, str]:
         """The texts that have variables in them, and their values. Compose's copy of the file has the values."""
         wanted = {text: self._at(source, reference) for reference in found for text in reference.texts if "$" in text}
         filled = await self._interpolate(list(wanted), variables, list(wanted.values()))
@@ -291,7 +291,7 @@ class _Reader:
             raise self._refused(at[number], told.what, told.hint) from rejected
 
     async def _follow(
-        self, source: SourceFile, reference: Reference, base: Path, variables: Variables, *, needed: bool
+        self, source: SourceFile, reference: NamedFile, base: Path, variables: Variables, *, needed: bool
     ) -> None:
         where = self._at(source, reference)
         if not reference.file and not reference.is_compose and not needed:
@@ -318,7 +318,7 @@ class _Reader:
                 raise self._refused(where, error.message, error.hint) from error
             raise
 
-    async def _include(self, path: Path, reference: Reference, base: Path, variables: Variables) -> None:
+    async def _include(self, path: Path, reference: NamedFile, base: Path, variables: Variables) -> None:
         inner = self._path(reference.directory or posixpath.dirname(reference.beside), base)
         if reference.env_files is None:
             own = await self.dotenv(inner) if self._may_take(inner / ".env") else ()
@@ -369,7 +369,7 @@ class _Reader:
     def _may_take(self, path: Path) -> bool:
         return path.is_relative_to(self._files.root) or above.may_take(self._files.root, self._name(path))
 
-    def _cure(self, reference: Reference, path: Path, base: Path) -> str:
+    def _cure(self, reference: NamedFile, path: Path, base: Path) -> str:
         """What to do about a file at `path`, outside of the project."""
         if reference.is_compose:
             return f"{_OWN}: put a copy of it there, with the files that it names"
@@ -384,7 +384,7 @@ class _Reader:
     def _name(self, path: Path) -> str:
         return os.path.relpath(path, self._files.root)
 
-    def _at(self, source: SourceFile, reference: Reference) -> Finding:
+    def _at(self, source: SourceFile, reference: NamedFile) -> Finding:
         line = Locations({"": source.lines}).find(reference.path)[1]
         return Finding(reference.path, "", file=source.name, line=line)
 

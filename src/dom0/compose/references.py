@@ -13,7 +13,7 @@ from dom0.compose.tags import Override
 _REMOTE = ("://", "git@", "oci:")
 
 
-class Reference(msgspec.Struct, frozen=True):
+class NamedFile(msgspec.Struct, frozen=True):
     """A file that a Compose file names, as it is written there, at the key `path`.
 
     Of an include: `directory` is where paths inside of the file start (if empty: where `beside` lies, the first file
@@ -37,14 +37,14 @@ class Reference(msgspec.Struct, frozen=True):
         """All that is a path, each may have variables."""
         return (self.file, self.directory, self.beside, *(self.env_files or ()))
 
-    def filled_in(self, values: Mapping[str, str]) -> Reference:
+    def filled_in(self, values: Mapping[str, str]) -> NamedFile:
         """With each text that is a key of `values` replaced."""
         file, directory, beside, *env_files = (values.get(text, text) for text in self.texts)
         own = None if self.env_files is None else tuple(env_files)
         return replace(self, file=file, directory=directory, beside=beside, env_files=own)
 
 
-def unfit(reference: Reference) -> tuple[str, str] | None:
+def unfit(reference: NamedFile) -> tuple[str, str] | None:
     """What is wrong with naming such a file at all, and what to do."""
     if not reference.file:
         return "there is no path of a file", f"write one as text, or take {reference.kind} out"
@@ -56,7 +56,7 @@ def unfit(reference: Reference) -> tuple[str, str] | None:
     return None
 
 
-def references(document: dict[str, Any]) -> Iterator[Reference]:
+def references(document: dict[str, Any]) -> Iterator[NamedFile]:
     """Every file that `document` names. Values of a wrong shape are skipped: Compose refuses them."""
     for number, entry in enumerate(_list(document.get("include"))):
         yield from _include(_long(entry), ("include", str(number)))
@@ -66,30 +66,30 @@ def references(document: dict[str, Any]) -> Iterator[Reference]:
         extends = plain(service.get("extends"))
         file = plain(extends.get("file")) if isinstance(extends, dict) else None
         if isinstance(file, str):
-            yield Reference("extends", ("services", name, "extends", "file"), file)
+            yield NamedFile("extends", ("services", name, "extends", "file"), file)
         needed = not service.get("profiles")  # Compose opens these only where the profile is enabled
         for kind in ("env_file", "label_file"):
             yield from _data_files(kind, service.get(kind), ("services", name, kind), needed=needed)
 
 
-def _include(entry: dict[str, Any], path: tuple[str, ...]) -> Iterator[Reference]:
+def _include(entry: dict[str, Any], path: tuple[str, ...]) -> Iterator[NamedFile]:
     files = [file for file in map(plain, _list(entry.get("path"))) if isinstance(file, str)]
     written = plain(entry.get("project_directory"))
     directory = written if isinstance(written, str) else ""
     env_files = tuple(file for file in map(plain, _list(entry.get("env_file"))) if isinstance(file, str))
     yield from _data_files("env_file", entry.get("env_file"), path)
     for file in files:
-        yield Reference("include", path, file, directory=directory, beside=files[0], env_files=env_files or None)
+        yield NamedFile("include", path, file, directory=directory, beside=files[0], env_files=env_files or None)
 
 
-def _data_files(kind: str, value: Any, path: tuple[str, ...], *, needed: bool = True) -> Iterator[Reference]:
+def _data_files(kind: str, value: Any, path: tuple[str, ...], *, needed: bool = True) -> Iterator[NamedFile]:
     several = isinstance(plain(value), list)
     for number, entry in enumerate(map(_long, _list(value))):
         file = plain(entry.get("path"))
         file = "" if "path" in entry and not isinstance(file, str) else file
         if isinstance(file, str):
             where = (*path, str(number)) if several else path
-            yield Reference(kind, where, file, required=needed and plain(entry.get("required")) is not False)
+            yield NamedFile(kind, where, file, required=needed and plain(entry.get("required")) is not False)
 
 
 def services(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:

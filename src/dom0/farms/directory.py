@@ -36,7 +36,7 @@ from dom0.farms import epoch, settings
 from dom0.farms.epoch import Epochs
 from dom0.farms.float_swarm import FloatReport, FloatState
 from dom0.farms.nodes import NAME, Nodes
-from dom0.farms.revisions import Report, Revision, find_unneeded
+from dom0.farms.revisions import NodeReport, Revision, find_unneeded
 from dom0.farms.rollout import RolloutState
 from dom0.farms.settings import FarmSettings
 from dom0.wording import did_you_mean, excerpt
@@ -309,17 +309,17 @@ class FarmDirectory:
 
     # what nodes say
 
-    def reports(self) -> dict[str, Report]:
+    def reports(self) -> dict[str, NodeReport]:
         """By the keys of the nodes; what is damaged is left out: the node says it again."""
-        return self._reports_in(self._reports, Report)
+        return self._reports_in(self._reports, NodeReport)
 
-    def report(self, key: str) -> Report:
+    def report(self, key: str) -> NodeReport:
         """As `reports`, of one node."""
         with contextlib.suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
-            return msgspec.json.decode((self._reports / f"{key}.json").read_bytes(), type=Report)
-        return Report()
+            return msgspec.json.decode((self._reports / f"{key}.json").read_bytes(), type=NodeReport)
+        return NodeReport()
 
-    def put_report(self, key: str, report: Report | None) -> None:
+    def put_report(self, key: str, report: NodeReport | None) -> None:
         """`None`: it is no node any more. Raises Unwritable."""
         self._put_report(self._reports / f"{key}.json", report)
 

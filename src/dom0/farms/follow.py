@@ -40,9 +40,9 @@ from dom0.farms.revisions import (
     FarmImage,
     FollowRequest,
     Gives,
+    NodeReport,
     Order,
     Peers,
-    Report,
     RoleContent,
     RoleState,
 )
@@ -105,7 +105,7 @@ class StoredReport(msgspec.Struct, frozen=True, kw_only=True):
     `image`: ID of its dom0 image.
     """
 
-    report: Report = Report()
+    report: NodeReport = NodeReport()
     after: int = 0
     image: str = ""
 
@@ -148,7 +148,7 @@ class _Follower:
         self._answering: set[asyncio.Task[None]] = set()
 
     @property
-    def _report(self) -> Report:
+    def _report(self) -> NodeReport:
         return self._kept.report
 
     def note(self, what: str) -> None:
@@ -448,7 +448,7 @@ class _Follower:
         log.info("farm: revision %d is %s%s", self._report.revision, ended, f": {reason}" if reason else "")
         self._keep(replace(self._report, state=ended, reason=_clip(reason)))
 
-    def _keep(self, report: Report, **begun: int | str) -> None:
+    def _keep(self, report: NodeReport, **begun: int | str) -> None:
         """Raises Unwritable."""
         kept = replace(self._kept, report=report, **begun)
         if kept != self._kept:

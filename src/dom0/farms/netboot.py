@@ -130,7 +130,7 @@ async def serve(
     """Answer loaders until the block ends. `base`: the URL that they reach `listening` by; `control`: where a base OS
     finds the farm's server.
     """
-    answers = _Boot(farm, tree, base, control)
+    answers = _BootAnswers(farm, tree, base, control)
     routes = {
         "GET /boot.ipxe": answers.first,
         "GET /v1/boot": answers.by_firmware,
@@ -147,7 +147,7 @@ async def serve(
             following.cancel()
 
 
-class _Boot:
+class _BootAnswers:
     def __init__(self, farm: FarmDirectory, tree: Tree, base: str, control: Pin) -> None:
         self._farm = farm
         self._name = farm.settings().name

@@ -22,7 +22,7 @@ from dom0.errors import Dom0Error
 from dom0.farms import boots, lost, paused, rollout
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import SEEN_EACH, Node, Nodes, NodeState
-from dom0.farms.revisions import MOST_GIVERS, NETWORK, SLOTS, Giver, Gives, Order, Report, Revision
+from dom0.farms.revisions import MOST_GIVERS, NETWORK, SLOTS, Giver, Gives, NodeReport, Order, Revision
 from dom0.farms.rollout import NodeTarget, RolloutState, RolloutStep
 from dom0.health import Problem
 
@@ -104,7 +104,7 @@ class Orders:
                     await self._has_news.wait()
 
     async def hear(
-        self, key: str, report: Report, address: str, is_gone: Callable[[], bool], gives: Gives | None = None
+        self, key: str, report: NodeReport, address: str, is_gone: Callable[[], bool], gives: Gives | None = None
     ) -> None:
         """A node's heartbeat; its report is on the disk before this returns. Others are ignored. Raises Dom0Error.
 
@@ -117,7 +117,7 @@ class Orders:
             if key not in self._decided.told or is_gone():
                 return
             now = self._now()
-            before = self._reports.get(key, Report())
+            before = self._reports.get(key, NodeReport())
             said = replace(report, since=before.since)
             if said != before:
                 said = replace(said, since=now)
@@ -198,7 +198,7 @@ class Orders:
         role = told.order.role
         wanted, ours = told.order.fetch.digest if told.order.fetch else "", self.find_blobs(key)
         fellows = self._decided.members.get(role, [])
-        having = [other for other in fellows if self._reports.get(other, Report()).fetched == wanted]
+        having = [other for other in fellows if self._reports.get(other, NodeReport()).fetched == wanted]
         yield from random.sample(having, min(len(having), MOST_GIVERS // 2))  # not all ask the same ones
         yield from fellows[: MOST_GIVERS // 2]  # all that fetch at once see the same ones, so one asks the server
         common = {
@@ -291,7 +291,7 @@ class Orders:
         return beat.monotonic if beat else max(self._started, monotonic - max(0.0, now - node.last))
 
     def _tell(self, known: _Decision, node: Node, target: NodeTarget, floats: int) -> SentOrder:
-        boots_from = self._reports.get(node.key, Report()).boots
+        boots_from = self._reports.get(node.key, NodeReport()).boots
         is_asked = node.name in self._asked
         of = (node.name, node.role, floats, boots_from, is_asked, replace(target, why=""))
         before = known.told.get(node.key)

@@ -137,7 +137,7 @@ class RoleState(StrEnum):
     FAILED = "failed"
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class NodeReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a node says of itself. `content`: digest of the one that it runs or tries, as revision number `revision`;
     `reason`: why that failed; `turn`: number of the attempt that it acted on last; `fetched`: digest of the content all
     of which is on the node; `os`: version of its base OS; `since`: when the server heard first that it is so.
@@ -190,7 +190,7 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True):
 class FollowRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`told`: digest of the order that the node has; `gives`: None where it gives nothing."""
 
-    report: Report
+    report: NodeReport
     told: Digest = ""
     gives: Gives | None = None
 
@@ -244,7 +244,7 @@ def revise(
 
 
 def find_unneeded(
-    known: Iterable[Revision], numbers: Collection[int], reports: Iterable[Report], most: int = KEPT
+    known: Iterable[Revision], numbers: Collection[int], reports: Iterable[NodeReport], most: int = KEPT
 ) -> list[Revision]:
     """Which of the `known` ones may go: all but the last `most`, those with `numbers`, and the newest that says what a
     node has said that it runs, tries or has fetched.

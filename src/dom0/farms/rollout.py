@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from dom0.farms import boots
 from dom0.farms.boots import Boots
 from dom0.farms.nodes import Node
-from dom0.farms.revisions import NETWORK, SLOTS, Report, Revision, RoleState
+from dom0.farms.revisions import NETWORK, SLOTS, NodeReport, Revision, RoleState
 from dom0.farms.settings import FarmSettings, RoleSettings
 from dom0.times import moment
 
@@ -38,7 +38,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     role: str
-    report: Report
+    report: NodeReport
     last: float
 
 
@@ -113,10 +113,10 @@ class RolloutStep(msgspec.Struct, frozen=True, kw_only=True):
     due: float | None
 
 
-def views(nodes: Iterable[Node], reports: Mapping[str, Report], last: Mapping[str, float]) -> list[NodeView]:
+def views(nodes: Iterable[Node], reports: Mapping[str, NodeReport], last: Mapping[str, float]) -> list[NodeView]:
     """Of enrolled nodes, by name; `reports` and the times of their last heartbeats by their keys."""
     return [
-        NodeView(name=node.name, role=node.role, report=reports.get(node.key, Report()), last=last[node.key])
+        NodeView(name=node.name, role=node.role, report=reports.get(node.key, NodeReport()), last=last[node.key])
         for node in sorted(nodes, key=lambda node: node.name)
     ]
 

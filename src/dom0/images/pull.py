@@ -41,7 +41,7 @@ from dom0.registry.fetch import USUAL, WASTE, BlobSource, Terms, fetch
 from dom0.registry.manifest import Descriptor, Index, choose, digest_of, naming, parse_platform
 from dom0.registry.progress import Meter
 from dom0.registry.reference import DEFAULT_REGISTRY, Reference
-from dom0.registry.unpacked import Room, TooMuch
+from dom0.registry.unpacked import TooMuch, UnpackedLimit
 from dom0.registry.verify import PublicKey, require_signed
 from dom0.registry.waste import Waste
 from dom0.socketproxy.scope import is_in_one
@@ -474,7 +474,7 @@ class _Pull(msgspec.Struct, frozen=True):
 
         missing = [each for each in image.manifest.layers if each.digest not in left_out]
         most, stop = await asyncio.to_thread(self._most_unpacked, missing), threading.Event()
-        room = Room(most, opened, stop)
+        room = UnpackedLimit(most, opened, stop)
 
         def count() -> None:
             for layer in missing:

@@ -26,7 +26,7 @@ class ListeningSocket(msgspec.Struct, frozen=True):
     program: str  # for people, "" where we may not know
 
 
-class Host(msgspec.Struct, frozen=True):
+class HostFacts(msgspec.Struct, frozen=True):
     """`cpus` 0: not known. `held`: ports of our own containers. `absent`: of `devices_of`, what is not there."""
 
     cpus: int = 0
@@ -41,7 +41,7 @@ def new_ports(desired: Desired, before: Desired | None) -> tuple[PublishedPort, 
     return tuple(port for slot in desired.slots for port in slot.ports if port not in held)
 
 
-def check_host(desired: Desired, before: Desired | None, host: Host, locations: Locations = UNKNOWN) -> None:
+def check_host(desired: Desired, before: Desired | None, host: HostFacts, locations: Locations = UNKNOWN) -> None:
     """`before`: what the machine is now; `locations`: of the project's keys. Raises ProjectError."""
     wanted = new_ports(desired, before)
     for slot in desired.slots:

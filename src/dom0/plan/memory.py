@@ -13,20 +13,20 @@ BACKOFF_MOST = 60.0
 DOUBLINGS = 10  # more change nothing
 
 
-class Version(msgspec.Struct, frozen=True):
+class SlotVersion(msgspec.Struct, frozen=True):
     """Which configuration of a slot something is about."""
 
     hash: str
     image_id: str
 
 
-NO_VERSION = Version("", "")  # of what has no slot: networks, volumes, containers that are to be removed
+NO_VERSION = SlotVersion("", "")  # of what has no slot: networks, volumes, containers that are to be removed
 
 
 class RefusedStep(msgspec.Struct, frozen=True, kw_only=True):
     """The Engine's last refusal of a step; it is not tried again before `retry_at`, unless the slot has changed."""
 
-    version: Version
+    version: SlotVersion
     subject: str  # of the Problem it is
     message: str
     code: str
@@ -45,13 +45,15 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rena
     stopped: dict[str, float] = {}  # container ID -> when: we stopped it, or the Engine did when it went down
     running: tuple[str, ...] = ()  # container IDs that ran when we last looked
     ended: dict[str, float] = {}  # container ID -> when an event told us of its last end
-    completed: dict[str, Version] = {}  # jobs that ended with 0, also when their container is gone
-    crash_loops: dict[str, Version] = {}  # crash loops, and budgets used up
+    completed: dict[str, SlotVersion] = {}  # jobs that ended with 0, also when their container is gone
+    crash_loops: dict[str, SlotVersion] = {}  # crash loops, and budgets used up
     crashes: dict[str, tuple[float, ...]] = {}  # container ID -> when it ended by itself or was found unhealthy
     refused: dict[str, RefusedStep] = {}  # by Step.lock
     health_passed: dict[str, float] = {}  # container ID -> `started` for which the health gate has passed
     post_started: dict[str, float] = {}  # container ID -> `started` of the last start whose post_start has succeeded
-    last_good: dict[str, Version] = {}  # of the last good generation: stopped, not removed, while a new one is pending
+    last_good: dict[
+        str, SlotVersion
+    ] = {}  # of the last good generation: stopped, not removed, while a new one is pending
     pending: bool = False  # the generation has not been good yet
     signalled: dict[str, float] = {}  # container ID -> when: somebody else sent it a signal
     stop_expected: dict[str, float] = {}  # container ID -> until: it was signalled and ended, a `stop` event may follow

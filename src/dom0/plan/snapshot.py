@@ -11,16 +11,16 @@ from dom0.plan.actual import Actual, slot_key
 from dom0.plan.desired import Desired, NetworkSpec, Order, Slot
 from dom0.plan.hooks import has_post_start
 from dom0.plan.labels import HASH
-from dom0.plan.memory import Memory, Version
+from dom0.plan.memory import Memory, SlotVersion
 
 
-def version(slot: Slot) -> Version:
-    return Version(slot.hash, slot.image_id)
+def version(slot: Slot) -> SlotVersion:
+    return SlotVersion(slot.hash, slot.image_id)
 
 
-def version_of(container: Container) -> Version:
+def version_of(container: Container) -> SlotVersion:
     """The configuration and image that it was made from."""
-    return Version(container.labels.get(HASH, ""), container.image_id)
+    return SlotVersion(container.labels.get(HASH, ""), container.image_id)
 
 
 class Snapshot:

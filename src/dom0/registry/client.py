@@ -27,18 +27,18 @@ from dom0.registry.manifest import (
 )
 from dom0.registry.reference import DEFAULT_REGISTRY, Reference, digest_flaw
 from dom0.registry.tokens import Tokens
-from dom0.registry.web import CERTIFICATES, Reply, Web, is_loopback, refusal
+from dom0.registry.web import CERTIFICATES, Reply, WebClient, is_loopback, refusal
 from dom0.wording import excerpt
 
 _DEFAULT_SERVER = "registry-1.docker.io"  # of the registry that is called docker.io
 
 
-class _Problem(msgspec.Struct):
+class _ErrorBody(msgspec.Struct):
     message: str = ""
 
 
-class _Problems(msgspec.Struct):
-    errors: list[_Problem] = []
+class _ErrorBodies(msgspec.Struct):
+    errors: list[_ErrorBody] = []
 
 
 class Registry:
@@ -60,7 +60,7 @@ class Registry:
     ) -> None:
         self.host = host
         insecure = insecure or is_loopback(host) or base.startswith("http:")
-        self._web = Web(insecure=insecure, certificates=certificates)
+        self._web = WebClient(insecure=insecure, certificates=certificates)
         self._tokens = Tokens(self._web, host, login)
         self._base = base.rstrip("/")
         self._server = _DEFAULT_SERVER if host == DEFAULT_REGISTRY else host
@@ -195,7 +195,7 @@ async def _stretch(reply: Reply, length: int) -> AsyncIterator[bytes]:
 def _words(body: bytes) -> str:
     """A registry's own ones, "" where it has none."""
     try:
-        problems = msgspec.json.decode(body, type=_Problems).errors
+        problems = msgspec.json.decode(body, type=_ErrorBodies).errors
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
     return excerpt(problems[0].message[:300]) if problems else ""

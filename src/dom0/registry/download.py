@@ -20,7 +20,7 @@ from dom0.registry.depot import Depot, Need
 from dom0.registry.fetch import USUAL, Terms, fetch
 from dom0.registry.manifest import Descriptor
 from dom0.registry.progress import Meter
-from dom0.registry.web import CERTIFICATES, Reply, Web, refusal
+from dom0.registry.web import CERTIFICATES, Reply, WebClient, refusal
 
 Shown = Callable[[str, Meter], AbstractAsyncContextManager[None]]
 """Tells a person how far it is with a file of that name."""
@@ -40,7 +40,7 @@ class Downloads:
         self._depot = depot
         self._shown = shown
         self._terms = replace(terms, most_wrong=1)  # its digest may be what is wrong, and all of it would come again
-        self._web = Web(insecure=False, certificates=certificates)
+        self._web = WebClient(insecure=False, certificates=certificates)
 
     async def __aenter__(self) -> Downloads:
         return self

@@ -16,7 +16,7 @@ _ENTRY = struct.Struct("<II")  # CRC of a chunk, and of that and the number of t
 FIRST = _HEAD.size + _CRC.size  # byte where the entries of chunks begin
 
 
-class Head(msgspec.Struct, frozen=True):
+class JournalHead(msgspec.Struct, frozen=True):
     """Of which boot a part is (16 bytes), of which blob (32 bytes of sha256; its size in bytes), where it begins."""
 
     boot: bytes
@@ -25,12 +25,12 @@ class Head(msgspec.Struct, frozen=True):
     start: int
 
 
-def longest(head: Head) -> int:
+def longest(head: JournalHead) -> int:
     """Bytes that the journal of such a part may have."""
     return FIRST + _ENTRY.size * ((head.size - head.start) // CHUNK)
 
 
-def encode(head: Head, crcs: Iterable[int]) -> bytes:
+def encode(head: JournalHead, crcs: Iterable[int]) -> bytes:
     packed = _HEAD.pack(_MAGIC, head.boot, head.sha256, head.size, head.start)
     return b"".join((packed, _CRC.pack(zlib.crc32(packed)), *(entry(*each)[0] for each in enumerate(crcs))))
 
@@ -40,7 +40,7 @@ def entry(number: int, crc: int) -> tuple[bytes, int]:
     return _ENTRY.pack(crc, zlib.crc32(struct.pack("<QI", number, crc))), FIRST + number * _ENTRY.size
 
 
-def decode(data: bytes) -> tuple[Head, list[int | None]] | None:
+def decode(data: bytes) -> tuple[JournalHead, list[int | None]] | None:
     """There may be too few CRCs or too many. None: it is no journal of ours, or no CRC.
 
     ext4 can keep the length of a file that grew by a CRC, and not the CRC: zeros are read then.
@@ -55,4 +55,4 @@ def decode(data: bytes) -> tuple[Head, list[int | None]] | None:
     crcs = (
         crc if entry(number, crc)[0] == _ENTRY.pack(crc, check) else None for number, (crc, check) in enumerate(found)
     )
-    return Head(boot, sha256, size, start), list(crcs)
+    return JournalHead(boot, sha256, size, start), list(crcs)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dom0.durable import sync
 from dom0.registry import journal
-from dom0.registry.journal import CHUNK, Head
+from dom0.registry.journal import CHUNK, JournalHead
 
 JOURNAL = ".journal"
 _SYNCED = 16  # chunks after which the journal waits for the disk too; till then a chunk behind it vouches for this one
@@ -36,7 +36,7 @@ class Part:
     `asked`: where the request ends that is running for it, a byte of the blob; None: there is none.
     """
 
-    def __init__(self, directory: Path, head: Head) -> None:
+    def __init__(self, directory: Path, head: JournalHead) -> None:
         self.head = head
         self.start = head.start
         self.size = 0
@@ -58,7 +58,7 @@ class Part:
         may be released. False: there is nothing that can be believed.
         """
         found = journal.decode(_read(self.journal_path, journal.longest(self.head)))
-        if found is None or found[0] != Head(found[0].boot, self.head.sha256, self.head.size, self.head.start):
+        if found is None or found[0] != JournalHead(found[0].boot, self.head.sha256, self.head.size, self.head.start):
             return False
         left, crcs = found
         self._file = _open_regular(self.path, os.O_RDWR)
@@ -183,7 +183,7 @@ class Part:
         sync(self.path.parent)
 
 
-def read_head(path: Path) -> Head | None:
+def read_head(path: Path) -> JournalHead | None:
     """What the journal at `path` says first; None if it is none."""
     found = journal.decode(_read(path, journal.FIRST))
     return found[0] if found else None

@@ -24,7 +24,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from dom0.durable import writing
-from dom0.registry.journal import CHUNK, Head
+from dom0.registry.journal import CHUNK, JournalHead
 from dom0.registry.part import JOURNAL, Damage, Part, read_head
 
 MOST_PARTS = 1024
@@ -47,7 +47,7 @@ class Partial:
     def __init__(self, directory: Path, sha256: bytes, size: int, *, boot: bytes | None = None) -> None:
         self.size = size
         self._directory = directory
-        self._head = Head(boot or boot_id(), sha256, size, 0)
+        self._head = JournalHead(boot or boot_id(), sha256, size, 0)
         with writing(directory):
             self.parts = self._restored()
 

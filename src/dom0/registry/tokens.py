@@ -16,7 +16,7 @@ import msgspec
 
 from dom0.errors import Denied, Temporary
 from dom0.registry.credentials import Login
-from dom0.registry.web import Web, refusal
+from dom0.registry.web import WebClient, refusal
 
 _MOST_BYTES = 1 << 20  # of an answer with a token
 _USUAL_LIFE = 60  # seconds, where the server does not say it
@@ -35,7 +35,7 @@ class _Answer(msgspec.Struct):
 class Tokens:
     """The Authorization header for each repository of one registry."""
 
-    def __init__(self, web: Web, host: str, login: Login | None) -> None:
+    def __init__(self, web: WebClient, host: str, login: Login | None) -> None:
         self._web = web
         self._host = host
         self._login = login

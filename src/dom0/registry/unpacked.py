@@ -32,7 +32,7 @@ class TooMuch(OSError):
         super().__init__(f"layer {layer.digest}: {why}")
 
 
-class Room:
+class UnpackedLimit:
     """`most` bytes for what all layers together become. Each is taken once, in any order and from any thread."""
 
     def __init__(self, most: int, opened: Callable[[Descriptor], IO[bytes]], stop: threading.Event) -> None:

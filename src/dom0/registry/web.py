@@ -105,7 +105,7 @@ class Reply:
         return body
 
 
-class Web:
+class WebClient:
     """Connections to the servers that a registry consists of. `close` it at the end.
 
     `insecure`: plain HTTP and certificates of anybody will do; `proxies`: those of the environment if none are said.

@@ -61,7 +61,7 @@ async def read(chunks: Pieces) -> AsyncIterator[TarMember | memoryview]:
     `chunks` may be compressed by gzip, as docker compose does. Raises Refused.
     """
     chunks = _plain(chunks)
-    source = _Source(chunks)
+    source = _ByteReader(chunks)
     extension: dict[str, str] = {}  # of the entry that comes next
     while any(block := await source.exactly(BLOCK)):
         try:  # the beginning of a long name ends anywhere
@@ -111,7 +111,7 @@ async def _plain(chunks: Pieces) -> Pieces:
         pass
 
 
-class _Source:
+class _ByteReader:
     def __init__(self, chunks: Pieces) -> None:
         self._chunks = chunks
         self._rest = memoryview(b"")

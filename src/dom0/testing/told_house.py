@@ -18,7 +18,7 @@ from dom0.farms import nodes, serve
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import MachineInfo, key_of
 from dom0.farms.pin import Pin, connect, fingerprint
-from dom0.farms.revisions import Order, Report, RoleState
+from dom0.farms.revisions import NodeReport, Order, RoleState
 from dom0.http.client import Client
 from dom0.testing.receiver import Receiver
 from dom0.testing.wires import eventually
@@ -39,7 +39,7 @@ class House:
         self.farm = farm
         self._receiver = receiver
         self.secrets = {f"pi{number}": secrets.token_hex(32) for number in range(5)}
-        self.reports = dict.fromkeys(self.secrets, Report())
+        self.reports = dict.fromkeys(self.secrets, NodeReport())
         self.off: set[str] = set()
         self.ends: dict[str, RoleState] = {}
         self._pin = Pin("127.0.0.1", port, fingerprint(farm.server_pem))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dom0.farms.directory import FarmDirectory
-from dom0.farms.revisions import Report
+from dom0.farms.revisions import NodeReport
 from dom0.forward.place import own
 from dom0.osimage import build, qemu
 from dom0.testing import chain, redis, vm
@@ -85,7 +85,7 @@ class NetbootFarm(Farm):
     def _story(self) -> str:
         return "\n".join([super()._story(), *(machine.screen()[-4000:] for machine in self._powered)])
 
-    def report(self, name: str) -> Report:
+    def report(self, name: str) -> NodeReport:
         """What the node said last. Raises UsageError."""
         return self.directory.report(self.directory.nodes().named(name).key)
 

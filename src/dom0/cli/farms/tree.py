@@ -15,7 +15,7 @@ from dom0.cli.farms.nodes import NodeInfo, info
 from dom0.cli.farms.status import NodeStatus, ServiceStatus, look
 from dom0.farms.directory import FarmDirectory
 from dom0.farms.nodes import Node, NodeState
-from dom0.farms.revisions import Report, Revision, RoleContent, RoleState
+from dom0.farms.revisions import NodeReport, Revision, RoleContent, RoleState
 from dom0.farms.rollout import SILENT
 from dom0.http import blocking
 from dom0.names import short_id
@@ -112,7 +112,7 @@ def arrange(farm: FarmDirectory) -> FarmTree:
     nodes: dict[str, list[FarmNode]] = {role: [] for role in {*farm.roles(), *(current.roles if current else ())}}
     for status in seen.document.nodes:
         node = by_name[status.name]
-        images = _images(_content(farm, current, reports.get(node.key, Report())))
+        images = _images(_content(farm, current, reports.get(node.key, NodeReport())))
         nodes.setdefault(status.role, []).append(_node(node, status, images, seen.now))
     services: dict[str, list[ServiceStatus]] = {
         name: [] for name in {*farm.floats(), *(current.floating.projects if current else ())}
@@ -152,7 +152,7 @@ def _node(node: Node, status: NodeStatus, images: tuple[FarmImageInfo, ...], now
     return FarmNode(standing=standing, why=why, images=images, machine=info(node), status=status)
 
 
-def _content(farm: FarmDirectory, current: Revision | None, report: Report) -> RoleContent | None:
+def _content(farm: FarmDirectory, current: Revision | None, report: NodeReport) -> RoleContent | None:
     """What it runs. One that tries something, or went back, does not say what that was."""
     if report.state is not RoleState.GOOD:
         return None
