@@ -24,6 +24,7 @@ HOME = "home-volume"  # the container that mounts the home, and the volume unles
 OURS = (ROOT, SSHD, HOME)
 """Names that no service may have."""
 
+LABELS = "dom0."  # in front of the labels of all that is ours
 ENGINE_SOCKET = "/var/run/docker.sock"  # on the host
 ENGINE_SOCKET_INSIDE = "/run/docker.sock"  # in a container: /var/run may be a link, see DockerEngine.put_archive
 STATE = "/var/lib/dom0"  # what the agent keeps
@@ -40,7 +41,13 @@ CGROUPS_INSIDE = "/host/sys/fs/cgroup"  # those of the host, in a container that
 MIRROR = "127.0.0.1:15050"  # of docker.io, for the Engine of this machine; no service is likely to want that port
 ETC = "/etc/dom0"  # where a dom0 image keeps its project
 HOME_SNAPSHOTS = "home-snapshots"  # in the state directory, of the home, for this machine alone: a restic repository
+FARM_SOCKET = "server.sock"  # in `FarmDirectory.reach`: asks its server for the Engine of a node
+IN_PLACE_FILE = "in-place.json"  # in the state directory, see agent/in_place
+MEMORY_FILE = "memory.json"  # in the state directory: what the agent remembers for the next one
 FARM_FILE = "farm.json"  # in the state directory, of a machine that is in a farm, or waits to be
+HOST_ROOT = Path("/proc/1/root")  # of the host, as the root container sees it
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # of this boot, a UUID
+PROGRAM = "/usr/bin/dom0"  # in containers of dom0-base
 OS_VERSION = Path("/etc/dom0-os")  # the file in which the base OS says its version
 
 

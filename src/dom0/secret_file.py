@@ -10,8 +10,7 @@ import re
 from pathlib import Path
 
 from dom0.errors import Dom0Error
-
-HOST_ROOT = Path("/proc/1/root")  # in a root container: a project may lie where only the host sees it
+from dom0.names import HOST_ROOT
 
 
 def read(path: str) -> bytes:

@@ -26,6 +26,7 @@ from dom0.farms.revisions import Order
 from dom0.http import blocking
 from dom0.http.channel import Streams
 from dom0.http.client import Client
+from dom0.names import FARM_SOCKET
 
 MUCH = os.urandom(3 << 20)
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -115,7 +116,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 def reach(farm: FarmDirectory, name: str = "nas") -> str:
     """As commands do. Raises Dom0Error."""
-    connection = blocking.connect(os.path.realpath(farm.reach / calls.SOCKET))
+    connection = blocking.connect(os.path.realpath(farm.reach / FARM_SOCKET))
     with blocking.ask(connection, "POST", f"/nodes/{name}", timeout=60) as answer:
         said = msgspec.json.decode(answer.read(), type=dict[str, str])
         if answer.status == 400:
@@ -307,7 +308,7 @@ async def test_nobody_but_who_serves_reaches_a_node(
     async with engine(echo, tmp_path, monkeypatch):
         path = await asyncio.to_thread(reach, farm)
         connect = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
-        for where in (path, str(Path(path).with_name(calls.SOCKET))):
+        for where in (path, str(Path(path).with_name(FARM_SOCKET))):
             argv = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-c", connect, where]
             tried = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, check=False)
             assert "PermissionError" in tried.stderr

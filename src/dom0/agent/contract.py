@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dom0.names import ENGINE_SOCKET, RUN, STATE
+from dom0.names import ENGINE_SOCKET, PROGRAM, RUN, STATE
 from dom0.plan.labels import AWAITS, PROJECT, ROLE
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def helper_body(image: str) -> ContainerBody:
 
     return ContainerBody(
         image=image,
-        entrypoint=("/usr/bin/dom0", "handover"),
+        entrypoint=(PROGRAM, "handover"),
         cmd=(image,),
         user="0:0",
         healthcheck=HealthConfig(test=("NONE",)),

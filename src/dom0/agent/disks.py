@@ -13,6 +13,7 @@ from pathlib import Path
 from dom0.errors import Dom0Error
 from dom0.health import Problem, Severity
 from dom0.host import disk
+from dom0.names import HOST_ROOT
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def filling(paths: Sequence[Path]) -> tuple[Problem, ...]:
             continue
         free = left.f_bavail * left.f_frsize
         if free < FILLING_FREE and free < FILLING_SHARE * left.f_blocks * left.f_frsize:
-            shown = str(path).removeprefix("/proc/1/root")
+            shown = str(path).removeprefix(str(HOST_ROOT))
             title = f"where {shown} is, the disk is nearly full: {free // 1024**2} MiB are left"
             hint = "what takes the room: docker system df; what nobody uses: docker system prune"
             problem = Problem(code="disk-filling", subject=shown, title=title, severity=Severity.WARNING, hint=hint)

@@ -13,8 +13,7 @@ import msgspec
 from dom0.agent.store import read_json, write_json
 from dom0.compose import above
 from dom0.errors import ProjectError
-
-FILE = "in-place.json"  # in the state directory
+from dom0.names import IN_PLACE_FILE
 
 
 class InPlace(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +26,7 @@ class InPlace(msgspec.Struct, frozen=True, kw_only=True):
 
 def find_places(state: Path) -> dict[str, Path]:
     """Project -> what its relative paths mean, of all that were ever taken over. Raises Damaged."""
-    found = read_json(state / FILE, InPlace)
+    found = read_json(state / IN_PLACE_FILE, InPlace)
     places = {**found.others, found.project: found.directory} if found else {}
     return {project: Path(directory) for project, directory in places.items()}
 
@@ -45,4 +44,4 @@ def require_nothing_above(etc: Path, place: Path) -> None:
 def keep_in_place(state: Path, project: str, directory: str) -> None:
     """Raises Unwritable, Damaged."""
     others = {name: str(place) for name, place in find_places(state).items() if name != project}
-    write_json(state / FILE, InPlace(project=project, directory=directory, others=others))
+    write_json(state / IN_PLACE_FILE, InPlace(project=project, directory=directory, others=others))

@@ -30,6 +30,7 @@ from msgspec.structs import replace
 from dom0.agent.events import LONGEST_NAME, Bursts, Entry, Kind, actor, clip
 from dom0.durable import Unwritable, sync, writing
 from dom0.flock import try_lock
+from dom0.names import BOOT_ID
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,6 @@ MOST_SEGMENTS = 256  # a machine that boots in a loop makes small ones
 LOSSES = 2  # entries that one write may add to what waits
 MOST_WAITING = 256  # entries that could not be written yet
 TAIL = 64 * 1024  # bytes at the end of a segment, of which one line is a part
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NAME = re.compile(r"(\d{8})-([0-9a-f]{8})\.ndjson")
 
 

@@ -13,11 +13,12 @@ from msgspec.structs import replace
 from dom0.agent.current import Current
 from dom0.agent.foresee import ENDS, Running, refuse
 from dom0.agent.pull import Audience
-from dom0.agent.source import HOST_ROOT, NOTHING, Candidate, Handed, Own
+from dom0.agent.source import NOTHING, Candidate, Handed, Own
 from dom0.agent.take_over import take_over
 from dom0.durable import writing
 from dom0.engine.protocol import Engine
 from dom0.images import names
+from dom0.names import HOST_ROOT
 from dom0.plan import labels
 from dom0.plan.adoption import carry_over
 from dom0.plan.orchestrators import endings

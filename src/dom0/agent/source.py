@@ -30,7 +30,7 @@ from dom0.errors import Dom0Error, ProjectError, UsageError
 from dom0.images import contents, private
 from dom0.images.fingerprint import images_of
 from dom0.images.unpack import unpack_layer, unpacked
-from dom0.names import BASE_IMAGE, PLACED
+from dom0.names import BASE_IMAGE, HOST_ROOT, PLACED
 from dom0.plan import labels
 from dom0.plan.desired import Desired
 from dom0.plan.expand import expand
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from dom0.registry.credentials import Login
 
 COMPOSE_FILES = "compose.d"  # in the project directory of an image
-HOST_ROOT = Path("/proc/1/root")
 CONTAINER_ID = re.compile(r"/containers/([0-9a-f]{64})/")
 
 Say = Callable[[str], None]

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from dom0.agent.store import Damaged, Unreadable, read_json, write_json
 from dom0.durable import writing
+from dom0.names import MEMORY_FILE
 from dom0.plan.memory import Memory
 
 ANNOUNCED_FOR = 3600.0  # seconds: a trial whose generation did not come by then is not meant for a later one
@@ -25,7 +26,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 class StateFiles:
     def __init__(self, state: Path) -> None:
-        self._memory = state / "memory.json"
+        self._memory = state / MEMORY_FILE
         self._trial = state / "trial.json"
 
     def read_memory(self) -> Memory:

@@ -14,12 +14,12 @@ import msgspec
 from dom0.engine.protocol import Engine
 from dom0.engine.values import Usage
 from dom0.errors import EngineError
+from dom0.names import HOST_ROOT
 
 AT_ONCE = 8  # containers that the Engine is asked of
 ANSWERED_WITHIN = 3.0  # seconds; then what is known is told
 PROC = Path("/proc")  # memory, processors and load in it are the host's, in a container too
 MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")  # of /proc/stat, as proc(5) has them
-HOST_ROOT = "/proc/1/root"
 
 
 class FileSystem(msgspec.Struct, frozen=True):
@@ -98,4 +98,4 @@ def file_systems(paths: Sequence[Path]) -> Iterator[FileSystem]:
             if device not in seen:
                 seen.add(device)
                 size, available = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
-                yield FileSystem(str(path).removeprefix(HOST_ROOT), size, available)
+                yield FileSystem(str(path).removeprefix(str(HOST_ROOT)), size, available)

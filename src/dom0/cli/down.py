@@ -13,7 +13,7 @@ from dom0.cli.client import Agent, AgentUnreachable
 from dom0.cli.engine_client import on_engine
 from dom0.cli.places import forget_agent_sockets, is_here
 from dom0.errors import NotFound, UsageError
-from dom0.names import HANDOVER, ROOT, STATE, state_directory
+from dom0.names import HANDOVER, MEMORY_FILE, ROOT, STATE, state_directory
 from dom0.plan import labels
 from dom0.socketproxy.scope import ORCHESTRATOR, is_made_inside
 
@@ -246,7 +246,7 @@ def _forget_machine() -> None:
         Agent().status()
         return  # one on another Engine than the one that was named
     _note_down()
-    for name in ("current", "memory.json"):
+    for name in ("current", MEMORY_FILE):
         with contextlib.suppress(OSError):  # without permission, or on another host, it is only remembered longer
             (state_directory() / name).unlink()
     forget_agent_sockets()

@@ -11,6 +11,7 @@ import msgspec
 from dom0.errors import Dom0Error, ProjectError, UsageError
 from dom0.farms.directory import FarmDirectory
 from dom0.http import blocking
+from dom0.names import FARM_SOCKET
 
 VARIABLE = "DOM0_FARM"
 ANSWER_WITHIN = 30.0  # seconds
@@ -39,7 +40,7 @@ def find_engine(farm: FarmDirectory, name: str) -> str:
     settings = farm.settings()
     farm.nodes().named(name)
     try:
-        connection = blocking.connect(os.path.realpath(farm.reach / "server.sock"), timeout=ANSWER_WITHIN)
+        connection = blocking.connect(os.path.realpath(farm.reach / FARM_SOCKET), timeout=ANSWER_WITHIN)
         with blocking.ask(connection, "POST", f"/nodes/{quote(name)}", timeout=ANSWER_WITHIN) as answer:
             found = msgspec.json.decode(answer.read(), type=Reached)
     except PermissionError as error:

@@ -17,13 +17,12 @@ from dom0.cli import quick_engine
 from dom0.cli.places import agent_socket, is_here
 from dom0.errors import UsageError
 from dom0.http import blocking
-from dom0.names import state_directory
+from dom0.names import IN_PLACE_FILE, state_directory
 
 PROJECT_FILES = (
     *("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", "compose.d"),
     *("Dockerfile.dom0", "Dockerfile"),
 )
-IN_PLACE = "in-place.json"  # agent/in_place.py, which loads msgspec
 _IMAGES = "/images/json"
 
 
@@ -118,7 +117,7 @@ def is_current(project: Path, tag: str, images: Images) -> bool:
 def taken_over_from(directory: Path) -> Collection[str]:
     """The names of the projects that live in `directory`, a real path, since they were taken over. Raises Damaged."""
     try:
-        if not is_here() or not (state_directory() / IN_PLACE).exists():
+        if not is_here() or not (state_directory() / IN_PLACE_FILE).exists():
             return ()
     except PermissionError:
         return ()

@@ -22,11 +22,10 @@ from dom0.farms import reboot
 from dom0.farms.revisions import NETWORK, SLOTS, BaseOs
 from dom0.host import contract, on_host, slots, uki, update_file
 from dom0.host.update_file import UpdateFile
-from dom0.names import OS_VERSION, run_directory
+from dom0.names import HOST_ROOT, OS_VERSION, run_directory
 
 FILE = "farm-os.json"
 RESTART_WITHIN = 1800.0  # seconds; containers may need long to stop
-_HOST_ROOT = Path("/proc/1/root")
 
 
 class OsNow(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +101,7 @@ async def change(
         return
     if now.is_on_trial:
         raise Busy(f"base OS: {now.version} has not proved itself yet")
-    begun, boot = _read(state), reboot.BOOT_ID.read_text().strip()
+    begun, boot = _read(state), reboot.this_boot()
     if begun is not None and (begun.turn, begun.os) == (turn, os.version) and begun.boot != boot:
         raise Dom0Error(f"it went back to the base OS {now.version}: {os.version} did not prove itself")
     async with reboot.locked(state, tell):  # until then, which may be long, the next start is of what runs
@@ -118,7 +117,7 @@ async def change(
 def version_here() -> str:
     """Of the base OS that runs, "" on another Linux."""
     try:
-        said = (_HOST_ROOT / OS_VERSION.relative_to("/")).read_text(errors="replace")
+        said = (HOST_ROOT / OS_VERSION.relative_to("/")).read_text(errors="replace")
     except OSError:
         return ""
     return re.sub("[^A-Za-z0-9._+~-]", "", said)[:64]

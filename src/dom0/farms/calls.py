@@ -39,6 +39,7 @@ from dom0.farms.nodes import Node, NodeState, bearer
 from dom0.http import server
 from dom0.http.channel import READ_AHEAD, Channel, Malformed
 from dom0.http.server import HttpError, Request, Response, refusal, route
+from dom0.names import FARM_SOCKET
 from dom0.times import moment
 from dom0.unix_socket import listen
 
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from dom0.farms.directory import FarmDirectory
     from dom0.farms.orders import Orders
 
-SOCKET = "server.sock"
 ANSWER_WITHIN = 10.0  # seconds for a node to answer a call
 TELL_AGAIN = 2.0  # seconds until a node is told of it again: what was said on a connection that broke is lost
 MOST = 256  # calls of a node at once: `dom0 logs --follow` makes one for each container
@@ -206,7 +206,7 @@ async def reachable(farm: FarmDirectory, calls: Calls) -> AsyncIterator[None]:
         try:
             directory = stack.enter_context(temporary.directory("reach"))
             routes = {"POST /nodes/{name}": partial(calls.reach, directory)}
-            await stack.enter_async_context(server.serve(route(routes), directory / SOCKET))
+            await stack.enter_async_context(server.serve(route(routes), directory / FARM_SOCKET))
             fresh = farm.reach.with_name(f".{farm.reach.name}.new")
             fresh.unlink(missing_ok=True)
             fresh.symlink_to(directory)

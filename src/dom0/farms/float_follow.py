@@ -31,6 +31,7 @@ from dom0.farms.revisions import MOST_REASON, Blob, FarmImage
 from dom0.http.channel import Malformed
 from dom0.http.client import Client
 from dom0.images.loading import remove_name
+from dom0.names import LABELS
 from dom0.printable import printable
 
 AGAIN = 5.0  # seconds until what has failed is tried again
@@ -38,7 +39,6 @@ SHORTLY = 0.2  # seconds until the server hears what has changed
 LOOK_AT_IMAGES = 60.0  # seconds between looks whether somebody has removed one
 MOST_ANSWER = 16 << 20  # bytes
 DRAINED = "dom0.drained"  # label of a machine that people have drained by the farm
-_OURS = "dom0."  # labels of machines that begin so
 _NAMES = f"{REGISTRY}/{REPOSITORY}:"
 
 log = logging.getLogger(__name__)
@@ -393,7 +393,7 @@ class _Writer:
         """As it is to be. None ceases to be a manager before those that are to be are, and before those that are
         forgotten are none: it may be needed for a majority until then.
         """
-        kept = {key: value for key, value in member.labels.items() if not key.startswith(_OURS)}
+        kept = {key: value for key, value in member.labels.items() if not key.startswith(LABELS)}
         role, availability = told.role, member.availability
         to_be = [one for one in members if (its := self._order.members.get(one.id)) and its.role == MANAGER]
         is_needed = any(one.role == MANAGER or one.manager for one in members if one.id in self._order.forget)

@@ -18,11 +18,11 @@ from dom0.farms import join, pin
 from dom0.farms.join import Membership
 from dom0.http.channel import Malformed
 from dom0.http.client import Client
+from dom0.names import BOOT_ID
 from dom0.wording import excerpt
 
 FILE = "farm-reboot.json"
 AGAIN = 5.0  # seconds until it is asked again
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class RebootRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +42,7 @@ async def locked(state: Path, tell: Callable[[str], None]) -> AsyncIterator[None
     if membership is None or not membership.name:
         yield
         return
-    write_atomic(state / FILE, msgspec.json.encode(RebootRequest(boot=_this_boot())))
+    write_atomic(state / FILE, msgspec.json.encode(RebootRequest(boot=this_boot())))
     server = pin.parse(f"{membership.address}:{membership.fingerprint}")
     client, last = join.ServerClient(state, server), ""
     try:
@@ -67,10 +67,10 @@ def has_rebooted(state: Path) -> bool:
         return False
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):  # what is not held is given back in vain
         return True
-    return asked.boot != _this_boot()
+    return asked.boot != this_boot()
 
 
-def _this_boot() -> str:
+def this_boot() -> str:
     return BOOT_ID.read_text().strip()
 
 

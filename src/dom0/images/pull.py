@@ -32,6 +32,7 @@ from dom0.errors import Denied, EngineError, EngineUnreachable, Final, NotFound,
 from dom0.images.feed import RETRIES, EngineDisk, feeding, remove_left_names
 from dom0.images.layers_there import Remembered, in_graph_driver
 from dom0.images.loading import NamedImage, load_as, remove_name
+from dom0.names import HOST_ROOT
 from dom0.registry import credentials
 from dom0.registry.archive import DamagedArchive, diff_ids
 from dom0.registry.ask import patiently
@@ -241,7 +242,7 @@ def is_insecure(registry: str, info: EngineInfo) -> bool:
     return any(address in ipaddress.ip_network(each, strict=False) for each in networks)
 
 
-def find_images(info: EngineInfo, ends: Sequence[str] = ("", "/proc/1/root")) -> Path | None:
+def find_images(info: EngineInfo, ends: Sequence[str] = ("", str(HOST_ROOT))) -> Path | None:
     """Where an Engine of this machine keeps images, as it is seen from here, which may be the root container. A
     containerd that it has not started itself has a directory of its own.
     """

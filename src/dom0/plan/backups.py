@@ -13,7 +13,7 @@ from dom0.compose.x_dom0 import BackupHook, BackupSettings
 from dom0.durations import seconds
 from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, LogConfig, Mount
 from dom0.engine.values import Image
-from dom0.names import BACKUP_JOB, BACKUPS, ENGINE_SOCKET, ENGINE_SOCKET_INSIDE
+from dom0.names import BACKUP_JOB, BACKUPS, ENGINE_SOCKET, ENGINE_SOCKET_INSIDE, PROGRAM
 from dom0.plan import labels
 from dom0.plan.builtins import builtin_slot
 from dom0.plan.desired import Desired, Hook, Role, Slot
@@ -96,7 +96,7 @@ def _slot(project: Project, key: str, backup: BackupSettings, base: Image) -> Sl
         after=tuple(map(_hook, backup.after)),
     )
     create = ContainerBody(
-        entrypoint=("/usr/bin/dom0", "backup-job"),
+        entrypoint=(PROGRAM, "backup-job"),
         cmd=(key,),
         env=(f"DOCKER_HOST=unix://{ENGINE_SOCKET_INSIDE}",),
         healthcheck=HealthConfig(test=("NONE",)),

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from dom0.compose.findings import Finding, KeyPath, Locations, refuse
 from dom0.compose.model import Project
-from dom0.names import ROOT
+from dom0.names import LABELS, ROOT
 from dom0.plan.attachments import fixed_ports, networks_by_priority, overlapping, port_range
 from dom0.plan.desired import Condition, NetworkSpec, Slot, VolumeSpec
 from dom0.plan.mounts import file_uses, is_bind_string
@@ -19,7 +19,6 @@ from dom0.plan.parents import PARENT
 from dom0.plan.refusal import refusal
 from dom0.plan.service_slot import parents
 
-RESERVED_LABELS = "dom0."
 ENGINES_OWN = ("bridge", "host", "none")  # networks
 
 
@@ -92,7 +91,7 @@ def check_specs(project: Project, networks: tuple[NetworkSpec, ...], volumes: tu
 
 def _check_labels(project: Project, path: KeyPath, labels: dict[str, str]) -> None:
     for label in labels:
-        if label.startswith(RESERVED_LABELS):
+        if label.startswith(LABELS):
             what = f"{label} is reserved, labels that begin with `dom0.` say what belongs to dom0"
             raise refusal(project, path, what, "give it another name")
 

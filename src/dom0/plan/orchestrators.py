@@ -17,7 +17,7 @@ from dom0.compose.model import Project, Service, ServiceVolume, Volume
 from dom0.engine.bodies import ContainerBody, HealthConfig, HostConfig, RestartPolicy
 from dom0.engine.values import Container, Image
 from dom0.engine.values import Volume as ActualVolume
-from dom0.names import CGROUPS, CGROUPS_INSIDE, ENGINE_SOCKET, ENGINE_SOCKET_INSIDE, ROOT, RUN, SCOPES, STATE
+from dom0.names import CGROUPS, CGROUPS_INSIDE, ENGINE_SOCKET, ENGINE_SOCKET_INSIDE, PROGRAM, ROOT, RUN, SCOPES, STATE
 from dom0.plan import labels
 from dom0.plan.builtins import LOG, builtin_slot
 from dom0.plan.desired import Condition, Dependency, Desired, HealthTest, InjectedFile, Order, Role, Slot
@@ -208,7 +208,7 @@ def _holder_slot(project: str, base: Image) -> Slot:
         Role.HOLDER,
         base,
         ContainerBody(
-            entrypoint=("/usr/bin/dom0", "socket", "hold"),
+            entrypoint=(PROGRAM, "socket", "hold"),
             cmd=(SCOPES,),
             healthcheck=HealthConfig(test=("CMD", *answers), interval=SELDOM),
             host_config=HostConfig(
@@ -238,7 +238,7 @@ def _socket_slot(project: str, scope: str, grants: Grants, base: Image, groups: 
         Role.SOCKET,
         base,
         ContainerBody(
-            entrypoint=("/usr/bin/dom0", "socket", "serve"),
+            entrypoint=(PROGRAM, "socket", "serve"),
             cmd=("--scope", scope, "--grants", GRANTS, "--holder", SCOPES),
             stop_timeout=STOP_TIMEOUT,
             env=(f"DOCKER_HOST=unix://{ENGINE_SOCKET_INSIDE}",),

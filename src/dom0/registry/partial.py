@@ -24,13 +24,13 @@ from typing import Literal
 from msgspec.structs import replace
 
 from dom0.durable import writing
+from dom0.names import BOOT_ID
 from dom0.registry.journal import CHUNK, JournalHead
 from dom0.registry.part import JOURNAL, Damage, Part, read_head
 
 MOST_PARTS = 1024
 BLOB, LOCK, UNFINISHED, PUBLIC = "blob", "lock", "unfinished", "public"  # what else is in its directory
 UPSTREAM = "upstream"  # as well: the process that fetches it asks the registry
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # a UUID: Documentation/admin-guide/sysctl/kernel.rst
 FIRST = "0"  # the part that becomes the blob
 START = re.compile(r"0|[1-9][0-9]{0,18}")  # what a part is called
 
@@ -190,7 +190,7 @@ def _runs(chunks: Collection[int], size: int) -> Iterator[tuple[int, int]]:
 
 
 def boot_id() -> bytes:
-    return bytes.fromhex(_BOOT_ID.read_text().strip().replace("-", ""))
+    return bytes.fromhex(BOOT_ID.read_text().strip().replace("-", ""))
 
 
 def peek(directory: Path) -> tuple[int | None, int]:

@@ -18,7 +18,7 @@ from dom0.farms.nodes import Node, NodeState
 from dom0.farms.revisions import NodeReport, Revision, RoleContent, RoleState
 from dom0.farms.rollout import SILENT
 from dom0.http import blocking
-from dom0.names import short_id
+from dom0.names import FARM_SOCKET, short_id
 from dom0.terminal import Branch
 from dom0.times import ago, moment
 
@@ -122,7 +122,7 @@ def arrange(farm: FarmDirectory) -> FarmTree:
     return FarmTree(
         farm=settings.name,
         listen=settings.listen,
-        served=blocking.is_listening(os.path.realpath(farm.reach / "server.sock"), timeout=_LOOK_WITHIN),
+        served=blocking.is_listening(os.path.realpath(farm.reach / FARM_SOCKET), timeout=_LOOK_WITHIN),
         revision=seen.document.revision,
         waiting=tuple(info(node) for node in machines if node.state is NodeState.WAITING),
         roles=tuple(
