@@ -1,11 +1,11 @@
-"""Images between the nodes of a farm: a node gives what it has fetched of its role to those that the server lets have
-it, and asks others before the server.
+"""Images between the nodes of a farm: a node serves the blobs of its role to the nodes that the server allows, and asks
+other nodes before the server.
 
-Theory of operation: a blob has a pass, which the server makes of its digest and tells every node whose role has that
-blob. Who shows that it knows the pass is given the blob. Nodes find each other by the server, which tells with each
-one's address the fingerprint of its certificate. One that is asked may have another role, and not know the pass: what
-it is shown is good for itself alone. What comes is checked by its digest, as from any peer (`registry/peers`). Private
-files are no blobs of images, have no pass, and come from the server alone.
+Theory of operation: a blob has a pass, which the server derives from its digest and gives to every node whose role has
+that blob. A node that proves that it knows the pass gets the blob. The server tells nodes each other's addresses, with
+the fingerprints of their certificates. A node that is asked may have another role, and not know the pass: what it is
+shown is valid for itself alone. What arrives is checked by its digest, as from any peer (`registry/peers`). Private
+files are no blobs of images, have no pass, and come from the server only.
 """
 
 from __future__ import annotations

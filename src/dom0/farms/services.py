@@ -1,15 +1,15 @@
-"""Services that ambassadors on other nodes lead to: `node:nas/service:redis:6379` of one is found by what nas says.
+"""Services that ambassadors on other nodes lead to: `node:nas/service:redis:6379` is found by what nas reports.
 
-Theory of operation: as long as one of its ambassadors leads to another node, a node says so every few seconds: POST
-/v1/services. The server tells the other one that it is asked for that (`Order.services`), which then says every few
-seconds whether it is ready, and at which ports it is published. No port is opened for this. What is told to the first
-one is such a port, at the address that the other one asks the server from: so no node leads others but to itself.
+Theory of operation: as long as one of its ambassadors leads to another node, a node asks for it every few seconds: POST
+/v1/services. The server tells the other node that it is asked for (`Order.services`), which then reports every few
+seconds whether the service is ready, and at which ports it is published. No port is opened for this. The first node
+gets such a port, at the address that the other one connects to the server from: so a node leads others only to itself.
 That is for `plaintext:node:…`. Else it is a port in the tunnel between both, which leads to the container: each node
-says its public key, and hears those of the nodes that it wants something of, or that want something of it.
+reports its public key, and gets those of the nodes that it asks something of, or that ask something of it.
 
-All of it is in memory, and said again and again. Where something is not known, as after the server was started, that is
-told as such, and ambassadors go on to where they went; until all nodes have had time to say what they want, no tunnel
-is changed. A node that falls silent keeps its tunnels, until it says otherwise or is no node any more.
+All of it is in memory, and repeated. What is not known, as after a start of the server, is reported as unknown, and
+ambassadors go on to where they went; no tunnel is changed until all nodes have had time to ask. A node that falls
+silent keeps its tunnels until it asks for something else, or is no node any more.
 """
 
 from __future__ import annotations

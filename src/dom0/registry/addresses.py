@@ -1,5 +1,5 @@
-"""Where servers are. On a bad line a question about a name gets lost as any packet does, and costs seconds each time:
-so an answer is used for as long as we run, and asked for anew beside that.
+"""Addresses of servers. On an unreliable line a DNS query is lost as often as any packet, and costs seconds each time:
+so an answer is used as long as the process runs, and refreshed in the background.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The Engine's lists of what is a scope's. It is asked for what has the scope's names, so that no list grows with what
-others have; whose a row is, is then looked at.
+"""The Engine's lists of what is a scope's. The Engine is asked for what has the scope's names, so that no list grows
+with what others have; then it is checked whose each row is.
 
-Rows are decoded one by one: all at once they take some times the room of their JSON, and while that is read nobody else
-is answered.
+Rows are decoded one by one: all at once they take several times the memory of their JSON, and nobody else is answered
+in the meantime.
 """
 
 from __future__ import annotations
