@@ -51,9 +51,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rena
     refused: dict[str, RefusedStep] = {}  # by Step.lock
     health_passed: dict[str, float] = {}  # container ID -> `started` for which the health gate has passed
     post_started: dict[str, float] = {}  # container ID -> `started` of the last start whose post_start has succeeded
-    last_good: dict[
-        str, SlotVersion
-    ] = {}  # of the last good generation: stopped, not removed, while a new one is pending
+    last_good: dict[str, SlotVersion] = {}  # its containers are stopped, not removed, while a new one is pending
     pending: bool = False  # the generation has not been good yet
     signalled: dict[str, float] = {}  # container ID -> when: somebody else sent it a signal
     stop_expected: dict[str, float] = {}  # container ID -> until: it was signalled and ended, a `stop` event may follow
