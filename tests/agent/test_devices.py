@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,10 +36,12 @@ class Kept:
     def __init__(self, state: Path) -> None:
         self.state = state
         self.at = 1_000_000.0
+        self.journals = list[Journal]()
         self.again()
 
     def again(self) -> None:
         self.journal = Journal(self.state, now=lambda: self.at, boot="0" * 8)
+        self.journals.append(self.journal)
         self.register = DeviceRegister(self.state, self.journal, lambda: self.at)
         self.register.page = lambda: ("https://192.168.1.5:8443/", "AB:CD")
 
@@ -65,8 +67,11 @@ def secret(pairing: Pairing) -> str:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Kept:
-    return Kept(tmp_path)
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    kept = Kept(tmp_path)
+    yield kept
+    for journal in kept.journals:
+        journal.close()
 
 
 def wrong(code: str) -> str:

@@ -144,6 +144,7 @@ class Served:
         finally:
             task.cancel()
             await asyncio.wait([task])
+            self.journal.close()
 
     def device(self, source: str = "") -> Device:
         return Device(HOST, self.port, source=source)

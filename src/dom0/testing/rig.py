@@ -78,6 +78,7 @@ class Rig:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Machine]:
         self.engine = FakeEngine(self.box.docker)
+        journal = Journal(self.path / "state", now=LoopClock().now, boot=self.boot)
         self.machine = Machine(
             self.engine,
             state=self.path / "state",
@@ -88,13 +89,16 @@ class Rig:
             changed=Changes(),
             readiness=self.readiness,
             boot_notes=self.boot_notes,
-            journal=Journal(self.path / "state", now=LoopClock().now, boot=self.boot),
+            journal=journal,
             clock=LoopClock(),
         )
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.machine.run())
-            yield self.machine
-            self.machine.close()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.machine.run())
+                yield self.machine
+                self.machine.close()
+        finally:
+            journal._forget_files()  # as the kernel does for who was killed
 
     async def outcome(self, outcome: Outcome, number: int) -> None:
         def reached() -> bool:
