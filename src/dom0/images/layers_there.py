@@ -51,6 +51,6 @@ class Remembered:
         return frozenset(found)
 
     def add(self, image_id: str, image: ImageManifest) -> None:
-        """Raises Unwritable."""
+        """A power cut may take it, and some layers come once more. Raises Unwritable."""
         content = msgspec.json.encode([layer.digest for layer in image.layers])
-        write_atomic(self._directory / image_id.removeprefix("sha256:"), content)
+        write_atomic(self._directory / image_id.removeprefix("sha256:"), content, durable=False)

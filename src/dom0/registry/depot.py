@@ -18,7 +18,6 @@ import os
 import re
 import shutil
 import stat
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,7 +25,7 @@ from pathlib import Path
 import msgspec
 
 from dom0 import flock
-from dom0.durable import Unwritable, sync, writing
+from dom0.durable import Unwritable, sync, write_atomic, writing
 from dom0.errors import Dom0Error
 from dom0.registry.partial import BLOB, FIRST, LOCK, PUBLIC, UNFINISHED, UPSTREAM, Partial, peek
 
@@ -196,8 +195,8 @@ class Depot:
             return
         with self.use([digest]), self.fetching(digest, len(content), public=public) as partial:
             if partial is not None:
-                partial.put(partial.have, content[partial.have :])
-                partial.finish(self.path(digest), threading.Event())
+                partial.forget()
+                write_atomic(self.path(digest), content)
 
     def blobs(self) -> list[StoredBlob]:
         """All there are, those used last first. What has no name of ours is passed over."""

@@ -12,7 +12,6 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from pathlib import Path
 from socket import EAI_NODATA, EAI_NONAME, gaierror
@@ -295,6 +294,8 @@ def _retry_after(text: str) -> float | None:
     """Seconds, or a date: RFC 9110, 10.2.3. At most as many as a server may ask for."""
     if text.isascii() and text.isdigit() and len(text) < 10:
         return min(float(text), LONGEST_ASKED)
+    from email.utils import parsedate_to_datetime  # few registries name a date
+
     try:
         return min(max(parsedate_to_datetime(text).timestamp() - time(), 0.0), LONGEST_ASKED)
     except (ValueError, TypeError, OverflowError):
