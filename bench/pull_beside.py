@@ -45,7 +45,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 LINES = (
-    Line(name="clean, as fast as this machine is", faults=Faults(), rounds=3),
+    Line(name="clean, as fast as this machine is", faults=Faults(), rounds=9),
     Line(name="clean, 20 MB/s", faults=Faults(rate=20e6), rounds=3),
     Line(name="5 MB/s, reset every 8 MiB", faults=Faults(every_bytes=EACH, how="reset", rate=5e6)),
     Line(
@@ -172,8 +172,8 @@ def write(found: Sequence[Found]) -> None:
     head = (
         "`make bench-pull` writes this part as well: an image of four layers from Debian's docker-registry into a "
         "Docker Engine on the same machine, by `dom0 image pull`, the Engine's own pull, and `skopeo copy` to "
-        "`docker-daemon:`, in turns. Clean lines three times, of which the medians count. **Sent** is what the line "
-        "carried, of the image's size. `dom0` has the whole start of a Python program in it."
+        "`docker-daemon:`, in turns. Clean lines nine times and three times, of which the medians count. **Sent** is "
+        "what the line carried, of the image's size. `dom0` has the whole start of a Python program in it."
     )
     facts = f"{os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}"
     when = f"Measured {time.strftime('%Y-%m-%d')}: {facts}; {found[0].size / MB:.0f} MB."
