@@ -7,6 +7,7 @@ descriptor 3 and answers on 4. Source: https://chromedevtools.github.io/devtools
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import select
@@ -41,6 +42,7 @@ FLAGS = (
 
 
 # Every text that is seen with less contrast than WCAG 2.2 AA asks for (1.4.3), and how much it has.
+_NAVIGATED = "Inspected target navigated or closed"  # how Chromium says it
 _PALE = """(() => {
   const parse = (colour) => (colour.match(/[\\d.]+/g) ?? []).map(Number);
   const linear = (v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
@@ -69,6 +71,10 @@ _PALE = """(() => {
 def missing() -> str:
     """Why there is no browser; "": there is one."""
     return "" if shutil.which("chromium") else "chromium is not installed: scripts/packages dev"
+
+
+class Navigated(AssertionError):
+    """The page was left, or loaded itself anew, while it was asked."""
 
 
 class Browser:
@@ -140,7 +146,9 @@ class Browser:
         os.write(self._to, json.dumps(message).encode() + b"\0")
         while (answer := self._receive()).get("id") != self._number:
             self._note(answer)
-        assert "error" not in answer, f"{method}: {answer['error']}"
+        if "error" in answer:
+            error = Navigated if _NAVIGATED in answer["error"]["message"] else AssertionError
+            raise error(f"{method}: {answer['error']}")
         result: dict[str, Any] = answer["result"]
         return result
 
@@ -246,10 +254,12 @@ class Browser:
 
     def until_true(self, look: Callable[[], T], what: str, *, within: float = PATIENCE) -> T:
         deadline = time.monotonic() + within
-        while not (found := look()):
+        while True:
+            with contextlib.suppress(Navigated):
+                if found := look():
+                    return found
             assert time.monotonic() < deadline, f"not within {within:g} s: {what}\n{self.text()}\n{self.problems}"
             time.sleep(PAUSE)
-        return found
 
     def picture(self, name: str, height: int) -> None:
         """For the documentation: a PNG of what is seen, in the directory that DOM0_TEST_PICTURES names."""
