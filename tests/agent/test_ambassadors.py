@@ -407,7 +407,9 @@ async def test_a_rewire_to_another_node_goes_as_the_listener_does() -> None:
 async def test_what_the_ambassador_refuses_is_asked_of_no_other_node(to: str, listener: str) -> None:
     state = make_state("10.0.0.4:80")
     udp = [replace(state.listeners[0], listener=f"{port}/udp", plaintext=True) for port in (53, 54)]
-    bench = Bench(FakeTalk(replace(state, listeners=(*state.listeners, *udp)), refusal=UsageError("to: refused")))
+    none = replace(state.listeners[0], listener="none of an ambassador of ours")
+    listeners = (*state.listeners, *udp, none)
+    bench = Bench(FakeTalk(replace(state, listeners=listeners), refusal=UsageError("to: refused")))
     await bench.start(slot("echo"), forwards=True)
     async with bench.running():
         await bench.until(lambda: bench.ambassadors.status() and bench.ambassadors.status()[0].state)

@@ -90,7 +90,10 @@ class KnownAmbassador(msgspec.Struct):
         named: tuple[Listener, ...] = ()
         with contextlib.suppress(ValueError):  # the ambassador refuses it, and says why
             named = parse_listeners(listener)
-        ways = {parse_listener(it.listener): it.plaintext for it in self.state.listeners}
+        ways: dict[Listener, bool] = {}
+        for told in self.state.listeners:
+            with contextlib.suppress(ValueError):  # whoever answers in the ambassador's place
+                ways[parse_listener(told.listener)] = told.plaintext
         meant = [it for it in ways if it in named] or ways
         led = (
             source.in_plaintext if ways[it] else source

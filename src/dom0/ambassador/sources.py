@@ -10,7 +10,6 @@ import re
 from typing import Literal
 
 import msgspec
-from msgspec import convert
 
 from dom0.forward.table import HEAVIEST
 from dom0.wording import excerpt
@@ -31,7 +30,7 @@ FORMS = (
 )
 
 
-Kind = Literal["container", "service", "label", "node", "plaintext:node"]
+TargetKind = Literal["container", "service", "label", "node", "plaintext:node"]
 
 
 class _Source(msgspec.Struct, frozen=True, tag_field="source"):
@@ -71,7 +70,7 @@ class Followed(_Source, frozen=True, tag="followed"):
     `plaintext:node`: the same, by the network as it is.
     """
 
-    kind: Kind
+    kind: TargetKind
     name: str
     port: int
     weight: int = 1
@@ -129,7 +128,8 @@ def _parse_followed(text: str, weight: int, *, portless: bool) -> Followed | Non
         on_node = _ON_NODE.fullmatch(text)
         if on_node is None:
             raise ValueError(f"{_quoted(text)} is not node:NODE/service:NAME:PORT")
-        return Followed(convert(on_node["kind"], Kind), on_node["name"], parse_port(on_node["port"]), weight)
+        far = msgspec.convert(on_node["kind"], TargetKind)
+        return Followed(far, on_node["name"], parse_port(on_node["port"]), weight)
     followed = _FOLLOWED.fullmatch(text)
     if followed is None or (followed["name"].isdigit() and followed["port"] is None):
         return None
@@ -137,7 +137,7 @@ def _parse_followed(text: str, weight: int, *, portless: bool) -> Followed | Non
     if not (_LABELLED if kind == "label" else _CONTAINER).fullmatch(name):
         raise ValueError(f"{_quoted(name)} cannot be the name of a {kind}")
     port = _parse_port(followed["port"], text, portless=portless)
-    return Followed(convert(kind, Kind), name, port, weight)
+    return Followed(msgspec.convert(kind, TargetKind), name, port, weight)
 
 
 def _parse_port(port: str | None, text: str, *, portless: bool) -> int:
